@@ -1,0 +1,47 @@
+"""Learned 256-bit local descriptors for Kornia, OpenCV and COLMAP.
+
+The public names are imported on first use, so that ``bingan --help`` does not wait for torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from kornia_bingan.descriptor import BinGAN
+    from kornia_bingan.matching import HammingMatcher, match
+    from kornia_bingan.network import Generator, PatchDiscriminator, PatchTrunk
+    from kornia_bingan.weights import list_models
+
+_MODULE_OF = {
+    "BinGAN": "descriptor",
+    "HammingMatcher": "matching",
+    "match": "matching",
+    "Generator": "network",
+    "PatchDiscriminator": "network",
+    "PatchTrunk": "network",
+    "list_models": "weights",
+}
+_SUBMODULES = {"bits", "colmap", "geometry", "kornia", "losses", "opencv"}
+
+__all__ = [
+    "BinGAN",
+    "Generator",
+    "HammingMatcher",
+    "PatchDiscriminator",
+    "PatchTrunk",
+    "__version__",
+    "list_models",
+    "match",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULE_OF:
+        return getattr(import_module(f"kornia_bingan.{_MODULE_OF[name]}"), name)
+    if name in _SUBMODULES:
+        return import_module(f"kornia_bingan.{name}")
+    raise AttributeError(f"module 'kornia_bingan' has no attribute '{name}'")
