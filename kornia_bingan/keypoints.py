@@ -1,0 +1,142 @@
+"""An image becomes keypoints, and keypoints become support regions (LAFs).
+
+The frame is OpenCV's and Kornia's: the centre of the first pixel is (0, 0). Angles are OpenCV's (degrees, clockwise on
+screen); Kornia's LAF angle is the negative.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from kornia_bingan.errors import UsageError
+
+Detector = Literal["dog", "orb"]
+
+BLOB_SUPPORT = 5.0
+"""Half the side of the support region over OpenCV's ``size`` for blob detectors: 20 sigma a side, since size = 2 sigma."""
+
+ORB_SUPPORT = 0.8
+"""The same for ORB, whose ``size`` is the side of its own 31 px patch at the keypoint's pyramid level."""
+
+_ORB_PATCH = 31.0
+_ORB_SCALE = 1.2
+
+
+@dataclass(frozen=True)
+class Keypoints:
+    """Keypoints of one image; all arrays have N rows.
+
+    Attributes:
+        xy: pixels, float32, shape (N, 2).
+        size: OpenCV's diameter of the keypoint in pixels, float32, shape (N,).
+        angle_deg: OpenCV's angle, float32, shape (N,); -1 means unset and is treated as 0 (upright).
+        response: strength, float32, shape (N,).
+        octave: OpenCV's octave field, int32, shape (N,).
+    """
+
+    xy: NDArray[np.float32]
+    size: NDArray[np.float32]
+    angle_deg: NDArray[np.float32]
+    response: NDArray[np.float32]
+    octave: NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return len(self.xy)
+
+    def __getitem__(self, index: slice | NDArray[np.generic]) -> Keypoints:
+        return Keypoints(
+            self.xy[index], self.size[index], self.angle_deg[index], self.response[index], self.octave[index]
+        )
+
+
+def from_opencv(keypoints: Sequence[cv2.KeyPoint]) -> Keypoints:
+    """Turn OpenCV keypoints into arrays; an empty sequence gives arrays with 0 rows."""
+    rows = np.array([(*k.pt, k.size, k.angle, k.response) for k in keypoints], np.float32).reshape(-1, 5)
+    octave = np.array([k.octave for k in keypoints], np.int32)
+    return Keypoints(rows[:, :2].copy(), rows[:, 2].copy(), rows[:, 3].copy(), rows[:, 4].copy(), octave)
+
+
+def to_opencv(keypoints: Keypoints) -> list[cv2.KeyPoint]:
+    """Turn arrays into OpenCV keypoints, octave included (``SIFT.compute`` needs it)."""
+    return [
+        cv2.KeyPoint(float(x), float(y), float(size), float(angle), float(response), int(octave))
+        for (x, y), size, angle, response, octave in zip(
+            keypoints.xy, keypoints.size, keypoints.angle_deg, keypoints.response, keypoints.octave, strict=True
+        )
+    ]
+
+
+def detect(
+    image: NDArray[np.uint8],
+    detector: Detector = "dog",
+    max_keypoints: int = 4096,
+    mask: NDArray[np.uint8] | None = None,
+) -> Keypoints:
+    """Find the strongest keypoints of an image, strongest first.
+
+    Args:
+        image: grey image, uint8, shape (H, W).
+        detector: ``dog`` is OpenCV's SIFT detector without its quarter-pixel bias (precise upscaling), ``orb`` its ORB
+            detector with the positions of its rounded pyramid levels corrected.
+        max_keypoints: upper bound of the number returned.
+        mask: uint8, shape (H, W); keypoints are only found where it is not 0.
+
+    Raises:
+        UsageError: the image is not uint8 (H, W), the mask has another size, or the detector's name is unknown.
+    """
+    if image.ndim != 2 or image.dtype != np.uint8:
+        raise UsageError(f"detect needs a grey uint8 image (H, W), got {image.dtype} {image.shape}")
+    if mask is not None and (mask.shape != image.shape or mask.dtype != np.uint8):
+        raise UsageError(f"the mask is {mask.dtype} {mask.shape} but the image is {image.shape}; give uint8 of its size")
+    if max_keypoints < 1:
+        raise UsageError(f"max_keypoints is {max_keypoints}; give 1 or more")
+    if detector == "dog":
+        sift = cv2.SIFT_create(nfeatures=max_keypoints, contrastThreshold=0.02, enable_precise_upscale=True)
+        found = from_opencv(sift.detect(image, mask))
+    elif detector == "orb":
+        found = _orb_unbiased(from_opencv(cv2.ORB_create(max_keypoints).detect(image, mask)), image.shape)
+    else:
+        raise UsageError(f"the detector is '{detector}'; choose dog or orb")
+    # Ties in response are broken by position, so that the order does not depend on OpenCV's threads.
+    order = np.lexsort((found.angle_deg, found.xy[:, 0], found.xy[:, 1], -found.response))
+    return found[order[:max_keypoints]]
+
+
+def _orb_unbiased(keypoints: Keypoints, shape: tuple[int, ...]) -> Keypoints:
+    """ORB multiplies level positions by 1.2^octave although the level is a rounded resize: up to 1.7 px off."""
+    sizes = np.array([shape[1], shape[0]], np.float64)
+    factor = _ORB_SCALE ** keypoints.octave.astype(np.float64)[:, None]
+    xy = (keypoints.xy / factor + 0.5) * sizes / np.round(sizes / factor) - 0.5
+    return Keypoints(
+        xy.astype(np.float32), keypoints.size, keypoints.angle_deg, keypoints.response, keypoints.octave
+    )
+
+
+def support_half_sides(keypoints: Keypoints) -> NDArray[np.float32]:
+    """Give half the side of each keypoint's support region in pixels, float32, shape (N,).
+
+    ORB keypoints are recognised by their size, which is 31 x 1.2^octave; all others count as blobs.
+    """
+    octave = np.clip(keypoints.octave, 0, 31)
+    is_orb = (keypoints.octave == octave) & (
+        np.abs(keypoints.size - _ORB_PATCH * _ORB_SCALE**octave) < 0.01 * keypoints.size
+    )
+    return (keypoints.size * np.where(is_orb, ORB_SUPPORT, BLOB_SUPPORT)).astype(np.float32)
+
+
+def support_regions(keypoints: Keypoints) -> NDArray[np.float32]:
+    """Turn keypoints into the LAFs that the network was trained with, float32, shape (N, 2, 3).
+
+    A LAF maps the square [-1, 1]^2 to the support region: half side times rotation, and the centre in the last column.
+    """
+    angle = np.deg2rad(np.where(keypoints.angle_deg == -1, 0.0, keypoints.angle_deg))
+    half = support_half_sides(keypoints)
+    cos, sin = half * np.cos(angle), half * np.sin(angle)
+    lafs = np.stack([np.stack([cos, -sin, keypoints.xy[:, 0]], 1), np.stack([sin, cos, keypoints.xy[:, 1]], 1)], 1)
+    return lafs.astype(np.float32)

@@ -1,0 +1,340 @@
+"""Patches become descriptors: the published networks and the smaller trunk for real use.
+
+Source: Zieba et al., "BinGAN", NIPS 2018, and the layer tables of the published code; weight normalisation and its
+data-based initialisation after Salimans and Kingma, NIPS 2016.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+LEAK = 0.2
+BITS = 256
+
+
+class Taps(NamedTuple):
+    """What the losses see of a discriminator, for a batch of N patches.
+
+    Attributes:
+        high: wide features whose signs are the target of the regularisers, shape (N, K).
+        low: the descriptor before its threshold at 0, shape (N, bits).
+        matching: features that the generator's feature matching compares, shape (N, P).
+        logits: two free logits of the class "real", shape (N, 2).
+    """
+
+    high: Tensor
+    low: Tensor
+    matching: Tensor
+    logits: Tensor
+
+
+def _leaky_relu(x: Tensor) -> Tensor:
+    return F.leaky_relu(x, LEAK)
+
+
+class _WeightNorm(nn.Module):
+    """One weight-normalised layer: ``W[c] = g[c] V[c] / sqrt(1e-6 + sum V[c]^2)``, then the bias.
+
+    ``g`` is trained only where ``train_scale`` is set; elsewhere the data-based initialisation fixes it.
+    """
+
+    def __init__(self, shape: tuple[int, ...], out_axis: int, *, initial_std: float, train_scale: bool) -> None:
+        super().__init__()
+        self.out_axis = out_axis
+        self.initial_std = initial_std
+        self.weight = nn.Parameter(torch.empty(shape).normal_(0, 0.05))
+        self.bias = nn.Parameter(torch.zeros(shape[out_axis]))
+        scale = torch.ones(shape[out_axis])
+        if train_scale:
+            self.scale = nn.Parameter(scale)
+        else:
+            self.register_buffer("scale", scale)
+
+    def effective_weight(self) -> Tensor:
+        axes = [axis for axis in range(self.weight.ndim) if axis != self.out_axis]
+        shape = [1] * self.weight.ndim
+        shape[self.out_axis] = -1
+        norm = torch.sqrt(1e-6 + self.weight.square().sum(axes, keepdim=True))
+        return self.scale.view(shape) * self.weight / norm
+
+    def apply_weight(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        raise AssertionError("a layer says how it applies its weight")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.apply_weight(x, self.effective_weight(), self.bias)
+
+    @torch.no_grad()
+    def initialise(self, x: Tensor) -> Tensor:
+        """Set scale and bias so that this batch leaves the layer with mean 0 and the initial deviation."""
+        y = self.apply_weight(x, self.effective_weight(), None)
+        axes = [axis for axis in range(y.ndim) if axis != 1]
+        mean = y.mean(axes)
+        # A channel that is constant on the batch has no deviation to scale by.
+        gain = self.initial_std / y.std(axes, correction=0).clamp_min(1e-12)
+        self.scale.mul_(gain)
+        self.bias.copy_(-mean * gain)
+        return self.apply_weight(x, self.effective_weight(), self.bias)
+
+
+class _Conv(_WeightNorm):
+    def __init__(self, channels_in: int, channels_out: int, kernel: int, stride: int, padding: int) -> None:
+        shape = (channels_out, channels_in, kernel, kernel)
+        super().__init__(shape, 0, initial_std=1.0, train_scale=False)
+        self.stride, self.padding = stride, padding
+
+    def apply_weight(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return F.conv2d(x, weight, bias, self.stride, self.padding)
+
+
+class _ConvTransposed(_WeightNorm):
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__((channels_in, channels_out, 5, 5), 1, initial_std=0.1, train_scale=True)
+
+    def apply_weight(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return F.conv_transpose2d(x, weight, bias, stride=2, padding=2, output_padding=1)
+
+
+class _Dense(_WeightNorm):
+    def __init__(self, features_in: int, features_out: int) -> None:
+        super().__init__((features_out, features_in), 0, initial_std=0.1, train_scale=True)
+
+    def apply_weight(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return F.linear(x, weight, bias)
+
+
+class PatchDiscriminator(nn.Module):
+    """The published discriminator for patches; its penultimate features are the descriptor.
+
+    Patches (N, 3, 32, 32) in [-1, 1] (see :meth:`prepare`) become :class:`Taps`: ``high`` is the last 3x3 layer
+    flattened (4,608), ``low`` the 1x1 layer of ``bits`` channels after the leaky ReLU, averaged over 6x6. Dropout acts
+    in training mode. Call :meth:`initialise` on a batch of real patches before training.
+
+    Source: Zieba et al., NIPS 2018; taps and layers as in the published code.
+    """
+
+    channels = 3
+
+    def __init__(self, bits: int = BITS) -> None:
+        super().__init__()
+        self.bits = bits
+        self.layers = nn.ModuleList(
+            [
+                _Conv(3, 96, 3, 1, 1),
+                _Conv(96, 96, 3, 1, 1),
+                _Conv(96, 96, 3, 2, 1),
+                _Conv(96, 128, 3, 1, 1),
+                _Conv(128, 128, 3, 1, 1),
+                _Conv(128, 128, 3, 2, 1),
+                _Conv(128, 128, 3, 1, 0),
+            ]
+        )
+        self.code_layer = _Conv(128, bits, 1, 1, 0)
+        self.matching_layer = _Conv(bits, 128, 1, 1, 0)
+        self.logits_layer = _Dense(128, 2)
+
+    def arguments(self) -> dict[str, Any]:
+        """Give the constructor's arguments, for the weights file."""
+        return {"bits": self.bits}
+
+    @staticmethod
+    def prepare(patches: Tensor) -> Tensor:
+        """Turn grey patches (N, 1, 32, 32) in [0, 1] into the network's input: (255 x - 127.5) / 128, three channels."""
+        return ((255 * patches - 127.5) / 128).expand(-1, 3, -1, -1)
+
+    def _run(self, x: Tensor, call: Callable[[_WeightNorm, Tensor], Tensor], *, only_low: bool) -> Taps | Tensor:
+        x = F.dropout(x, 0.2, self.training)
+        for index, layer in enumerate(self.layers):
+            x = _leaky_relu(call(layer, x))  # type: ignore[arg-type]
+            if index in (2, 5):
+                x = F.dropout(x, 0.5, self.training)
+        high = x.flatten(1)
+        x = _leaky_relu(call(self.code_layer, x))
+        low = x.mean((2, 3))
+        if only_low:
+            return low
+        matching = _leaky_relu(call(self.matching_layer, x)).mean((2, 3))
+        return Taps(high, low, matching, call(self.logits_layer, matching))
+
+    def forward(self, x: Tensor) -> Taps:
+        """Turn prepared patches (N, 3, 32, 32) into the taps of the losses."""
+        taps = self._run(x, lambda layer, y: layer(y), only_low=False)
+        assert isinstance(taps, Taps)
+        return taps
+
+    def describe(self, x: Tensor) -> Tensor:
+        """Turn prepared patches (N, 3, 32, 32) into descriptors (N, bits), without the layers behind them."""
+        low = self._run(x, lambda layer, y: layer(y), only_low=True)
+        assert isinstance(low, Tensor)
+        return low
+
+    @torch.no_grad()
+    def initialise(self, x: Tensor) -> None:
+        """Set scales and biases from a batch of prepared real patches, layer by layer (dropout as the mode says)."""
+        self._run(x, lambda layer, y: layer.initialise(y), only_low=False)
+
+
+class PatchTrunk(nn.Module):
+    """The network for real use: patches standardised one by one, few wide layers, an 8x8 layer instead of averaging.
+
+    Patches (N, 1, 32, 32) of any brightness and contrast become :class:`Taps`: ``high`` is the last 3x3 layer before
+    its ReLU, flattened, so that its signs are balanced; ``low`` is an affine-free batch normalisation of the 8x8
+    layer, so that every bit is balanced by construction.
+
+    Args:
+        bits: width of the descriptor.
+        layers: (channels, stride) of the convolutions; the first is 5x5, the others 3x3. Their strides must reduce
+            32 to 8 pixels.
+    """
+
+    channels = 1
+
+    def __init__(
+        self,
+        bits: int = BITS,
+        layers: Sequence[Sequence[int]] = ((32, 2), (64, 1), (64, 1), (128, 2), (128, 1)),
+    ) -> None:
+        super().__init__()
+        self.bits = bits
+        self.sizes = tuple((int(channels), int(stride)) for channels, stride in layers)
+        convolutions: list[nn.Module] = []
+        normalisations: list[nn.Module] = []
+        previous, reduction = 1, 1
+        for index, (channels, stride) in enumerate(self.sizes):
+            kernel = 5 if index == 0 else 3
+            convolutions.append(nn.Conv2d(previous, channels, kernel, stride, kernel // 2, bias=False))
+            normalisations.append(nn.BatchNorm2d(channels))
+            previous, reduction = channels, reduction * stride
+        if reduction != 4:
+            raise ValueError(f"the strides of the layers must multiply to 4, got {reduction}")
+        self.convolutions = nn.ModuleList(convolutions)
+        self.normalisations = nn.ModuleList(normalisations)
+        self.code_layer = nn.Conv2d(previous, bits, 8, bias=False)
+        self.code_normalisation = nn.BatchNorm1d(bits, affine=False)
+        self.logits_layer = nn.Linear(previous, 2)
+
+    def arguments(self) -> dict[str, Any]:
+        """Give the constructor's arguments, for the weights file."""
+        return {"bits": self.bits, "layers": [list(size) for size in self.sizes]}
+
+    @staticmethod
+    def prepare(patches: Tensor) -> Tensor:
+        """Turn grey patches (N, 1, 32, 32) in [0, 1] into the network's input: (255 x - 127.5) / 128."""
+        return (255 * patches - 127.5) / 128
+
+    def _features(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        # 0.01 (a little over one grey level): a uniform patch has no deviation, and its noise must not be blown up.
+        deviation, mean = torch.std_mean(x, (1, 2, 3), keepdim=True, correction=0)
+        x = (x - mean) / (deviation + 0.01)
+        before = x
+        for convolution, normalisation in zip(self.convolutions, self.normalisations, strict=True):
+            before = normalisation(convolution(x))
+            x = F.relu(before)
+        return before, x
+
+    def _low(self, x: Tensor) -> Tensor:
+        # Out of bfloat16 autocast before the normalisation: the sign of a value near 0 is the bit.
+        x = self.code_layer(x).flatten(1).to(self.code_layer.weight.dtype)
+        low: Tensor = self.code_normalisation(x)
+        return low
+
+    def forward(self, x: Tensor) -> Taps:
+        """Turn prepared patches (N, 1, 32, 32) into the taps of the losses."""
+        before, x = self._features(x)
+        matching = x.mean((2, 3))
+        return Taps(before.flatten(1), self._low(x), matching, self.logits_layer(matching))
+
+    def describe(self, x: Tensor) -> Tensor:
+        """Turn prepared patches (N, 1, 32, 32) into descriptors (N, bits)."""
+        return self._low(self._features(x)[1])
+
+    @torch.no_grad()
+    def initialise(self, x: Tensor) -> None:
+        """Nothing to do: batch normalisation needs no data-based initialisation. Same call as the published network."""
+
+
+class _BatchNormShift(nn.Module):
+    """Batch normalisation with a learned shift and no learned scale; always by the statistics of the batch.
+
+    The published generator never uses running averages, also when sampling.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.shift = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.batch_norm(x, None, None, None, self.shift, training=True, eps=1e-6)
+
+
+class Generator(nn.Module):
+    """The published generator: noise (N, 100), uniform in [0, 1), becomes patches (N, channels, 32, 32) in (-1, 1).
+
+    N must be at least 2, since every layer is normalised by the statistics of its batch; the paper's batch is 25.
+
+    Source: Zieba et al., NIPS 2018; layers as in the published code (shared with improved-gan's CIFAR-10 model).
+    """
+
+    noise_size = 100
+
+    def __init__(self, channels: int = 3) -> None:
+        super().__init__()
+        self.dense = nn.Linear(self.noise_size, 8192, bias=False)
+        self.up1 = nn.ConvTranspose2d(512, 256, 5, 2, 2, output_padding=1, bias=False)
+        self.up2 = nn.ConvTranspose2d(256, 128, 5, 2, 2, output_padding=1, bias=False)
+        self.norm0, self.norm1, self.norm2 = _BatchNormShift(8192), _BatchNormShift(256), _BatchNormShift(128)
+        self.last = _ConvTransposed(128, channels)
+        for layer in (self.dense, self.up1, self.up2):
+            nn.init.normal_(layer.weight, 0, 0.05)
+
+    def _hidden(self, noise: Tensor) -> Tensor:
+        if len(noise) < 2:
+            raise ValueError("the generator normalises by the statistics of its batch: give at least 2 rows of noise")
+        x = F.relu(self.norm0(self.dense(noise))).view(-1, 512, 4, 4)
+        x = F.relu(self.norm1(self.up1(x)))
+        return F.relu(self.norm2(self.up2(x)))
+
+    def forward(self, noise: Tensor) -> Tensor:
+        """Turn noise (N, 100) into patches (N, channels, 32, 32)."""
+        return torch.tanh(self.last(self._hidden(noise)))
+
+    def sample_noise(self, count: int, generator: torch.Generator | None = None) -> Tensor:
+        """Draw noise, uniform in [0, 1), shape (count, 100)."""
+        return torch.rand(count, self.noise_size, generator=generator, device=self.dense.weight.device)
+
+    @torch.no_grad()
+    def initialise(self, noise: Tensor) -> None:
+        """Set scale and bias of the last layer from a batch of noise."""
+        self.last.initialise(self._hidden(noise))
+
+
+NETWORKS: dict[str, type[PatchDiscriminator] | type[PatchTrunk]] = {
+    "PatchDiscriminator": PatchDiscriminator,
+    "PatchTrunk": PatchTrunk,
+}
+
+
+@torch.no_grad()
+def multiply_adds(network: PatchDiscriminator | PatchTrunk) -> int:
+    """Count the multiply-adds of describing one patch, convolutions and matrix products only."""
+    counts: list[int] = []
+
+    def count(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        weight = _module.weight
+        assert isinstance(weight, Tensor)
+        counts.append(weight.numel() * output[0, 0].numel())
+
+    layers = [layer for layer in network.modules() if isinstance(layer, _Conv | nn.Conv2d)]
+    handles = [layer.register_forward_hook(count) for layer in layers]
+    was_training = network.training
+    network.eval()
+    weight = next(network.parameters())
+    network.describe(torch.zeros(1, network.channels, 32, 32, device=weight.device, dtype=weight.dtype))
+    network.train(was_training)
+    for handle in handles:
+        handle.remove()
+    return sum(counts)

@@ -1,0 +1,91 @@
+"""An image and LAFs become patches: one resampling pass a pyramid level for all support regions.
+
+Cell (i, j) of a patch samples ``c + A (u_j, u_i)`` with ``u_k = (2k + 1) / patch_size - 1``, as Kornia's
+``extract_patches_from_pyramid`` does; outside the image the border pixel repeats.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from kornia_bingan.errors import UsageError
+
+PATCH_SIZE = 32
+_MAX_ROWS = 16_000  # cv2.remap takes fewer than 32,767 rows
+
+
+def build_pyramid(image: NDArray[np.uint8] | NDArray[np.float32]) -> list[NDArray[np.float32]]:
+    """Halve a grey image by area averaging until its short side is under 16 pixels.
+
+    Args:
+        image: uint8 in [0, 255] or float32 in [0, 1], shape (H, W).
+
+    Returns:
+        Levels, float32 in [0, 1]; level 0 is the image itself.
+
+    Raises:
+        UsageError: another dtype or shape, or a side of 32,767 pixels and more (OpenCV cannot sample from it).
+    """
+    if image.ndim != 2 or image.dtype not in (np.uint8, np.float32) or image.size == 0:
+        raise UsageError(f"a grey image (H, W) of uint8 or float32 is needed, got {image.dtype} {image.shape}")
+    if max(image.shape) >= 32_767:
+        raise UsageError(f"the image is {image.shape[1]} x {image.shape[0]}; resize it below 32,767 pixels a side")
+    levels = [image.astype(np.float32) / 255 if image.dtype == np.uint8 else np.ascontiguousarray(image)]
+    while min(levels[-1].shape) >= 32:
+        height, width = levels[-1].shape
+        levels.append(cv2.resize(levels[-1], (width // 2, height // 2), interpolation=cv2.INTER_AREA))
+    return levels
+
+
+def cut_patches(
+    pyramid: list[NDArray[np.float32]], lafs: NDArray[np.float32], patch_size: int = PATCH_SIZE
+) -> NDArray[np.float32]:
+    """Sample the support regions of LAFs.
+
+    Each region is sampled from the level at which a step of the grid is between 0.71 and 1.41 pixels.
+
+    Args:
+        pyramid: levels of :func:`build_pyramid` (uint8 levels in [0, 255] are taken too, and scaled).
+        lafs: pixels of level 0, pixel centre at integer coordinates, shape (N, 2, 3).
+        patch_size: cells a side.
+
+    Returns:
+        Patches, float32 in [0, 1], shape (N, 1, patch_size, patch_size); N = 0 gives (0, 1, patch_size, patch_size).
+
+    Raises:
+        UsageError: a LAF has a value that is not finite, or no area; the message names the index.
+    """
+    lafs = np.asarray(lafs, np.float64)
+    if lafs.ndim != 3 or lafs.shape[1:] != (2, 3):
+        raise UsageError(f"LAFs have shape (N, 2, 3), got {lafs.shape}")
+    area = np.abs(lafs[:, 0, 0] * lafs[:, 1, 1] - lafs[:, 0, 1] * lafs[:, 1, 0])
+    bad = ~np.isfinite(lafs).all((1, 2)) | ~(area > 1e-6)
+    if bad.any():
+        index = int(np.argmax(bad))
+        raise UsageError(f"LAF {index} is not finite or has no area: {lafs[index].tolist()}")
+    patches = np.empty((len(lafs), 1, patch_size, patch_size), np.float32)
+    step = 2 * np.sqrt(area) / patch_size
+    level_of = np.clip(np.round(np.log2(step)), 0, len(pyramid) - 1).astype(int)
+    unit = (2 * np.arange(patch_size) + 1) / patch_size - 1
+    height, width = pyramid[0].shape
+    chunk = _MAX_ROWS // patch_size
+    for level in np.unique(level_of):
+        source = pyramid[level]
+        # The frame is moved to pixel corners for scaling, since levels of odd sizes are not halved exactly.
+        scale = np.array([source.shape[1] / width, source.shape[0] / height])
+        rows = np.flatnonzero(level_of == level)
+        frames = lafs[rows] * scale[:, None]
+        frames[:, :, 2] += 0.5 * scale - 0.5
+        frames = frames.astype(np.float32)
+        for start in range(0, len(rows), chunk):
+            part = frames[start : start + chunk, :, :, None, None]
+            grid = part[:, :, 0] * unit.astype(np.float32) + part[:, :, 1] * unit.astype(np.float32)[:, None]
+            grid += part[:, :, 2]
+            map_x, map_y = (np.ascontiguousarray(grid[:, k]).reshape(-1, patch_size) for k in (0, 1))
+            cut = cv2.remap(source, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+            patches[rows[start : start + chunk], 0] = cut.reshape(-1, patch_size, patch_size)
+    if pyramid[0].dtype == np.uint8:
+        patches /= 255
+    return patches

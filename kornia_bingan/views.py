@@ -1,0 +1,227 @@
+"""Photos become training batches: two jittered views of the patches of detected keypoints.
+
+No labels are needed: both views come from one keypoint of one photo. Everything random in a batch is a function of the
+seed and the batch's number, so a resumed run sees the batches that an undisturbed run sees.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from kornia_bingan.errors import JobError, UsageError
+from kornia_bingan.images import ImageError, list_images, read_image
+from kornia_bingan.keypoints import detect, support_regions
+from kornia_bingan.patches import PATCH_SIZE, build_pyramid, cut_patches
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Jitter:
+    """Deviations of the random changes of one view; two views differ by about 1.4 times as much.
+
+    Attributes:
+        log2_scale: of the support region's scale, octaves.
+        rotation_deg: of its angle.
+        shift: of its centre, in halves of its side.
+        log2_stretch: of the affine stretch along a random direction, octaves (its area stays).
+        log2_gamma: of the exponent of the grey values, octaves.
+        contrast: of the factor on grey values (log2) around the mean of the patch.
+        brightness: of the value added, 1 = black to white.
+        blur: largest weight of the neighbours in the blur (0 to 0.25; 0.25 halves the resolution).
+        noise: largest standard deviation of the sensor noise, 1 = black to white.
+        occlusion: share of the views whose far side is replaced by another patch, as at an edge in depth.
+    """
+
+    log2_scale: float = 0.15
+    rotation_deg: float = 8.0
+    shift: float = 0.04
+    log2_stretch: float = 0.2
+    log2_gamma: float = 0.3
+    contrast: float = 0.4
+    brightness: float = 0.1
+    blur: float = 0.25
+    noise: float = 0.03
+    occlusion: float = 0.25
+
+
+NO_JITTER = Jitter(*(0.0,) * 10)
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A photo in memory: its name, pyramid (uint8 levels) and the LAFs of its keypoints, float32 (N, 2, 3)."""
+
+    name: str
+    pyramid: list[NDArray[np.uint8]]
+    lafs: Floats
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Two views of B keypoints.
+
+    Attributes:
+        patches0, patches1: float32 in [0, 1], shape (B, 1, 32, 32); row i of both is one keypoint.
+        ignore: bool, shape (B, B): pairs of different keypoints too close to call them different.
+    """
+
+    patches0: Floats
+    patches1: Floats
+    ignore: NDArray[np.bool_]
+
+
+def load_photos(folder: Path, max_keypoints: int, *, max_size: int = 1024, workers: int = 2) -> list[Photo]:
+    """Read all photos of a folder and detect their DoG keypoints.
+
+    Args:
+        folder: searched recursively.
+        max_keypoints: strongest keypoints kept of a photo.
+        max_size: longer photos are reduced to this many pixels on the long side.
+        workers: threads.
+
+    Raises:
+        UsageError: there are no photos.
+        JobError: no photo has 16 keypoints or more.
+    """
+    names, _ = list_images(folder)
+    if not names:
+        raise UsageError(f"{folder} has no photos to learn from")
+
+    def load(name: str) -> Photo | None:
+        try:
+            image = read_image(folder / name)
+        except ImageError as error:
+            tqdm.write(f"skipped {name}: {error}")
+            return None
+        factor = max_size / max(image.shape)
+        if factor < 1:
+            size = [max(1, round(side * factor)) for side in image.shape[::-1]]
+            image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+        keypoints = detect(image, "dog", max_keypoints)
+        if len(keypoints) < 16:
+            return None
+        levels = [np.round(level * 255).astype(np.uint8) for level in build_pyramid(image)]
+        return Photo(name, levels, support_regions(keypoints))
+
+    with ThreadPoolExecutor(workers) as pool:
+        photos = [p for p in tqdm(pool.map(load, names), total=len(names), desc="photos", unit="photo") if p]
+    if not photos:
+        raise JobError(f"no photo in {folder} has enough texture: 16 keypoints are needed in at least one")
+    return photos
+
+
+def split_photos(photos: list[Photo], validation_share: float = 0.05) -> tuple[list[Photo], list[Photo]]:
+    """Keep some photos aside for validation: every n-th by name, at least one of two photos and more."""
+    if len(photos) < 2:
+        return photos, photos
+    stride = max(2, round(1 / validation_share))
+    aside = photos[stride // 2 :: stride] or photos[-1:]
+    names = {photo.name for photo in aside}
+    return [photo for photo in photos if photo.name not in names], aside
+
+
+def draw_batch(
+    photos: list[Photo], size: int, photos_per_batch: int, jitter: Jitter, rng: np.random.Generator
+) -> Batch:
+    """Draw a batch: some photos, some keypoints of each, two views of every keypoint.
+
+    Args:
+        photos: to draw from, with replacement only when there are too few.
+        size: number of keypoints B.
+        photos_per_batch: photos that the batch is drawn from; keypoints of one photo are the hardest negatives.
+        jitter: random changes of each view.
+        rng: every random number comes from it.
+    """
+    counts = np.full(photos_per_batch, size // photos_per_batch)
+    counts[: size % photos_per_batch] += 1
+    chosen = rng.choice(len(photos), photos_per_batch, replace=photos_per_batch > len(photos))
+    views: list[list[Floats]] = [[], []]
+    ignore = np.zeros((size, size), bool)
+    row = 0
+    for photo, count in zip((photos[index] for index in chosen), counts, strict=True):
+        lafs = photo.lafs[rng.choice(len(photo.lafs), count, replace=count > len(photo.lafs))]
+        ignore[row : row + count, row : row + count] = near_duplicates(lafs)
+        row += count
+        jittered = np.concatenate([jitter_lafs(lafs, jitter, rng), jitter_lafs(lafs, jitter, rng)])
+        patches = cut_patches(photo.pyramid, jittered)
+        views[0].append(patches[:count])
+        views[1].append(patches[count:])
+    patches0, patches1 = (_photometric(np.concatenate(parts), jitter, rng) for parts in views)
+    return Batch(patches0, patches1, ignore)
+
+
+def jitter_lafs(lafs: Floats, jitter: Jitter, rng: np.random.Generator) -> Floats:
+    """Move, turn, scale and stretch LAFs at random, float32, shape (N, 2, 3)."""
+    count = len(lafs)
+    scale = 2 ** (jitter.log2_scale * rng.standard_normal(count))
+    turn = _rotation(np.deg2rad(jitter.rotation_deg) * rng.standard_normal(count))
+    direction = _rotation(rng.uniform(0, np.pi, count))
+    stretch = 2 ** (jitter.log2_stretch * rng.standard_normal(count) / 2)
+    diagonal = np.zeros((count, 2, 2))
+    diagonal[:, 0, 0], diagonal[:, 1, 1] = stretch * scale, scale / stretch
+    change = turn @ direction @ diagonal @ direction.transpose(0, 2, 1)
+    shift = jitter.shift * rng.standard_normal((count, 2, 1))
+    frames = lafs[:, :, :2]
+    return np.concatenate([frames @ change, frames @ shift + lafs[:, :, 2:]], 2).astype(np.float32)
+
+
+def near_duplicates(lafs: Floats) -> NDArray[np.bool_]:
+    """Say which LAFs show the same thing: centres, scales and angles closer than a detector repeats, shape (N, N)."""
+    frames = lafs[:, :, :2].astype(np.float64)
+    half = np.sqrt(np.abs(np.linalg.det(frames)))
+    distance = np.linalg.norm(lafs[:, None, :, 2] - lafs[None, :, :, 2], axis=2)
+    angle = np.arctan2(frames[:, 1, 0], frames[:, 0, 0])
+    turn = np.abs((angle[:, None] - angle + np.pi) % (2 * np.pi) - np.pi)
+    octaves = np.abs(np.log2(half[:, None] / half))
+    return (distance < 0.1 * half) & (octaves < 0.5) & (turn < np.deg2rad(22.5))
+
+
+def _rotation(angle: NDArray[np.float64]) -> NDArray[np.float64]:
+    cos, sin = np.cos(angle), np.sin(angle)
+    return np.stack([np.stack([cos, -sin], 1), np.stack([sin, cos], 1)], 1)
+
+
+def _photometric(patches: Floats, jitter: Jitter, rng: np.random.Generator) -> Floats:
+    """Occlude, blur, change gamma, contrast and brightness, add noise; all in place, clipped to [0, 1]."""
+    count = len(patches)
+
+    def normal(deviation: float) -> Floats:
+        return (deviation * rng.standard_normal((count, 1, 1, 1))).astype(np.float32)
+
+    if jitter.occlusion > 0:
+        _occlude(patches, rng.random(count) < jitter.occlusion, rng)
+    if jitter.blur > 0:
+        weight = (jitter.blur * rng.random((count, 1, 1, 1))).astype(np.float32)
+        for axis in (2, 3):
+            padded = np.pad(patches, [(0, 0), (0, 0), *((1, 1) if a == axis else (0, 0) for a in (2, 3))], "edge")
+            sides = np.take(padded, range(PATCH_SIZE), axis) + np.take(padded, range(2, PATCH_SIZE + 2), axis)
+            patches += weight * (sides - 2 * patches)
+    if jitter.log2_gamma > 0:
+        np.power(np.maximum(patches, 1e-3), 2 ** normal(jitter.log2_gamma), out=patches)
+    if jitter.contrast > 0 or jitter.brightness > 0:
+        mean = patches.mean((1, 2, 3), keepdims=True)
+        patches -= mean
+        patches *= 2 ** normal(jitter.contrast)
+        patches += mean + normal(jitter.brightness)
+    if jitter.noise > 0:
+        deviation = (jitter.noise * rng.random((count, 1, 1, 1))).astype(np.float32)
+        patches += deviation * rng.standard_normal(patches.shape, np.float32)
+    return np.clip(patches, 0, 1, out=patches)
+
+
+def _occlude(patches: Floats, chosen: NDArray[np.bool_], rng: np.random.Generator) -> None:
+    """Replace the far side of a random line by another patch of the batch; the keypoint's own middle stays."""
+    rows = np.flatnonzero(chosen)
+    angle, distance = rng.uniform(0, 2 * np.pi, len(rows)), rng.uniform(0.2, 0.9, len(rows))
+    unit = (2 * np.arange(PATCH_SIZE) + 1) / PATCH_SIZE - 1
+    side = np.cos(angle)[:, None, None] * unit + np.sin(angle)[:, None, None] * unit[:, None]
+    other = patches[rng.permutation(len(patches))[: len(rows)]]
+    patches[rows] = np.where((side > distance[:, None, None])[:, None], other, patches[rows])

@@ -1,0 +1,161 @@
+"""Networks to and from safetensors files, and the list of shipped weights."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from kornia_bingan.errors import UsageError
+from kornia_bingan.files import atomic_path, sha256_of
+from kornia_bingan.network import NETWORKS, PatchDiscriminator, PatchTrunk
+
+_KEY = "kornia_bingan"
+
+
+@dataclass(frozen=True)
+class Model:
+    """One row of :func:`list_models`."""
+
+    name: str
+    bits: int
+    multiply_adds: int
+    sha256: str
+    summary: str
+
+
+def weights_folder() -> Path:
+    """Give the folder of shipped weights: inside the installed package, or ``weights/`` of a checkout."""
+    package = Path(str(files("kornia_bingan")))
+    installed = package / "weights"
+    return installed if installed.is_dir() else package.parent / "weights"
+
+
+def _manifest() -> dict[str, dict[str, Any]]:
+    path = weights_folder() / "manifest.json"
+    if not path.is_file():
+        return {}
+    manifest: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+    return manifest
+
+
+def list_models() -> list[Model]:
+    """List the shipped weights: name, bits, multiply-adds a patch, sha256 of the file, one line."""
+    return [
+        Model(name, row["bits"], row["multiply_adds"], row["sha256"], row["summary"])
+        for name, row in sorted(_manifest().items())
+    ]
+
+
+def find_weights(name_or_path: str | Path) -> Path:
+    """Find a weights file: a shipped name such as ``bingan256``, or a path.
+
+    Raises:
+        UsageError: neither exists, or a shipped file's sha256 is not the one in the manifest.
+    """
+    shipped = _manifest().get(str(name_or_path))
+    if shipped is None:
+        path = Path(name_or_path)
+        if not path.is_file():
+            names = ", ".join(sorted(_manifest())) or "none"
+            raise UsageError(f"no weights '{name_or_path}': give a .safetensors file or a shipped name ({names})")
+        return path
+    path = weights_folder() / f"{name_or_path}.safetensors"
+    if not path.is_file():
+        raise UsageError(f"{path.name} is missing from the installation; install kornia_bingan again")
+    if sha256_of(path) != shipped["sha256"]:
+        raise UsageError(f"{path} is damaged: its sha256 is not the one in the manifest; install kornia_bingan again")
+    return path
+
+
+def _digest(tensors: dict[str, Tensor]) -> str:
+    total = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        total.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()
+
+
+def save_weights(path: Path, network: PatchDiscriminator | PatchTrunk, training: dict[str, Any]) -> None:
+    """Write a network with what is needed to build it again and how it was trained.
+
+    The metadata is one JSON string under one key, since safetensors writes several keys in random order; equal networks
+    give equal files.
+
+    Args:
+        path: a ``.safetensors`` file; appears whole or not at all.
+        network: the network to save.
+        training: anything JSON can hold.
+    """
+    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in network.state_dict().items()}
+    description = {
+        "format": 1,
+        "network": type(network).__name__,
+        "arguments": network.arguments(),
+        "tensors_sha256": _digest(tensors),
+        "training": training,
+    }
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, metadata={_KEY: json.dumps(description, sort_keys=True)})
+
+
+def read_description(path: Path) -> dict[str, Any]:
+    """Read the metadata of a weights file.
+
+    Raises:
+        UsageError: the file is not a safetensors file, or was not written by :func:`save_weights`.
+    """
+    return _read(path)[0]
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (safe_open is no dict)
+    except (SafetensorError, OSError) as error:
+        raise UsageError(f"{path} is not a readable safetensors file: {error}") from error
+    try:
+        description: dict[str, Any] = json.loads(metadata[_KEY])
+    except (KeyError, json.JSONDecodeError) as error:
+        raise UsageError(f"{path} was not written by kornia_bingan: its metadata has no '{_KEY}' entry") from error
+    return description, tensors
+
+
+def load_weights(path: Path) -> PatchDiscriminator | PatchTrunk:
+    """Build the network of a weights file, in evaluation mode, on the CPU.
+
+    Raises:
+        UsageError: the file is unreadable, of another format, of an unknown network, has tensors of wrong names or
+            shapes, or a flipped byte.
+    """
+    description, tensors = _read(path)
+    if description.get("format") != 1 or description.get("network") not in NETWORKS:
+        raise UsageError(
+            f"{path} has format {description.get('format')} and network {description.get('network')}; this version "
+            f"reads format 1 and {', '.join(NETWORKS)}"
+        )
+    try:
+        network = NETWORKS[description["network"]](**description["arguments"])
+        wanted = network.state_dict()
+        for name, value in wanted.items():
+            if name not in tensors or tensors[name].shape != value.shape:
+                found = tuple(tensors[name].shape) if name in tensors else "missing"
+                raise UsageError(f"{path}: tensor '{name}' is {found}, the network needs {tuple(value.shape)}")
+        if extra := sorted(set(tensors) - set(wanted)):
+            raise UsageError(f"{path}: tensor '{extra[0]}' does not belong to {description['network']}")
+    except (KeyError, TypeError) as error:
+        raise UsageError(f"{path}: the network's arguments {description.get('arguments')} are unusable") from error
+    if _digest(tensors) != description.get("tensors_sha256"):
+        raise UsageError(f"{path} is damaged: its tensors do not have the sha256 that was written with them")
+    network.load_state_dict(tensors)
+    return network.eval()
