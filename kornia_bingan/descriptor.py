@@ -80,8 +80,10 @@ class BinGAN(nn.Module):
             # The resampling of others may overshoot a little; 255 or -1 is another range.
             if not (low >= -0.01 and high <= 1.01):  # also true for NaN
                 raise ValueError(f"patches must be finite and in [0, 1], got values from {low:g} to {high:g}")
-        pieces = [self.network.describe(self.network.prepare(piece)) for piece in patches.split(BATCH) if len(piece)]
-        descriptors = torch.cat(pieces) if pieces else patches.new_zeros(0, self.bits)
+        descriptors = patches.new_zeros(0, self.bits)
+        if len(patches):
+            pieces = [self.network.describe(self.network.prepare(piece)) for piece in torch.split(patches, BATCH)]
+            descriptors = torch.cat(pieces)
         if self.output == "descriptor":
             return descriptors.to(patches.dtype)
         if self.output == "packed":

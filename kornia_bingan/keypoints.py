@@ -19,7 +19,7 @@ from kornia_bingan.errors import UsageError
 Detector = Literal["dog", "orb"]
 
 BLOB_SUPPORT = 5.0
-"""Half the side of the support region over OpenCV's ``size`` for blob detectors: 20 sigma a side, since size = 2 sigma."""
+"""Half the side of the support region over OpenCV's ``size`` for blob detectors: 20 sigma a side (size = 2 sigma)."""
 
 ORB_SUPPORT = 0.8
 """The same for ORB, whose ``size`` is the side of its own 31 px patch at the keypoint's pyramid level."""
@@ -93,14 +93,16 @@ def detect(
     if image.ndim != 2 or image.dtype != np.uint8:
         raise UsageError(f"detect needs a grey uint8 image (H, W), got {image.dtype} {image.shape}")
     if mask is not None and (mask.shape != image.shape or mask.dtype != np.uint8):
-        raise UsageError(f"the mask is {mask.dtype} {mask.shape} but the image is {image.shape}; give uint8 of its size")
+        raise UsageError(
+            f"the mask is {mask.dtype} {mask.shape} but the image is {image.shape}; give uint8 of its size"
+        )
     if max_keypoints < 1:
         raise UsageError(f"max_keypoints is {max_keypoints}; give 1 or more")
     if detector == "dog":
-        sift = cv2.SIFT_create(nfeatures=max_keypoints, contrastThreshold=0.02, enable_precise_upscale=True)
+        sift = cv2.SIFT.create(nfeatures=max_keypoints, contrastThreshold=0.02, enable_precise_upscale=True)
         found = from_opencv(sift.detect(image, mask))
     elif detector == "orb":
-        found = _orb_unbiased(from_opencv(cv2.ORB_create(max_keypoints).detect(image, mask)), image.shape)
+        found = _orb_unbiased(from_opencv(cv2.ORB.create(max_keypoints).detect(image, mask)), image.shape)
     else:
         raise UsageError(f"the detector is '{detector}'; choose dog or orb")
     # Ties in response are broken by position, so that the order does not depend on OpenCV's threads.
@@ -113,9 +115,7 @@ def _orb_unbiased(keypoints: Keypoints, shape: tuple[int, ...]) -> Keypoints:
     sizes = np.array([shape[1], shape[0]], np.float64)
     factor = _ORB_SCALE ** keypoints.octave.astype(np.float64)[:, None]
     xy = (keypoints.xy / factor + 0.5) * sizes / np.round(sizes / factor) - 0.5
-    return Keypoints(
-        xy.astype(np.float32), keypoints.size, keypoints.angle_deg, keypoints.response, keypoints.octave
-    )
+    return Keypoints(xy.astype(np.float32), keypoints.size, keypoints.angle_deg, keypoints.response, keypoints.octave)
 
 
 def support_half_sides(keypoints: Keypoints) -> NDArray[np.float32]:

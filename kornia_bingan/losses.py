@@ -28,7 +28,7 @@ def hard_sign(high: Tensor) -> Tensor:
 
 def _check_batch(*features: Tensor) -> int:
     rows = {len(x) for x in features}
-    if any(x.ndim != 2 for x in features) or len(rows) != 1 or rows < {2}:
+    if any(x.ndim != 2 for x in features) or len(rows) != 1 or min(rows) < 2:
         shapes = ", ".join(str(tuple(x.shape)) for x in features)
         raise ValueError(f"the loss needs matrices of the same number of rows, at least 2; got {shapes}")
     return len(features[0])
@@ -136,7 +136,7 @@ class _StraightThrough(torch.autograd.Function):
 
 def straight_through_sign(low: Tensor) -> Tensor:
     """Turn descriptors into codes +1 / -1 whose gradient is that of tanh, same shape."""
-    code: Tensor = _StraightThrough.apply(low)
+    code: Tensor = _StraightThrough.apply(low)  # type: ignore[no-untyped-call]
     return code
 
 

@@ -23,7 +23,9 @@ def fpr95(match_distances: ArrayLike, non_match_distances: ArrayLike) -> float:
     """
     matches, non_matches = np.ravel(match_distances), np.ravel(non_match_distances)
     if not len(matches) or not len(non_matches):
-        raise UsageError(f"FPR@95 needs pairs of both kinds, got {len(matches)} matches, {len(non_matches)} non-matches")
+        raise UsageError(
+            f"FPR@95 needs pairs of both kinds, got {len(matches)} matches, {len(non_matches)} non-matches"
+        )
     if not (np.isfinite(matches).all() and np.isfinite(non_matches).all()):
         raise UsageError("FPR@95 needs finite distances; at least one is NaN or infinite")
     rank = (95 * len(matches) + 99) // 100  # ceil(0.95 P) in integers

@@ -143,7 +143,7 @@ class PatchDiscriminator(nn.Module):
 
     @staticmethod
     def prepare(patches: Tensor) -> Tensor:
-        """Turn grey patches (N, 1, 32, 32) in [0, 1] into the network's input: (255 x - 127.5) / 128, three channels."""
+        """Turn grey patches (N, 1, 32, 32) in [0, 1] into the input (N, 3, 32, 32): (255 x - 127.5) / 128."""
         return ((255 * patches - 127.5) / 128).expand(-1, 3, -1, -1)
 
     def _run(self, x: Tensor, call: Callable[[_WeightNorm, Tensor], Tensor], *, only_low: bool) -> Taps | Tensor:

@@ -32,10 +32,14 @@ def build_pyramid(image: NDArray[np.uint8] | NDArray[np.float32]) -> list[NDArra
         raise UsageError(f"a grey image (H, W) of uint8 or float32 is needed, got {image.dtype} {image.shape}")
     if max(image.shape) >= 32_767:
         raise UsageError(f"the image is {image.shape[1]} x {image.shape[0]}; resize it below 32,767 pixels a side")
-    levels = [image.astype(np.float32) / 255 if image.dtype == np.uint8 else np.ascontiguousarray(image)]
-    while min(levels[-1].shape) >= 32:
-        height, width = levels[-1].shape
-        levels.append(cv2.resize(levels[-1], (width // 2, height // 2), interpolation=cv2.INTER_AREA))
+    level = np.ascontiguousarray(image, np.float32)
+    if image.dtype == np.uint8:
+        level = level / np.float32(255)
+    levels = [level]
+    while min(level.shape) >= 32:
+        height, width = level.shape
+        level = np.asarray(cv2.resize(level, (width // 2, height // 2), interpolation=cv2.INTER_AREA), np.float32)
+        levels.append(level)
     return levels
 
 

@@ -14,15 +14,13 @@ et al. 2014 (views of one patch must agree, other patches must not).
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import cv2
 import numpy as np
@@ -35,131 +33,15 @@ from kornia_bingan.errors import JobError, UsageError
 from kornia_bingan.files import atomic_path, sha256_of, write_json
 from kornia_bingan.memory import keep_freed_memory
 from kornia_bingan.metrics import fpr95
-from kornia_bingan.network import NETWORKS, Generator, PatchDiscriminator, PatchTrunk, multiply_adds
+from kornia_bingan.network import NETWORKS, Generator, PatchDiscriminator, multiply_adds
 from kornia_bingan.optimiser import PublishedAdam
 from kornia_bingan.provenance import provenance
-from kornia_bingan.views import NO_JITTER, Batch, Jitter, Photo, draw_batch, load_photos, split_photos
+from kornia_bingan.recipe import TrainConfig, check_config, describe_config
+from kornia_bingan.views import Batch, Jitter, Photo, draw_batch, load_photos, split_photos
 from kornia_bingan.weights import save_weights
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """Everything that decides a run. Presets are differences from these defaults, see :data:`PRESETS`.
-
-    Attributes:
-        data: folder of photos, searched recursively.
-        out: run folder; made if absent, continued if it holds the same run.
-        preset: name of the preset that the other values started from.
-        network: PatchTrunk (for real use) or PatchDiscriminator (as published).
-        layers: (channels, stride) of the convolutions of PatchTrunk.
-        bits: width of the code.
-        steps: optimiser steps of the whole run.
-        batch_size: keypoints a step.
-        photos_per_batch: photos that a batch is drawn from.
-        max_keypoints: strongest keypoints of a photo that are used.
-        learning_rate: peak value.
-        schedule: cosine to 0 after a warm-up of 2 % of the steps, or constant.
-        weight_decay: decoupled, for AdamW (the cosine schedule's optimiser).
-        lambda_gan: weight of the GAN loss; 0 trains without a generator.
-        lambda_dmr: weight of the distance matching regulariser.
-        lambda_bre: weight of the binarised-representation-entropy regulariser.
-        lambda_two_view: weight of the two-view term.
-        lambda_bit_correlation: weight of the squared correlation between bits.
-        gamma: constant of the soft sign in DMR and BRE.
-        beta: constant of the pair weights in BRE.
-        temperature: of the two-view term.
-        shared_pass: one dropout pass for GAN, low and high features instead of one each (published).
-        jitter: random changes of the two views.
-        precision: auto is bfloat16 where the processor computes in it, else float32.
-        device: auto is CUDA if present, else cpu.
-        seed: of everything random.
-        threads: of torch; 0 is all cores but one, which cuts the patches.
-        log_every: steps between lines of the log.
-        validate_every: steps between validations.
-        checkpoint_every: steps between checkpoints.
-        time_limit: seconds after which the run stops with a checkpoint; 0 is no limit.
-    """
-
-    data: Path
-    out: Path
-    preset: str = "photos"
-    network: Literal["PatchTrunk", "PatchDiscriminator"] = "PatchTrunk"
-    layers: tuple[tuple[int, int], ...] = ((32, 2), (64, 1), (64, 1), (128, 2), (128, 1))
-    bits: int = 256
-    steps: int = 6000
-    batch_size: int = 1024
-    photos_per_batch: int = 12
-    max_keypoints: int = 1500
-    learning_rate: float = 2e-3
-    schedule: Literal["cosine", "constant"] = "cosine"
-    weight_decay: float = 1e-4
-    lambda_gan: float = 0.0
-    lambda_dmr: float = 0.0
-    lambda_bre: float = 0.0
-    lambda_two_view: float = 1.0
-    lambda_bit_correlation: float = 0.1
-    gamma: float = losses.GAMMA
-    beta: float = losses.BETA
-    temperature: float = 0.06
-    shared_pass: bool = True
-    jitter: Jitter = field(default_factory=Jitter)
-    precision: Literal["auto", "bfloat16", "float32"] = "auto"
-    device: str = "auto"
-    seed: int = 1
-    threads: int = 0
-    log_every: int = 10
-    validate_every: int = 200
-    checkpoint_every: int = 100
-    time_limit: float = 0.0
-
-
-PRESETS: dict[str, dict[str, Any]] = {
-    "photos": {},
-    # The published objective and optimiser on patches of photos; the recipe's epochs are steps here.
-    "published": {
-        "network": "PatchDiscriminator",
-        "batch_size": 25,
-        "photos_per_batch": 25,
-        "learning_rate": 3e-4,
-        "schedule": "constant",
-        "weight_decay": 0.0,
-        "lambda_gan": 1.0,
-        "lambda_dmr": 0.05,
-        "lambda_bre": 0.01,
-        "lambda_two_view": 0.0,
-        "lambda_bit_correlation": 0.0,
-        "shared_pass": False,
-        "jitter": NO_JITTER,
-        "precision": "float32",
-    },
-}
 
 _NOT_IDENTITY = ("out", "time_limit", "checkpoint_every")  # may differ when a run is continued
 _VALIDATION_PAIRS = 1000
-
-
-def preset_config(preset: str, data: Path, out: Path, **changes: Any) -> TrainConfig:
-    """Build the configuration of a preset with named changes.
-
-    Raises:
-        UsageError: the preset is unknown.
-    """
-    if preset not in PRESETS:
-        raise UsageError(f"the preset is '{preset}'; choose one of {', '.join(PRESETS)}")
-    return TrainConfig(data=data, out=out, preset=preset, **{**PRESETS[preset], **changes})
-
-
-def _describe_config(config: TrainConfig) -> dict[str, Any]:
-    values = dataclasses.asdict(config)
-    return json.loads(json.dumps({**values, "data": str(config.data), "out": str(config.out)}))  # type: ignore[no-any-return]
-
-
-def _check(config: TrainConfig) -> None:
-    if config.steps < 1 or config.batch_size < 2:
-        raise UsageError(f"steps is {config.steps} and batch_size {config.batch_size}; give at least 1 and 2")
-    terms = ("lambda_gan", "lambda_dmr", "lambda_bre", "lambda_two_view", "lambda_bit_correlation")
-    if all(getattr(config, term) == 0 for term in terms) or any(getattr(config, term) < 0 for term in terms):
-        raise UsageError(f"the weights of the loss are {[getattr(config, t) for t in terms]}; some must be above 0")
 
 
 class _Run:
@@ -177,9 +59,12 @@ class _Run:
             arguments["layers"] = config.layers
         network = NETWORKS[config.network](**arguments)
         generator = Generator(network.channels) if config.lambda_gan > 0 else None
-        self.network = network.to(self.device, memory_format=torch.channels_last)
+        self.network = network.to(self.device)
+        _channels_last(self.network)
         self.optimiser = self._optimiser(self.network)
-        self.generator = generator.to(self.device, memory_format=torch.channels_last) if generator else None
+        self.generator = generator.to(self.device) if generator else None
+        if self.generator:
+            _channels_last(self.generator)
         self.generator_optimiser = self._optimiser(self.generator) if self.generator else None
         self.step = 0
         self.seconds = 0.0
@@ -202,7 +87,7 @@ class _Run:
         return config.learning_rate * rise * 0.5 * (1 + math.cos(math.pi * self.step / config.steps))
 
     def prepare(self, patches: np.ndarray[Any, np.dtype[np.float32]]) -> Tensor:
-        x = self.network.prepare(torch.from_numpy(patches).to(self.device))
+        x: Tensor = self.network.prepare(torch.from_numpy(patches).to(self.device))
         return x.contiguous(memory_format=torch.channels_last)
 
     def save(self, path: Path) -> None:
@@ -230,8 +115,12 @@ class _Run:
 
 def _has_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        return bool(torch.cuda.is_bf16_supported())
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def _channels_last(module: nn.Module) -> None:
+    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def discriminator_losses(run: _Run, batch: Batch) -> dict[str, Tensor]:
@@ -314,7 +203,11 @@ def validate(run: _Run, batch: Batch) -> dict[str, float]:
         known = torch.from_numpy(np.concatenate([_rolled_diagonal(batch.ignore, s) for s in (1, len(b) // 2)]))
         result[name] = fpr95((a - b).norm(dim=1), non_matches[~known])
     ones = (torch.cat([low0, low1]) >= 0).float().mean(0)
-    result["ones_mean"], result["ones_min"], result["ones_max"] = float(ones.mean()), float(ones.min()), float(ones.max())
+    result["ones_mean"], result["ones_min"], result["ones_max"] = (
+        float(ones.mean()),
+        float(ones.min()),
+        float(ones.max()),
+    )
     result["stuck_bits"] = int(((ones < 0.01) | (ones > 0.99)).sum())
     return result
 
@@ -346,7 +239,7 @@ def _batches(config: TrainConfig, photos: list[Photo], first: int) -> Iterator[t
 
 def _open_run(config: TrainConfig, photos: list[Photo], run: _Run) -> None:
     """Make the run folder, or continue in it if it holds the same run."""
-    identity = {k: v for k, v in _describe_config(config).items() if k not in _NOT_IDENTITY}
+    identity = {k: v for k, v in describe_config(config).items() if k not in _NOT_IDENTITY}
     identity["photos"] = len(photos)
     path, checkpoint = config.out / "run.json", config.out / "checkpoint.pt"
     if path.exists():
@@ -361,7 +254,7 @@ def _open_run(config: TrainConfig, photos: list[Photo], run: _Run) -> None:
         raise UsageError(f"{config.out} is not empty and holds no run; give another --out")
     else:
         config.out.mkdir(parents=True, exist_ok=True)
-        write_json(path, {"identity": identity, "config": _describe_config(config), "provenance": provenance()})
+        write_json(path, {"identity": identity, "config": describe_config(config), "provenance": provenance()})
     if checkpoint.exists():
         run.load(checkpoint)
     log = config.out / "log.jsonl"
@@ -382,7 +275,7 @@ def train(config: TrainConfig) -> dict[str, Any]:
         UsageError: the data has no photos, the settings contradict each other, or ``out`` holds something else.
         JobError: the loss is no longer finite.
     """
-    _check(config)
+    check_config(config)
     started = time.monotonic()
     if config.device in ("auto", "cpu"):
         keep_freed_memory()
@@ -454,8 +347,14 @@ def _initialise(run: _Run, photos: list[Photo]) -> None:
 
 def _birth_certificate(config: TrainConfig, run: _Run, photos: list[Photo]) -> dict[str, Any]:
     # No times, machines or paths: equal runs give equal files. Those stand in run.json beside the weights.
-    values = _describe_config(config)
+    values = describe_config(config)
     for key in ("data", "out", "time_limit", "checkpoint_every"):
         values.pop(key)
     keypoints = sum(len(photo.lafs) for photo in photos)
-    return {"config": values, "steps": run.step, "photos": len(photos), "keypoints": keypoints, "precision": str(run.precision)}
+    return {
+        "config": values,
+        "steps": run.step,
+        "photos": len(photos),
+        "keypoints": keypoints,
+        "precision": str(run.precision),
+    }

@@ -181,7 +181,8 @@ def near_duplicates(lafs: Floats) -> NDArray[np.bool_]:
     angle = np.arctan2(frames[:, 1, 0], frames[:, 0, 0])
     turn = np.abs((angle[:, None] - angle + np.pi) % (2 * np.pi) - np.pi)
     octaves = np.abs(np.log2(half[:, None] / half))
-    return (distance < 0.1 * half) & (octaves < 0.5) & (turn < np.deg2rad(22.5))
+    close: NDArray[np.bool_] = (distance < 0.1 * half) & (octaves < 0.5) & (turn < np.deg2rad(22.5))
+    return close
 
 
 def _rotation(angle: NDArray[np.float64]) -> NDArray[np.float64]:

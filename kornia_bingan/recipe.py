@@ -1,0 +1,135 @@
+"""What decides a training run: its settings, and the named presets.
+
+Source of the published values: Zieba et al., "BinGAN", NIPS 2018, settings of the published code.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from kornia_bingan import losses
+from kornia_bingan.errors import UsageError
+from kornia_bingan.views import NO_JITTER, Jitter
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that decides a run. Presets are differences from these defaults, see :data:`PRESETS`.
+
+    Attributes:
+        data: folder of photos, searched recursively.
+        out: run folder; made if absent, continued if it holds the same run.
+        preset: name of the preset that the other values started from.
+        network: PatchTrunk (for real use) or PatchDiscriminator (as published).
+        layers: (channels, stride) of the convolutions of PatchTrunk.
+        bits: width of the code.
+        steps: optimiser steps of the whole run.
+        batch_size: keypoints a step.
+        photos_per_batch: photos that a batch is drawn from.
+        max_keypoints: strongest keypoints of a photo that are used.
+        learning_rate: peak value.
+        schedule: cosine to 0 after a warm-up of 2 % of the steps, or constant.
+        weight_decay: decoupled, for AdamW (the cosine schedule's optimiser).
+        lambda_gan: weight of the GAN loss; 0 trains without a generator.
+        lambda_dmr: weight of the distance matching regulariser.
+        lambda_bre: weight of the binarised-representation-entropy regulariser.
+        lambda_two_view: weight of the two-view term.
+        lambda_bit_correlation: weight of the squared correlation between bits.
+        gamma: constant of the soft sign in DMR and BRE.
+        beta: constant of the pair weights in BRE.
+        temperature: of the two-view term.
+        shared_pass: one dropout pass for GAN, low and high features instead of one each (published).
+        jitter: random changes of the two views.
+        precision: auto is bfloat16 where the processor computes in it, else float32.
+        device: auto is CUDA if present, else cpu.
+        seed: of everything random.
+        threads: of torch; 0 is all cores but one, which cuts the patches.
+        log_every: steps between lines of the log.
+        validate_every: steps between validations.
+        checkpoint_every: steps between checkpoints.
+        time_limit: seconds after which the run stops with a checkpoint; 0 is no limit.
+    """
+
+    data: Path
+    out: Path
+    preset: str = "photos"
+    network: Literal["PatchTrunk", "PatchDiscriminator"] = "PatchTrunk"
+    layers: tuple[tuple[int, int], ...] = ((32, 2), (64, 1), (64, 1), (128, 2), (128, 1))
+    bits: int = 256
+    steps: int = 6000
+    batch_size: int = 1024
+    photos_per_batch: int = 12
+    max_keypoints: int = 1500
+    learning_rate: float = 2e-3
+    schedule: Literal["cosine", "constant"] = "cosine"
+    weight_decay: float = 1e-4
+    lambda_gan: float = 0.0
+    lambda_dmr: float = 0.0
+    lambda_bre: float = 0.0
+    lambda_two_view: float = 1.0
+    lambda_bit_correlation: float = 0.1
+    gamma: float = losses.GAMMA
+    beta: float = losses.BETA
+    temperature: float = 0.06
+    shared_pass: bool = True
+    jitter: Jitter = field(default_factory=Jitter)
+    precision: Literal["auto", "bfloat16", "float32"] = "auto"
+    device: str = "auto"
+    seed: int = 1
+    threads: int = 0
+    log_every: int = 10
+    validate_every: int = 200
+    checkpoint_every: int = 100
+    time_limit: float = 0.0
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "photos": {},
+    # The published objective and optimiser on patches of photos; the recipe's epochs are steps here.
+    "published": {
+        "network": "PatchDiscriminator",
+        "batch_size": 25,
+        "photos_per_batch": 25,
+        "learning_rate": 3e-4,
+        "schedule": "constant",
+        "weight_decay": 0.0,
+        "lambda_gan": 1.0,
+        "lambda_dmr": 0.05,
+        "lambda_bre": 0.01,
+        "lambda_two_view": 0.0,
+        "lambda_bit_correlation": 0.0,
+        "shared_pass": False,
+        "jitter": NO_JITTER,
+        "precision": "float32",
+    },
+}
+
+
+def preset_config(preset: str, data: Path, out: Path, **changes: Any) -> TrainConfig:
+    """Build the configuration of a preset with named changes.
+
+    Raises:
+        UsageError: the preset is unknown.
+    """
+    if preset not in PRESETS:
+        raise UsageError(f"the preset is '{preset}'; choose one of {', '.join(PRESETS)}")
+    return TrainConfig(data=data, out=out, preset=preset, **{**PRESETS[preset], **changes})
+
+
+def describe_config(config: TrainConfig) -> dict[str, Any]:
+    """Turn settings into what JSON can hold."""
+    values = dataclasses.asdict(config)
+    return json.loads(json.dumps({**values, "data": str(config.data), "out": str(config.out)}))  # type: ignore[no-any-return]
+
+
+def check_config(config: TrainConfig) -> None:
+    """Raise UsageError if the settings contradict each other."""
+    if config.steps < 1 or config.batch_size < 2:
+        raise UsageError(f"steps is {config.steps} and batch_size {config.batch_size}; give at least 1 and 2")
+    terms = ("lambda_gan", "lambda_dmr", "lambda_bre", "lambda_two_view", "lambda_bit_correlation")
+    if all(getattr(config, term) == 0 for term in terms) or any(getattr(config, term) < 0 for term in terms):
+        raise UsageError(f"the weights of the loss are {[getattr(config, t) for t in terms]}; some must be above 0")

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from kornia_bingan.errors import UsageError
+from kornia_bingan.keypoints import (
+    BLOB_SUPPORT,
+    ORB_SUPPORT,
+    Detector,
+    detect,
+    from_opencv,
+    support_half_sides,
+    support_regions,
+    to_opencv,
+)
+from tests.conftest import texture
+
+
+@pytest.mark.parametrize("detector", ["dog", "orb"])
+def test_detects_strongest_first_within_the_limit_and_the_mask(detector: Detector) -> None:
+    image = texture(200, 240)
+    keypoints = detect(image, detector, 100)
+    assert 50 < len(keypoints) <= 100
+    assert (np.diff(keypoints.response) <= 0).all()
+    mask = np.zeros_like(image)
+    mask[:, :120] = 255
+    masked = detect(image, detector, 100, mask)
+    assert len(masked) > 20
+    assert masked.xy[:, 0].max() < 122
+
+
+@pytest.mark.parametrize("detector", ["dog", "orb"])
+def test_uniform_picture_gives_arrays_with_no_rows(detector: Detector) -> None:
+    keypoints = detect(np.full((480, 640), 128, np.uint8), detector)
+    assert len(keypoints) == 0
+    assert keypoints.xy.shape == (0, 2)
+    assert keypoints.xy.dtype == np.float32
+    assert support_regions(keypoints).shape == (0, 2, 3)
+
+
+@pytest.mark.parametrize("detector", ["dog", "orb"])
+def test_positions_have_no_bias(detector: Detector) -> None:
+    """An unbiased detector finds the mirrored positions on a picture turned by 180 degrees."""
+    image = texture(480, 500, seed=3)
+    turned = np.ascontiguousarray(image[::-1, ::-1])
+    a, b = detect(image, detector, 800).xy, np.array([499, 479]) - detect(turned, detector, 800).xy
+    distance = np.linalg.norm(a[:, None] - b, axis=2)
+    nearest = distance.argmin(1)
+    close = distance.min(1) < 2
+    assert close.sum() > 200
+    assert np.abs(np.median((a - b[nearest])[close], 0)).max() < 0.05
+
+
+def test_round_trip_through_opencv_keeps_every_field() -> None:
+    keypoints = detect(texture(128, 128), "dog", 50)
+    again = from_opencv(to_opencv(keypoints))
+    for name in ("xy", "size", "angle_deg", "response", "octave"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(keypoints, name))
+    assert len(keypoints[:5]) == 5
+    assert len(from_opencv([])) == 0
+
+
+def test_support_region_by_detector() -> None:
+    blob = cv2.KeyPoint(10, 20, 4.0, 90.0, 1.0, 257)
+    orb = cv2.KeyPoint(10, 20, 31 * 1.2**3, 0.0, 1.0, 3)
+    half = support_half_sides(from_opencv([blob, orb]))
+    np.testing.assert_allclose(half, [4 * BLOB_SUPPORT, 31 * 1.2**3 * ORB_SUPPORT], rtol=1e-6)
+
+
+def test_laf_has_opencvs_angle() -> None:
+    """OpenCV's angle is clockwise on screen, where y points down: 90 degrees turn the x axis to +y."""
+    laf = support_regions(from_opencv([cv2.KeyPoint(10, 20, 2.0, 90.0, 1.0, 257)]))[0]
+    np.testing.assert_allclose(laf, [[0, -10, 10], [10, 0, 20]], atol=1e-5)
+    upright = support_regions(from_opencv([cv2.KeyPoint(10, 20, 2.0, -1.0, 1.0, 257)]))[0]
+    np.testing.assert_allclose(upright, [[10, 0, 10], [0, 10, 20]], atol=1e-5)
+
+
+def test_angle_follows_a_turned_picture() -> None:
+    image = texture(301, 301, seed=5)
+    turned = np.ascontiguousarray(np.rot90(image, -1))  # 90 degrees clockwise
+    a, b = detect(image, "dog", 300), detect(turned, "dog", 300)
+    mapped = np.stack([300 - a.xy[:, 1], a.xy[:, 0]], 1)
+    distance = np.linalg.norm(mapped[:, None] - b.xy, axis=2)
+    i = np.flatnonzero(distance.min(1) < 0.5)
+    turn = (b.angle_deg[distance.argmin(1)[i]] - a.angle_deg[i]) % 360
+    assert len(i) > 100
+    assert abs(np.median(turn) - 90) < 1
+
+
+def test_refuses_what_is_no_grey_picture() -> None:
+    with pytest.raises(UsageError, match="float32"):
+        detect(np.zeros((10, 10), np.float32))  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="the mask is"):
+        detect(np.zeros((10, 10), np.uint8), mask=np.zeros((5, 5), np.uint8))
+    with pytest.raises(UsageError, match="choose dog or orb"):
+        detect(np.zeros((10, 10), np.uint8), "akaze")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="1 or more"):
+        detect(np.zeros((10, 10), np.uint8), max_keypoints=0)

@@ -1,0 +1,156 @@
+"""The losses against an independent transcription of the formulas, written with loops."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch.autograd import gradcheck
+
+from kornia_bingan import losses
+
+Floats = NDArray[np.float64]
+
+
+def softplus(x: float) -> float:
+    return float(np.log1p(np.exp(-abs(x))) + max(x, 0))
+
+
+def slow_gan(real: Floats, fake: Floats) -> float:
+    def level(row: Floats) -> float:
+        return float(np.log(np.exp(row).sum()))
+
+    return 0.5 * (
+        -np.mean([level(r) for r in real])
+        + np.mean([softplus(level(r)) for r in real])
+        + np.mean([softplus(level(r)) for r in fake])
+    )
+
+
+def slow_regularisers(high: Floats, low: Floats, gamma: float, beta: float, z: bool) -> tuple[float, float, float]:
+    n, k = high.shape
+    m = low.shape[1]
+    s = low / (np.abs(low) + gamma)
+    b = np.where(high >= 0, 1.0, -1.0)
+    dmr = mac = total_alpha = 0.0
+    for i in range(n):
+        for j in range(n):
+            if i == j:
+                continue
+            dmr += abs(float(b[i] @ b[j]) / k - float(s[i] @ s[j]) / m)
+            alpha = np.exp(-abs(float(b[i] @ b[j])) / (k * beta))
+            total_alpha += alpha
+            mac += alpha * abs(float(s[i] @ s[j])) / m
+    me = float(np.mean([np.mean(s[:, bit]) ** 2 for bit in range(m)]))
+    return dmr / (n * (n - 1)), me, mac / (total_alpha if z else n * (n - 1))
+
+
+def features(rows: int = 5, high: int = 12, low: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
+    rng = np.random.default_rng(3)
+    return torch.from_numpy(rng.standard_normal((rows, high))), torch.from_numpy(rng.standard_normal((rows, low)))
+
+
+@pytest.mark.parametrize("gamma", [0.001, 0.5])
+@pytest.mark.parametrize("beta", [0.5, 2.0])
+@pytest.mark.parametrize("z", [False, True])
+def test_regularisers_equal_the_transcription(gamma: float, beta: float, z: bool) -> None:
+    high, low = features()
+    dmr, me, mac = slow_regularisers(high.numpy(), low.numpy(), gamma, beta, z)
+    assert float(losses.distance_matching(high, low, gamma)) == pytest.approx(dmr, rel=1e-12)
+    assert float(losses.bit_balance(low, gamma)) == pytest.approx(me, rel=1e-12)
+    normaliser = "alpha" if z else "pairs"
+    assert float(losses.pair_correlation(high, low, gamma, beta, normaliser)) == pytest.approx(mac, rel=1e-12)
+    assert float(losses.binarized_entropy(high, low, gamma, beta, normaliser)) == pytest.approx(me + mac, rel=1e-12)
+
+
+def test_regularisers_on_three_vectors_by_hand() -> None:
+    # b.b / K: (1,2) 0, (1,3) -1, (2,3) 0; soft signs with gamma 1 of values 1, 1, -1 are 1/2, 1/2, -1/2
+    high = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, -1.0]])
+    low = torch.tensor([[1.0], [1.0], [-1.0]])
+    assert float(losses.distance_matching(high, low, 1.0)) == pytest.approx((0.25 + 0.75 + 0.25) / 3)
+    assert float(losses.bit_balance(low, 1.0)) == pytest.approx((0.5 / 3) ** 2)
+    alpha = np.exp(-1 / 2)
+    assert float(losses.pair_correlation(high, low, 1.0, 2.0)) == pytest.approx((0.25 + 0.25 * alpha + 0.25) / 3)
+
+
+def test_gan_loss_equals_the_transcription_and_its_known_values() -> None:
+    rng = np.random.default_rng(0)
+    real, fake = rng.standard_normal((6, 2)), rng.standard_normal((4, 2))
+    loss = losses.gan_discriminator(torch.from_numpy(real), torch.from_numpy(fake))
+    assert float(loss) == pytest.approx(slow_gan(real, fake), rel=1e-12)
+    even = torch.full((3, 2), -np.log(2.0))  # log-sum-exp 0: D = 1/2
+    assert float(losses.gan_discriminator(even, even)) == pytest.approx(np.log(2), rel=1e-6)
+    start = torch.zeros(3, 2)
+    assert float(losses.gan_discriminator(start, start)) == pytest.approx(0.752, abs=5e-4)
+    huge = torch.full((2, 2), 1e4)
+    assert bool(torch.isfinite(losses.gan_discriminator(huge, -huge)))
+
+
+def test_feature_matching_by_hand() -> None:
+    real, fake = torch.tensor([[1.0, 0.0], [3.0, 0.0]]), torch.tensor([[0.0, 1.0]])
+    assert float(losses.feature_matching(real, fake)) == pytest.approx((2**2 + 1**2) / 2)
+
+
+def test_gradients() -> None:
+    high, low = features(4, 6, 5)
+    low = low.requires_grad_()
+    logits = torch.randn(4, 2, dtype=torch.float64, requires_grad=True)
+    assert gradcheck(lambda x: losses.distance_matching(high, x, 0.3), (low,))
+    assert gradcheck(lambda x: losses.binarized_entropy(high, x, 0.3, 0.5), (low,))
+    assert gradcheck(lambda x: losses.binarized_entropy(high, x, 0.3, 0.5, "alpha"), (low,))
+    assert gradcheck(losses.bit_correlation, (low,))
+    assert gradcheck(losses.gan_discriminator, (logits, logits.detach() + 1))
+    assert gradcheck(losses.feature_matching, (low, high[:, :5]))
+
+
+def test_no_gradient_reaches_the_wide_features() -> None:
+    high, low = features()
+    high.requires_grad_()
+    low.requires_grad_()
+    (losses.distance_matching(high, low) + losses.binarized_entropy(high, low)).backward()
+    assert high.grad is None
+    assert low.grad is not None
+
+
+def test_sign_of_zero_is_plus_one_everywhere() -> None:
+    zero = torch.tensor([[0.0, -0.0, -1e-30, 2.0]])
+    assert losses.hard_sign(zero).tolist() == [[1, 1, -1, 1]]
+    assert losses.straight_through_sign(zero).tolist() == [[1, 1, -1, 1]]
+
+
+def test_straight_through_gradient_is_that_of_tanh() -> None:
+    x = torch.tensor([[-2.0, 0.0, 0.5]], requires_grad=True)
+    losses.straight_through_sign(x).sum().backward()
+    torch.testing.assert_close(x.grad, 1 - torch.tanh(x.detach()) ** 2)
+
+
+def test_two_view_by_hand() -> None:
+    low0 = torch.tensor([[1.0, 2.0, -1.0, 1.0], [-1.0, -3.0, 1.0, 1.0]])
+    low1 = low0.clone()
+    # dot products / 4: diagonal 1, off-diagonal -0.5; temperature 0.5
+    wanted = -np.log(np.exp(2) / (np.exp(2) + np.exp(-1)))
+    assert float(losses.two_view(low0, low1, 0.5)) == pytest.approx(wanted, rel=1e-5)
+    ignore = torch.ones(2, 2, dtype=torch.bool)
+    assert float(losses.two_view(low0, low1, 0.5, ignore)) == pytest.approx(0, abs=1e-6)
+
+
+def test_two_view_does_not_depend_on_the_order_of_views_or_rows() -> None:
+    torch.manual_seed(0)
+    a, b = torch.randn(6, 16), torch.randn(6, 16)
+    order = torch.randperm(6)
+    loss = losses.two_view(a, b)
+    torch.testing.assert_close(losses.two_view(b, a), loss)
+    torch.testing.assert_close(losses.two_view(a[order], b[order]), loss)
+
+
+def test_bit_correlation_is_zero_for_independent_bits_and_large_for_copies() -> None:
+    bits = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
+    assert float(losses.bit_correlation(bits)) == pytest.approx(0, abs=1e-6)
+    assert float(losses.bit_correlation(bits[:, [0, 0, 0]])) == pytest.approx(2, abs=1e-4)
+
+
+@pytest.mark.parametrize("loss", [losses.distance_matching, losses.binarized_entropy, losses.two_view])
+def test_one_row_is_refused(loss: object) -> None:
+    with pytest.raises(ValueError, match="at least 2"):
+        loss(torch.randn(1, 4), torch.randn(1, 4))  # type: ignore[operator]
