@@ -1,0 +1,238 @@
+"""A folder becomes a list of photos, and a photo becomes a grey array.
+
+One policy for everything that reads a picture: pixels stand as a viewer shows them (EXIF orientation applied, once),
+alpha is ignored, and a file that is cut short is refused although OpenCV gives half a JPEG without a word. What the
+container says is read in `kornia_bingan.containers`; only the pixels are left to OpenCV.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from kornia_bingan.containers import ContainerError, ImageHeader, read_header
+from kornia_bingan.errors import UsageError
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".ppm", ".pgm", ".pbm", ".pnm")
+MAX_PIXELS = 400_000_000  # a 400-megapixel grey image and its pyramid fill 4 GB; anything larger is a mistake or a bomb
+
+
+class ImageError(UsageError):
+    """A picture cannot be read; the message names the file and says why."""
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A file or folder that was not taken for a photo, and why, in words."""
+
+    name: str
+    reason: str
+
+
+def list_images(folder: Path) -> tuple[list[str], list[Skipped]]:
+    """List the photos under a folder, recursively, and what was passed over.
+
+    A photo is a regular file whose extension, without case, is in ``EXTENSIONS``; its content is not opened here.
+    Hidden files and folders, links to folders, broken links and all other files are passed over.
+
+    Returns:
+        Names relative to the folder with "/" between the parts, sorted by code point, so in the same order on every
+        file system; and one ``Skipped`` for each thing passed over, sorted in the same way (a hidden folder is one
+        thing). A folder without photos gives an empty list.
+
+    Raises:
+        UsageError: the folder does not exist or is not a folder.
+    """
+    folder = Path(folder)
+    if not folder.exists():
+        raise UsageError(f"{folder}: no such folder; give the folder that holds the photos")
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is a file; give the folder that holds the photos")
+    names: list[str] = []
+    skipped: list[Skipped] = []
+
+    def relative(path: str) -> str:
+        return Path(path).relative_to(folder).as_posix()
+
+    def cannot_list(error: OSError) -> None:
+        skipped.append(Skipped(relative(error.filename), f"the folder cannot be read ({error.strerror})"))
+
+    for parent, folders, files in os.walk(folder, onerror=cannot_list):
+        for name in folders:
+            path = os.path.join(parent, name)
+            if name.startswith("."):
+                skipped.append(Skipped(relative(path), "hidden folder"))
+            elif os.path.islink(path):
+                skipped.append(Skipped(relative(path), "link to a folder, not followed"))
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in files:
+            path = os.path.join(parent, name)
+            reason = _why_not_a_photo(path)
+            if reason:
+                skipped.append(Skipped(relative(path), reason))
+            else:
+                names.append(relative(path))
+    return sorted(names), sorted(skipped, key=lambda item: item.name)
+
+
+def _why_not_a_photo(path: str) -> str:
+    name = os.path.basename(path)
+    if name.startswith("."):
+        return "hidden file"
+    extension = os.path.splitext(name)[1]
+    if extension.lower() not in EXTENSIONS:
+        return f"{extension} is not a kind of picture read here" if extension else "no extension"
+    if not os.path.exists(path):
+        return "broken link"
+    if not os.path.isfile(path):
+        return "not a regular file"
+    try:
+        path.encode("utf-8")
+    except UnicodeEncodeError:  # neither a COLMAP database nor JSON can hold such a name
+        return "the name is not valid UTF-8; rename the file"
+    return ""
+
+
+def read_image(path: Path | str) -> NDArray[np.uint8]:
+    """Read a photo as grey, as a viewer shows it.
+
+    Reads JPEG (CMYK too), PNG, TIFF (first page), WebP, BMP and PNM; 1-bit, palette, grey and colour. EXIF
+    orientation is applied, alpha is ignored, and samples wider than 8 bits are scaled by their full range: 65535, or
+    the file's own maximum for PNM, becomes 255. Nothing is stretched or clipped.
+
+    Returns:
+        uint8, shape (H, W), C-contiguous; H and W after orientation.
+
+    Raises:
+        ImageError: the file is absent, a folder, empty, cut short, damaged, not a picture, of an unsupported sample
+            type (floating point, signed, 32 bits) or over 400 megapixels.
+    """
+    return _read(Path(path), cv2.IMREAD_GRAYSCALE)
+
+
+def read_color(path: Path | str) -> NDArray[np.uint8]:
+    """Read a photo as RGB; everything else as in `read_image`.
+
+    Returns:
+        uint8, shape (H, W, 3) in the order R, G, B, C-contiguous; a grey file gives three equal channels.
+
+    Raises:
+        ImageError: as in `read_image`.
+    """
+    bgr = _read(Path(path), cv2.IMREAD_COLOR)
+    return np.ascontiguousarray(bgr[:, :, ::-1])
+
+
+def image_size(path: Path | str) -> tuple[int, int]:
+    """Give (width, height) in pixels of the array that `read_image` returns, without decoding the pixels.
+
+    Raises:
+        ImageError: as in `read_image`, as far as the container shows it.
+    """
+    _, header = _open(Path(path))
+    return (header.height, header.width) if header.orientation >= 5 else (header.width, header.height)
+
+
+def _open(path: Path) -> tuple[bytes, ImageHeader]:
+    """Read a file whole and check its container."""
+    if path.is_dir():
+        raise ImageError(f"{path} is a folder, not a picture; give the name of one photo")
+    if path.exists() and not path.is_file():  # opening a pipe would wait for ever
+        raise ImageError(f"{path} is not a regular file; give the name of one photo")
+    try:
+        data = path.read_bytes()  # not cv2.imread: on Windows it cannot open every Unicode name
+    except OSError as error:
+        raise ImageError(f"{path} cannot be read: {error.strerror or error}") from error
+    if not data:
+        raise ImageError(f"{path} is empty (0 bytes); copy it again from its source")
+    try:
+        header = read_header(data)
+    except ContainerError as error:
+        raise ImageError(f"{path} {error}; copy it again from its source or convert it") from error
+    if header.width * header.height > MAX_PIXELS:
+        megapixels = header.width * header.height / 1e6
+        raise ImageError(
+            f"{path} is {header.width} x {header.height}, {megapixels:.0f} megapixels; "
+            f"the limit is {MAX_PIXELS // 1_000_000}, so reduce it first"
+        )
+    return data, header
+
+
+def _read(path: Path, mode: int) -> NDArray[np.uint8]:
+    data, header = _open(path)
+    if header.patches:
+        patched = bytearray(data)
+        for position, new in header.patches:
+            patched[position : position + len(new)] = new
+        data = bytes(patched)
+    if header.kind == "PNM" and data[1:2] in b"123":
+        data += b"\n"  # OpenCV gives up on the last number of an ASCII file unless a blank follows
+    try:
+        with _quiet_opencv():
+            pixels = cv2.imdecode(
+                np.frombuffer(data, np.uint8), mode | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
+            )
+    except cv2.error as error:
+        raise ImageError(f"{path} cannot be decoded as {header.kind}: {error.err}") from error
+    if pixels is None:
+        raise ImageError(f"{path} is a {header.kind} file that is cut short, damaged or of an unsupported variant")
+    if pixels.dtype not in (np.uint8, np.uint16):
+        raise ImageError(f"{path} holds {pixels.dtype} samples; save it with 8 or 16 unsigned bits")
+    if pixels.shape[:2] != (header.height, header.width):
+        raise ImageError(
+            f"{path} decodes to {pixels.shape[1]} x {pixels.shape[0]}, "
+            f"its header says {header.width} x {header.height}; save it again from its source"
+        )
+    return np.ascontiguousarray(_orient(_to_8_bits(pixels, header.max_value), header.orientation))
+
+
+def _to_8_bits(pixels: NDArray[Any], max_value: int) -> NDArray[np.uint8]:
+    """Scale samples so that ``max_value`` (0: the largest value of the type) becomes 255, rounded to nearest."""
+    top = int(np.iinfo(pixels.dtype).max)
+    white = max_value or top
+    if pixels.dtype == np.uint8 and white == 255:
+        return pixels.astype(np.uint8, copy=False)
+    values = np.minimum(np.arange(top + 1), white)
+    return np.take(((values * 255 + white // 2) // white).astype(np.uint8), pixels)
+
+
+def _orient(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    """Turn stored rows and columns into the ones shown (EXIF 2.32, Orientation: where row 0 and column 0 belong)."""
+    if orientation >= 5:
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return pixels
+
+
+_quiet_lock = threading.Lock()
+_quiet_depth = 0
+_loud_level = 0
+
+
+@contextmanager
+def _quiet_opencv() -> Iterator[None]:
+    """Keep OpenCV's log off stderr meanwhile: the caller gets one sentence instead. The level is restored."""
+    global _quiet_depth, _loud_level  # noqa: PLW0603 - the level is global in OpenCV; threads must not restore early
+    with _quiet_lock:
+        if _quiet_depth == 0:
+            _loud_level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+        _quiet_depth += 1
+    try:
+        yield
+    finally:
+        with _quiet_lock:
+            _quiet_depth -= 1
+            if _quiet_depth == 0:
+                cv2.utils.logging.setLogLevel(_loud_level)
