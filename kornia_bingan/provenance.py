@@ -1,0 +1,109 @@
+"""Where a number comes from: commit, weights, library versions, machine, date.
+
+Libraries are asked for their version through their installation records, not imported, so that a command that does not
+need torch does not wait for it.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import kornia_bingan
+from kornia_bingan.files import sha256_of
+
+# Several distributions may bring one library; the first that is installed counts.
+_DISTRIBUTIONS = {
+    "torch": ("torch",),
+    "kornia": ("kornia",),
+    "cv2": (
+        "opencv-python-headless",
+        "opencv-python",
+        "opencv-contrib-python-headless",
+        "opencv-contrib-python",
+    ),
+    "pycolmap": ("pycolmap", "pycolmap-cuda12"),
+    "faiss": ("faiss-cpu", "faiss-gpu"),
+    "numpy": ("numpy",),
+}
+
+
+def provenance(weights: Path | None = None, seed: int | None = None) -> dict[str, Any]:
+    """Collect what somebody needs to repeat a measurement, as JSON can hold it.
+
+    Args:
+        weights: a weights file, whose checksum is taken.
+        seed: the seed of the run, written as it is.
+
+    Returns:
+        ``commit`` (see :func:`commit`), ``weights_sha256`` (None without weights), ``versions`` (by import name; None
+        where a library is absent), ``machine`` (``cpu``, ``cores`` that this process may use, ``platform``),
+        ``python``, ``threads`` (torch's, or the cores if torch is not loaded), ``date`` (UTC, ISO 8601), ``seed``.
+    """
+    return {
+        "commit": commit(),
+        "weights_sha256": None if weights is None else sha256_of(weights),
+        "versions": versions(),
+        "machine": {"cpu": _cpu_model(), "cores": usable_cores(), "platform": platform.platform()},
+        "python": platform.python_version(),
+        "threads": _threads(),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seed": seed,
+    }
+
+
+def versions() -> dict[str, str | None]:
+    """Give the versions of this package and of the libraries that decide its results, by import name."""
+    found: dict[str, str | None] = {"kornia_bingan": kornia_bingan.__version__}
+    for name, distributions in _DISTRIBUTIONS.items():
+        found[name] = next((v for v in map(_version, distributions) if v is not None), None)
+    return found
+
+
+def commit() -> str | None:
+    """Give the commit of the checkout that this package runs from, 40 hexadecimal digits, or None outside of one.
+
+    ``-dirty`` is added if a tracked file differs from the commit. An installed package has no commit, also when its
+    environment lies inside somebody else's repository.
+    """
+    folder = Path(__file__).resolve().parent.parent
+    if not (folder / ".git").exists():
+        return None
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError:  # git is not installed
+        return None
+    return done.stdout.strip() or None
+
+
+def usable_cores() -> int:
+    """Count the cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None
+
+
+def _threads() -> int:
+    torch = sys.modules.get("torch")
+    return int(torch.get_num_threads()) if torch is not None else usable_cores()
+
+
+def _cpu_model() -> str:
+    path = Path("/proc/cpuinfo")
+    if path.is_file():
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
