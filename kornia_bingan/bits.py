@@ -155,21 +155,27 @@ def _kind(values: NDArray[Any] | Tensor) -> str:
     return "signed" if values.dtype.is_signed and not values.is_complex() else "unsigned"
 
 
-def _dtype(values: NDArray[Any] | Tensor) -> str:
+def dtype_name(values: NDArray[Any] | Tensor) -> str:
+    """Give the dtype's name, the same for numpy and torch: ``uint8``, ``float32``."""
     return str(values.dtype).removeprefix("torch.")
 
 
 def dtype_and_shape(values: object) -> str:
     """Say what an array is, for messages: library, dtype, shape and device, or the type of what is no array."""
     if isinstance(values, np.ndarray):
-        return f"numpy {_dtype(values)} {values.shape}"
+        return f"numpy {dtype_name(values)} {values.shape}"
     if isinstance(values, Tensor):
         device = "" if values.device.type == "cpu" else f" on {values.device}"
-        return f"torch {_dtype(values)} {tuple(values.shape)}{device}"
+        return f"torch {dtype_name(values)} {tuple(values.shape)}{device}"
     return type(values).__name__
 
 
 def check_packed(codes: object, where: str) -> None:
     """Refuse what is no array of packed codes, uint8 (N, B / 8), with one sentence that starts with ``where``."""
-    if not isinstance(codes, np.ndarray | Tensor) or codes.ndim != 2 or codes.shape[1] == 0 or _dtype(codes) != "uint8":
+    if (
+        not isinstance(codes, np.ndarray | Tensor)
+        or codes.ndim != 2
+        or codes.shape[1] == 0
+        or dtype_name(codes) != "uint8"
+    ):
         raise UsageError(f"{where} needs packed codes, uint8 (N, bits / 8), got {dtype_and_shape(codes)}")
