@@ -50,6 +50,7 @@ class TrainConfig:
         threads: of torch; 0 is all cores but one, which cuts the patches.
         log_every: steps between lines of the log.
         validate_every: steps between validations.
+        validation_pairs: pairs of views of photos kept aside that validation measures.
         checkpoint_every: steps between checkpoints.
         time_limit: seconds after which the run stops with a checkpoint; 0 is no limit.
     """
@@ -83,6 +84,7 @@ class TrainConfig:
     threads: int = 0
     log_every: int = 10
     validate_every: int = 200
+    validation_pairs: int = 1000
     checkpoint_every: int = 100
     time_limit: float = 0.0
 

@@ -41,7 +41,6 @@ from kornia_bingan.views import Batch, Jitter, Photo, draw_batch, load_photos, s
 from kornia_bingan.weights import save_weights
 
 _NOT_IDENTITY = ("out", "time_limit", "checkpoint_every")  # may differ when a run is continued
-_VALIDATION_PAIRS = 1000
 
 
 class _Run:
@@ -285,7 +284,9 @@ def train(config: TrainConfig) -> dict[str, Any]:
     run = _Run(config)
     _open_run(config, photos, run)
     learnt, aside = split_photos(photos)
-    validation = draw_batch(aside, _VALIDATION_PAIRS, min(len(aside), 16), Jitter(), np.random.default_rng(config.seed))
+    validation = draw_batch(
+        aside, config.validation_pairs, min(len(aside), 16), Jitter(), np.random.default_rng(config.seed)
+    )
     if run.step == 0:
         _initialise(run, learnt)
     last: dict[str, float] = {}

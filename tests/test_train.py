@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from kornia_bingan import BinGAN
+from kornia_bingan.errors import JobError, UsageError
+from kornia_bingan.files import sha256_of
+from kornia_bingan.recipe import PRESETS, TrainConfig, preset_config
+from kornia_bingan.train import train
+from kornia_bingan.weights import read_description
+from tests.conftest import write_photos
+
+SMALL: dict[str, Any] = {
+    "layers": ((8, 2), (16, 2)),
+    "steps": 12,
+    "batch_size": 24,
+    "photos_per_batch": 3,
+    "max_keypoints": 100,
+    "log_every": 1,
+    "validate_every": 6,
+    "checkpoint_every": 3,
+    "validation_pairs": 100,
+    "threads": 1,
+    "device": "cpu",
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_photos(tmp_path_factory.mktemp("photos"), 5)
+
+
+def log_of(out: Path, kind: str) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    return [line for line in lines if line["kind"] == kind]
+
+
+def test_two_views_learn(data: Path, tmp_path: Path) -> None:
+    result = train(preset_config("photos", data, tmp_path / "run", **{**SMALL, "steps": 80, "batch_size": 64}))
+    assert result["finished"]
+    losses = [line["two_view"] for line in log_of(tmp_path / "run", "train")]
+    assert len(losses) == 80
+    assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
+    before, after = log_of(tmp_path / "run", "validation")[0], log_of(tmp_path / "run", "validation")[-1]
+    assert after["fpr95"] < before["fpr95"] - 10
+    assert after["stuck_bits"] == 0
+    model = BinGAN.from_pretrained(result["weights"])
+    assert model.sha256 == result["sha256"]
+    assert model(torch.rand(3, 1, 32, 32)).shape == (3, 256)
+    run = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert run["config"]["seed"] == 1
+    assert run["provenance"]["versions"]["torch"] == torch.__version__
+    certificate = read_description(Path(result["weights"]))["training"]
+    assert certificate["config"]["steps"] == 80
+    assert certificate["photos"] == 5
+
+
+def test_published_objective_runs_on_both_networks(data: Path, tmp_path: Path) -> None:
+    for network in ("PatchDiscriminator", "PatchTrunk"):
+        changes = {**SMALL, "network": network, "steps": 3, "batch_size": 6, "validate_every": 3}
+        config = preset_config("published", data, tmp_path / network, **changes)
+        train(config)
+        lines = log_of(config.out, "train")
+        assert len(lines) == 3
+        assert set(lines[0]) >= {"gan", "dmr", "bre", "generator"}
+        assert 0.3 < lines[0]["gan"] < 1.5
+
+
+def test_all_terms_together(data: Path, tmp_path: Path) -> None:
+    terms = {"lambda_gan": 0.1, "lambda_dmr": 0.05, "lambda_bre": 0.01, "gamma": 0.5}
+    train(preset_config("photos", data, tmp_path / "run", **{**SMALL, "steps": 2, **terms}))
+    assert set(log_of(tmp_path / "run", "train")[0]) >= {"gan", "dmr", "bre", "two_view", "bit_correlation"}
+
+
+@pytest.mark.parametrize("preset", ["photos", "published"])
+def test_a_killed_run_ends_with_the_same_bytes(preset: str, data: Path, tmp_path: Path) -> None:
+    changes = {**SMALL, "steps": 12 if preset == "photos" else 5, "checkpoint_every": 1}
+    if preset == "published":
+        changes.update(batch_size=6, validate_every=5)
+    whole = train(preset_config(preset, data, tmp_path / "whole", **changes))
+    out = tmp_path / "killed"
+    program = (
+        "from pathlib import Path; from kornia_bingan.recipe import preset_config; from kornia_bingan.train import train;"
+        f"train(preset_config({preset!r}, Path({str(data)!r}), Path({str(out)!r}), **{changes!r}))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program])
+    deadline = time.monotonic() + 60
+    while not (out / "checkpoint.pt").exists() and time.monotonic() < deadline:
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    reached = torch.load(out / "checkpoint.pt", weights_only=True)["step"]
+    assert 0 < reached < changes["steps"], "the run was not killed in the middle"
+    again = train(preset_config(preset, data, out, **changes))
+    assert again["sha256"] == whole["sha256"]
+    assert sha256_of(out / "weights.safetensors") == sha256_of(tmp_path / "whole" / "weights.safetensors")
+
+    def values(folder: Path) -> list[dict[str, Any]]:
+        return [{k: v for k, v in line.items() if k != "seconds"} for line in log_of(folder, "train")]
+
+    assert values(out) == values(tmp_path / "whole")
+
+
+def test_time_limit_leaves_a_checkpoint_and_the_command_goes_on(data: Path, tmp_path: Path) -> None:
+    changes = {**SMALL, "validate_every": 100}
+    first = train(preset_config("photos", data, tmp_path / "a", **changes, time_limit=1e-6))
+    assert not first["finished"]
+    assert first["steps"] == 1
+    assert first["weights"] is None
+    second = train(preset_config("photos", data, tmp_path / "a", **changes))
+    whole = train(preset_config("photos", data, tmp_path / "b", **changes))
+    assert second["sha256"] == whole["sha256"]
+
+
+def test_bfloat16_runs_where_asked_for(data: Path, tmp_path: Path) -> None:
+    train(preset_config("photos", data, tmp_path / "run", **{**SMALL, "steps": 2, "precision": "bfloat16"}))
+    description = read_description(tmp_path / "run" / "weights.safetensors")
+    assert description["training"]["precision"] == "torch.bfloat16"
+
+
+def test_published_preset_keeps_the_published_values(tmp_path: Path) -> None:
+    config = preset_config("published", tmp_path, tmp_path)
+    assert (config.batch_size, config.learning_rate, config.lambda_dmr, config.lambda_bre) == (25, 3e-4, 0.05, 0.01)
+    assert (config.gamma, config.beta, config.bits, config.network) == (0.001, 2.0, 256, "PatchDiscriminator")
+    assert not config.shared_pass
+    assert config.lambda_two_view == 0
+    assert set(PRESETS["published"]) <= set(TrainConfig.__dataclass_fields__)
+
+
+def test_wrong_use_is_refused(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="choose one of photos, published"):
+        preset_config("best", data, tmp_path)
+    with pytest.raises(UsageError, match="some must be above 0"):
+        train(preset_config("photos", data, tmp_path / "a", lambda_two_view=0.0, lambda_bit_correlation=0.0))
+    with pytest.raises(UsageError, match="at least 1 and 2"):
+        train(preset_config("photos", data, tmp_path / "a", steps=0))
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "notes.txt").write_text("mine")
+    with pytest.raises(UsageError, match="not empty"):
+        train(preset_config("photos", data, tmp_path / "full", **SMALL))
+    train(preset_config("photos", data, tmp_path / "run", **{**SMALL, "steps": 1}))
+    with pytest.raises(UsageError, match=r"other settings \(seed: 1, now 2\)"):
+        train(preset_config("photos", data, tmp_path / "run", **{**SMALL, "steps": 1, "seed": 2}))
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(JobError, match="not finite"):
+        train(preset_config("photos", data, tmp_path / "run", **{**SMALL, "learning_rate": 1e30}))
+    assert not (tmp_path / "run" / "weights.safetensors").exists()

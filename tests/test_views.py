@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kornia_bingan.errors import JobError, UsageError
+from kornia_bingan.views import (
+    NO_JITTER,
+    Jitter,
+    Photo,
+    draw_batch,
+    jitter_lafs,
+    load_photos,
+    near_duplicates,
+    split_photos,
+)
+from tests.conftest import texture, write_photos
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> list[Photo]:
+    return load_photos(write_photos(tmp_path_factory.mktemp("photos"), 4), 200)
+
+
+def frame(x: float, y: float, half: float, angle_deg: float = 0) -> list[list[float]]:
+    cos, sin = half * np.cos(np.deg2rad(angle_deg)), half * np.sin(np.deg2rad(angle_deg))
+    return [[cos, -sin, x], [sin, cos, y]]
+
+
+def test_batches_are_a_function_of_the_seed(photos: list[Photo]) -> None:
+    a, b, c = (draw_batch(photos, 30, 4, Jitter(), np.random.default_rng(seed)) for seed in (1, 1, 2))
+    assert a.patches0.shape == a.patches1.shape == (30, 1, 32, 32)
+    assert a.ignore.shape == (30, 30)
+    assert a.patches0.dtype == np.float32
+    assert float(a.patches0.min()) >= 0
+    assert float(a.patches0.max()) <= 1
+    np.testing.assert_array_equal(a.patches0, b.patches0)
+    np.testing.assert_array_equal(a.patches1, b.patches1)
+    assert not np.array_equal(a.patches0, c.patches0)
+
+
+def test_without_jitter_both_views_are_the_patch_itself(photos: list[Photo]) -> None:
+    batch = draw_batch(photos, 12, 3, NO_JITTER, np.random.default_rng(0))
+    np.testing.assert_array_equal(batch.patches0, batch.patches1)
+
+
+def test_views_of_one_keypoint_are_more_alike_than_others(photos: list[Photo]) -> None:
+    batch = draw_batch(photos, 64, 4, Jitter(occlusion=0), np.random.default_rng(0))
+
+    def standard(patches: np.ndarray) -> np.ndarray:
+        flat = patches.reshape(len(patches), -1)
+        flat = flat - flat.mean(1, keepdims=True)
+        return flat / np.linalg.norm(flat, axis=1, keepdims=True)
+
+    similarity = standard(batch.patches0) @ standard(batch.patches1).T
+    others = similarity[~np.eye(64, dtype=bool)]
+    assert np.median(np.diag(similarity)) > 0.5
+    assert np.median(others) < 0.2
+
+
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(Jitter)])
+def test_every_change_changes_the_patches(photos: list[Photo], name: str) -> None:
+    jitter = dataclasses.replace(NO_JITTER, **{name: getattr(Jitter(), name) or 0.1})
+    batch = draw_batch(photos, 40, 4, jitter, np.random.default_rng(0))
+    assert not np.array_equal(batch.patches0, batch.patches1)
+
+
+def test_jitter_of_frames_has_the_stated_size() -> None:
+    lafs = np.tile(np.array([frame(50, 60, 10, 30)], np.float32), (4000, 1, 1))
+    moved = jitter_lafs(lafs, Jitter(), np.random.default_rng(0))
+    octaves = np.log2(np.sqrt(np.abs(np.linalg.det(moved[:, :, :2]))) / 10)
+    assert octaves.std() == pytest.approx(0.15, rel=0.1)
+    assert (moved[:, :, 2] - [50, 60]).std(0) / 10 == pytest.approx([0.04, 0.04], rel=0.1)
+    only_turned = jitter_lafs(lafs, dataclasses.replace(NO_JITTER, rotation_deg=8.0), np.random.default_rng(0))
+    angle = np.rad2deg(np.arctan2(only_turned[:, 1, 0], only_turned[:, 0, 0])) - 30
+    assert angle.std() == pytest.approx(8, rel=0.1)
+    stretched = jitter_lafs(lafs, dataclasses.replace(NO_JITTER, log2_stretch=0.2), np.random.default_rng(0))
+    values = np.linalg.svd(stretched[:, :, :2], compute_uv=False)
+    assert np.log2(values[:, 0] / values[:, 1]).mean() == pytest.approx(0.2 * np.sqrt(2 / np.pi), rel=0.1)
+    np.testing.assert_allclose(values.prod(1), 100, rtol=1e-4)
+
+
+def test_near_duplicates_by_hand() -> None:
+    lafs = np.array(
+        [frame(0, 0, 10), frame(0.5, 0, 10), frame(2, 0, 10), frame(0, 0, 20), frame(0, 0, 10, 90), frame(0, 0, 10, 358)],
+        np.float32,
+    )
+    assert near_duplicates(lafs)[0].tolist() == [True, True, False, False, False, True]
+
+
+def test_split_keeps_photos_apart(photos: list[Photo]) -> None:
+    learnt, aside = split_photos(photos)
+    assert {p.name for p in learnt} | {p.name for p in aside} == {p.name for p in photos}
+    assert not {p.name for p in learnt} & {p.name for p in aside}
+    assert aside
+    assert split_photos(photos[:1]) == (photos[:1], photos[:1])
+
+
+def test_large_photos_are_reduced_and_bad_ones_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_photos(tmp_path, 1, (300, 400))
+    (tmp_path / "broken.jpg").write_bytes(b"no picture")
+    (photo,) = load_photos(tmp_path, 100, max_size=200)
+    assert photo.pyramid[0].shape == (150, 200)
+    assert 16 <= len(photo.lafs) <= 100
+    assert "broken.jpg" in "".join(capsys.readouterr())
+
+
+def test_nothing_to_learn_from(tmp_path: Path) -> None:
+    import cv2
+
+    with pytest.raises(UsageError, match="no photos"):
+        load_photos(tmp_path, 100)
+    cv2.imwrite(str(tmp_path / "grey.png"), np.full((100, 100), 128, np.uint8))
+    with pytest.raises(JobError, match="enough texture"):
+        load_photos(tmp_path, 100)
+
+
+def test_few_keypoints_are_drawn_with_replacement() -> None:
+    levels = [texture(64, 64)]
+    photo = Photo("a", levels, np.array([frame(30, 30, 8), frame(20, 30, 8)], np.float32))
+    batch = draw_batch([photo], 10, 3, Jitter(), np.random.default_rng(0))
+    assert len(batch.patches0) == 10
+    assert batch.ignore.sum() > 10
