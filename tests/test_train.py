@@ -89,7 +89,8 @@ def test_a_killed_run_ends_with_the_same_bytes(preset: str, data: Path, tmp_path
     whole = train(preset_config(preset, data, tmp_path / "whole", **changes))
     out = tmp_path / "killed"
     program = (
-        "from pathlib import Path; from kornia_bingan.recipe import preset_config; from kornia_bingan.train import train;"
+        "from pathlib import Path\nfrom kornia_bingan.recipe import preset_config\n"
+        "from kornia_bingan.train import train\n"
         f"train(preset_config({preset!r}, Path({str(data)!r}), Path({str(out)!r}), **{changes!r}))"
     )
     process = subprocess.Popen([sys.executable, "-c", program])

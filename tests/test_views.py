@@ -85,7 +85,8 @@ def test_jitter_of_frames_has_the_stated_size() -> None:
 
 def test_near_duplicates_by_hand() -> None:
     lafs = np.array(
-        [frame(0, 0, 10), frame(0.5, 0, 10), frame(2, 0, 10), frame(0, 0, 20), frame(0, 0, 10, 90), frame(0, 0, 10, 358)],
+        [frame(x, 0, half, angle) for x, half, angle in ((0, 10, 0), (0.5, 10, 0), (2, 10, 0), (0, 20, 0), (0, 10, 90))]
+        + [frame(0, 0, 10, 358)],
         np.float32,
     )
     assert near_duplicates(lafs)[0].tolist() == [True, True, False, False, False, True]
