@@ -1,0 +1,41 @@
+"""Keypoints and matches become a COLMAP database, and the database a model.
+
+The frame changes here and nowhere else. For this package the centre of the first pixel is (0, 0), for COLMAP it is
+(0.5, 0.5): 0.5 is added to keypoints and principal points on writing and subtracted on reading.
+
+COLMAP's keypoints are x, y, scale, orientation. The scale is the sigma of a blob, half of OpenCV's ``size``; the
+orientation is OpenCV's angle in radians, of the same sense, since both have y down. (Measured on COLMAP's own SIFT
+against OpenCV's: ratio 2.000, median difference of angles 0.02 degrees.)
+
+Bad input is refused here, because the library would crash or read foreign memory. What may still crash, verification
+and mapping, runs in a child process; a fault there is a :class:`~kornia_bingan.errors.JobError`.
+"""
+
+from __future__ import annotations
+
+from kornia_bingan.colmap_database import (
+    CAMERA_MODELS,
+    read_features,
+    read_verification,
+    verify,
+    write_features,
+    write_matches,
+)
+from kornia_bingan.colmap_mapping import read_model, reconstruct, write_points
+from kornia_bingan.model import Camera, Model, Verification, cameras_for
+
+__all__ = [
+    "CAMERA_MODELS",
+    "Camera",
+    "Model",
+    "Verification",
+    "cameras_for",
+    "read_features",
+    "read_model",
+    "read_verification",
+    "reconstruct",
+    "verify",
+    "write_features",
+    "write_matches",
+    "write_points",
+]

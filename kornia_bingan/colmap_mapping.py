@@ -1,0 +1,226 @@
+"""The verified pairs of a COLMAP database become a sparse model, and a model becomes arrays."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import cv2  # noqa: F401 - before pycolmap, see colmap_database
+import numpy as np
+import pycolmap
+
+from kornia_bingan.child import Report, run_in_child
+from kornia_bingan.colmap_database import camera_from_colmap, open_database, pixels_from_colmap, read_verification
+from kornia_bingan.errors import JobError, UsageError
+from kornia_bingan.files import atomic_path
+from kornia_bingan.images import read_color
+from kornia_bingan.model import Model
+
+
+def reconstruct(
+    database: Path,
+    images: Path | None,
+    out: Path,
+    *,
+    refine: bool = True,
+    min_model_size: int = 3,
+    seed: int = 0,
+    threads: int = 1,
+    time_limit_s: float | None = None,
+    log: Path | None = None,
+    progress: Report | None = None,
+) -> Model:
+    """Build a sparse model from the verified pairs of a database, image after image.
+
+    Args:
+        database: an existing COLMAP database with verified pairs.
+        images: the folder that the names are relative to, for the colours of the points; None leaves them black.
+        out: folder of the model, absent or empty; gets COLMAP's binary files of the largest model found.
+        refine: False keeps the intrinsics as they are in the database.
+        min_model_size: images that a second and later model must have.
+        seed: of everything random.
+        threads: 1 gives equal bytes in every run; more do only on a machine with as many cores.
+        time_limit_s: stop after so many seconds.
+        log: a text file for the end of COLMAP's log.
+        progress: called with the number of registered images each time it grows.
+
+    Raises:
+        UsageError: the file is no COLMAP database, has matched pairs that are not verified, ``out`` is not empty, or
+            ``images`` lacks one.
+        JobError: no model was found, COLMAP crashed, or the time limit was reached.
+    """
+    database, out = Path(database), Path(out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(f"{out} exists and is no empty folder; delete it or give another name")
+    _check_mappable(database, images)
+    with atomic_folder(out) as temporary:
+        arguments = {
+            "database": str(database),
+            "out": str(temporary),
+            "refine": refine,
+            "min_model_size": min_model_size,
+            "seed": seed,
+            "threads": threads,
+        }
+        largest = run_in_child(
+            f"{__name__}:map_here",
+            arguments,
+            stage="mapping",
+            log=log,
+            time_limit_s=time_limit_s,
+            progress=progress,
+        )
+        if largest is None:
+            raise JobError("no model was found: no two images have enough inliers and a wide enough angle to start one")
+        for path in temporary.iterdir():
+            if path.name != largest:
+                shutil.rmtree(path)
+        folder = temporary / largest
+        if images is not None:
+            _colour(folder, images)
+        for path in folder.iterdir():
+            path.rename(temporary / path.name)
+        folder.rmdir()
+    return read_model(out)
+
+
+def map_here(
+    report: Report, *, database: str, out: str, refine: bool, min_model_size: int, seed: int, threads: int
+) -> str | None:
+    """Do the work of :func:`reconstruct` in this process; gives the name of the largest model's folder in ``out``."""
+    options = pycolmap.IncrementalPipelineOptions()
+    options.min_model_size = min_model_size
+    options.extract_colors = False
+    for part in (options, options.mapper, options.triangulation):
+        part.random_seed = seed
+    for part in (options, options.mapper):
+        part.num_threads = threads
+    if not refine:
+        with open_database(Path(database), existing=True) as db:
+            options.constant_cameras = {camera.camera_id for camera in db.read_all_cameras()}
+    registered = 0
+
+    def count(first: int = 1) -> None:
+        nonlocal registered
+        registered += first
+        report(registered)
+
+    with tempfile.TemporaryDirectory() as no_images:  # the folder must exist, and nothing is read from it
+        models = pycolmap.incremental_mapping(
+            database,
+            no_images,
+            out,
+            options,
+            initial_image_pair_callback=lambda: count(2),
+            next_image_callback=count,
+        )
+    sizes = [(model.num_reg_images(), model.num_points3D(), -key) for key, model in models.items()]
+    return str(-max(sizes)[2]) if sizes else None
+
+
+def read_model(folder: Path) -> Model:
+    """Read a model, binary or text, into arrays in this package's frame.
+
+    Raises:
+        UsageError: the folder holds no readable model.
+    """
+    model = _read(folder)
+    images = sorted((image for image in model.images.values() if image.has_pose), key=lambda image: image.name)
+    poses = np.array([image.cam_from_world().matrix() for image in images]).reshape(-1, 3, 4)
+    cameras = {camera_id: camera_from_colmap(camera) for camera_id, camera in model.cameras.items()}
+    points = [model.points3D[key] for key in sorted(model.points3D)]
+    return Model(
+        names=tuple(image.name for image in images),
+        rotations=poses[:, :, :3].copy(),
+        translations=poses[:, :, 3].copy(),
+        cameras=tuple(cameras[image.camera_id] for image in images),
+        xyz=np.array([point.xyz for point in points], np.float64).reshape(-1, 3),
+        rgb=np.array([point.color for point in points], np.uint8).reshape(-1, 3),
+        error_px=np.array([point.error for point in points], np.float64),
+        track_length=np.array([point.track.length() for point in points], np.int64),
+    )
+
+
+def write_points(model: Path, path: Path) -> None:
+    """Write the points of a model's folder as a PLY file, with colours.
+
+    Raises:
+        UsageError: the folder holds no readable model.
+    """
+    points = _read(model)
+    with atomic_path(path) as temporary:
+        points.export_PLY(str(temporary))
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Give a temporary folder beside ``path`` and rename it to ``path``, absent or empty, if the block succeeds."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        yield temporary
+        if path.exists():
+            path.rmdir()
+        temporary.rename(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _read(folder: Path) -> Any:
+    try:
+        return pycolmap.Reconstruction(str(folder))
+    except (RuntimeError, ValueError) as error:
+        raise UsageError(f"{folder} holds no readable COLMAP model") from error
+
+
+def _check_mappable(database: Path, images: Path | None) -> None:
+    state = read_verification(database)
+    if state.pairs == 0:
+        raise UsageError(f"{database} has no matched pairs; add them with write_matches")
+    if untried := state.pairs - state.verified - state.rejected:
+        raise UsageError(f"{untried} of the {state.pairs} matched pairs in {database} are not verified; call verify")
+    if state.verified == 0:
+        best = max(state.inliers, key=lambda pair: state.inliers[pair])
+        raise JobError(
+            f"none of the {state.pairs} matched pairs passed verification ({state.matches} matches in all), as with "
+            f"photos of different places; the first was {best[0]} - {best[1]}"
+        )
+    if images is not None:
+        with open_database(database, existing=True) as db:
+            for image in db.read_all_images():
+                if not (images / image.name).is_file():
+                    raise UsageError(f"{image.name} is in {database} but not in {images}")
+
+
+def _colour(folder: Path, images: Path) -> None:
+    """Give each point the mean colour of the pixels that see it.
+
+    Not COLMAP's own extraction, which reads photos without their EXIF orientation.
+    """
+    model = _read(folder)
+    keys = np.array(sorted(model.points3D), np.uint64)
+    total, seen = np.zeros((len(keys), 3)), np.zeros(len(keys))
+    for image in model.images.values():
+        if not image.has_pose:
+            continue
+        points = image.get_observation_points2D()
+        if not points:
+            continue
+        rgb = read_color(images / image.name)
+        xy = pixels_from_colmap(np.array([point.xy for point in points]))
+        x, y = np.rint(xy).astype(int).T
+        inside = (x >= 0) & (y >= 0) & (x < rgb.shape[1]) & (y < rgb.shape[0])
+        rows = np.searchsorted(keys, np.array([point.point3D_id for point in points], np.uint64))[inside]
+        np.add.at(total, rows, rgb[y[inside], x[inside]])
+        np.add.at(seen, rows, 1)
+    colours = np.rint(total / np.maximum(seen, 1)[:, None]).astype(np.uint8)
+    for key, colour in zip(keys, colours, strict=True):
+        model.points3D[int(key)].color = colour
+    model.write(str(folder))
