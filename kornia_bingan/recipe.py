@@ -61,7 +61,7 @@ class TrainConfig:
     network: Literal["PatchTrunk", "PatchDiscriminator"] = "PatchTrunk"
     layers: tuple[tuple[int, int], ...] = ((32, 2), (64, 1), (64, 1), (128, 2), (128, 1))
     bits: int = 256
-    steps: int = 6000
+    steps: int = 3600
     batch_size: int = 1024
     photos_per_batch: int = 12
     max_keypoints: int = 1500

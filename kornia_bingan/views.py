@@ -49,7 +49,7 @@ class Jitter:
     brightness: float = 0.1
     blur: float = 0.25
     noise: float = 0.03
-    occlusion: float = 0.25
+    occlusion: float = 0.3
 
 
 NO_JITTER = Jitter(*(0.0,) * 10)
