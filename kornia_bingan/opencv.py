@@ -130,7 +130,7 @@ class BinGANExtractor:
             return (), None
         if self.model.training:
             raise UsageError("the model is in training mode, where codes are random; call its eval() first")
-        arrays = _arrays(found, grey.shape)
+        arrays = checked_keypoints(found, grey.shape)
         return found, np.ascontiguousarray(describe(self.model, grey, arrays))
 
 
@@ -149,7 +149,12 @@ def _grey(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return pixels[:, :, 0] if pixels.shape[2] == 1 else np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY), np.uint8)
 
 
-def _arrays(keypoints: tuple[cv2.KeyPoint, ...], shape: tuple[int, ...]) -> kp.Keypoints:
+def checked_keypoints(keypoints: Sequence[cv2.KeyPoint], shape: tuple[int, ...]) -> kp.Keypoints:
+    """Turn the keypoints of any detector into arrays, each inside an image (height, width) and with a support region.
+
+    Raises:
+        UsageError: a keypoint is outside of the image, is not finite, or has no size; the message names the index.
+    """
     for index, keypoint in enumerate(keypoints):
         if not isinstance(keypoint, cv2.KeyPoint):
             raise UsageError(f"keypoint {index} is {type(keypoint).__name__}; give cv2.KeyPoint objects")
