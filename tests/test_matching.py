@@ -235,6 +235,16 @@ def test_sets_of_no_and_one_code(form: Callable[[np.ndarray], Any], num: int) ->
     assert len(match(few, five, "smnn", 0.8)[1]) == 0
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_every_device_gives_what_arrays_give(mode: str, device: torch.device) -> None:
+    codes0, codes1 = codes_full_of_ties(3000, 4), codes_full_of_ties(20_000, 5)
+    expected = match(codes0, codes1, mode, 1.0)
+    for form in (packed_torch, signs_torch):
+        distances, indices = match(form(codes0).to(device), form(codes1).to(device), mode, 1.0)
+        assert distances.device.type == indices.device.type == device.type
+        assert_same((distances.cpu(), indices.cpu()), expected)
+
+
 def test_matching_keeps_its_input_and_takes_views() -> None:
     codes0, codes1 = noisy_copies(100)
     expected = match(codes0, codes1, "mnn")
