@@ -18,6 +18,14 @@ WIDTH, HEIGHT = 80, 60
 LOSSLESS_WEBP = (64, 101)
 RAMP = np.linspace(0, 65535, 256).round().astype(np.uint16)[None].repeat(3, 0)
 
+# a JPEG file of 16 x 8 pixels with four components marked as CMYK by Adobe's segment: full cyan ink, no other
+CYAN_INK = bytes.fromhex(
+    "ffd8ffee000e41646f626500640000000000ffdb0043000302020302020303030304030304050805050404050a070706080c0a0c"
+    "0c0b0a0b0b0d0e12100d0e110e0b0b1016101113141515150c0f171816141812141514ffc000140800080010044311004d110059"
+    "11004b1100ffc4001500010100000000000000000000000000000009ffc40014100100000000000000000000000000000000ffda"
+    "000e0443004d0059004b00003f00954aa6aa6aa600ffd9"
+)
+
 
 def picture() -> NDArray[np.uint8]:
     """Grey, smooth, and different under every turn and mirroring."""
@@ -153,9 +161,8 @@ def test_alpha_is_ignored(tmp_path: Path) -> None:
 
 
 def test_a_cmyk_jpeg_is_read(tmp_path: Path) -> None:
-    pillow = pytest.importorskip("PIL.Image")
     path = tmp_path / "print.jpg"
-    pillow.new("CMYK", (16, 8), (255, 0, 0, 0)).save(path)  # pure cyan ink
+    path.write_bytes(CYAN_INK)
     color = read_color(path)
     assert color.shape == (8, 16, 3)
     assert np.abs(color.astype(int) - [0, 255, 255]).max() <= 3
