@@ -1,0 +1,180 @@
+"""Numbers become JSON, text tables and a picture of matches."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kornia_bingan.errors import UsageError
+from kornia_bingan.files import write_json
+
+
+@dataclass(frozen=True)
+class PairStatistics:
+    """What matching and two-view geometry made of the pairs of photos.
+
+    Attributes:
+        tried: pairs whose codes were compared.
+        matched: those with at least one match.
+        verified: those with a two-view geometry.
+        rejected: those without.
+        matches: matches of all pairs.
+        inliers: inliers of all verified pairs.
+    """
+
+    tried: int
+    matched: int
+    verified: int
+    rejected: int
+    matches: int
+    inliers: int
+
+    def sentence(self) -> str:
+        """Say it in one line."""
+        return (
+            f"{self.tried} pairs tried, {self.matched} with matches ({self.matches:,}), {self.verified} verified "
+            f"({self.inliers:,} inliers), {self.rejected} rejected"
+        )
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a reconstruction gave; ``summary.json``.
+
+    Attributes:
+        images: photos that took part; ``images`` and ``skipped`` together are everything that was found.
+        registered: photos with a pose in the model.
+        points: points of the model.
+        observations: keypoints that see a point.
+        mean_track_length: photos that see a point, on average.
+        mean_reprojection_error_px: mean over the points.
+        seconds: by stage, summed over the attempts that ended a stage.
+        descriptor: name of the weights.
+        sha256: checksum of the weights file.
+        versions: of this package and of its libraries.
+        skipped: name and reason of each file that took no part.
+        pairs: statistics of the pairs.
+    """
+
+    images: int
+    registered: int
+    points: int
+    observations: int
+    mean_track_length: float
+    mean_reprojection_error_px: float
+    seconds: dict[str, float]
+    descriptor: str
+    sha256: str
+    versions: dict[str, str | None]
+    skipped: list[dict[str, str]]
+    pairs: PairStatistics
+
+    def to_json(self) -> dict[str, Any]:
+        """Give what JSON can hold."""
+        return asdict(self)
+
+    def write(self, path: Path) -> None:
+        """Write ``summary.json``, atomically."""
+        write_json(path, self.to_json())
+
+    @classmethod
+    def read(cls, path: Path) -> Summary:
+        """Read what :meth:`write` wrote.
+
+        Raises:
+            UsageError: the file is something else.
+        """
+        try:
+            value = json.loads(path.read_text(encoding="utf-8"))
+            value["pairs"] = PairStatistics(**value["pairs"])
+            return cls(**value)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UsageError(f"{path} is no summary of a reconstruction; delete it to build it again") from error
+
+    def table(self) -> str:
+        """Render the numbers as text."""
+        rows = [
+            ["registered photos", f"{self.registered} / {self.images}"],
+            ["points", f"{self.points:,}"],
+            ["observations", f"{self.observations:,}"],
+            ["mean track length", f"{self.mean_track_length:.2f}"],
+            ["mean reprojection error (px)", f"{self.mean_reprojection_error_px:.3f}"],
+            ["verified pairs", f"{self.pairs.verified} / {self.pairs.tried}"],
+            ["matches", f"{self.pairs.matches:,}"],
+            ["inliers", f"{self.pairs.inliers:,}"],
+            *([f"seconds, {stage}", f"{value:.1f}"] for stage, value in self.seconds.items()),
+            ["descriptor", f"{self.descriptor} ({self.sha256[:12]})"],
+        ]
+        return text_table(["", "value"], rows) + skipped_lines(self.skipped)
+
+
+def skipped_lines(skipped: Sequence[Mapping[str, str]]) -> str:
+    """List what was skipped, one line each after an empty one; an empty list gives an empty text."""
+    return "".join(["\n", *(f"\nskipped {item['name']}: {item['reason']}" for item in skipped)] if skipped else [])
+
+
+def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Align columns of text: the first to the left, the others to the right, with a line under the header.
+
+    Raises:
+        UsageError: a row has another number of cells than the header.
+    """
+    for row in rows:
+        if len(row) != len(header):
+            raise UsageError(f"a table of {len(header)} columns has a row of {len(row)}: {list(row)}")
+    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
+    lines = [[*header], ["-" * width for width in widths], *rows]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if column else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    )
+
+
+def draw_matches(
+    image0: NDArray[np.uint8],
+    image1: NDArray[np.uint8],
+    xy0: NDArray[Any],
+    xy1: NDArray[Any],
+    inliers: NDArray[np.bool_],
+) -> NDArray[np.uint8]:
+    """Draw two photos side by side with a line for each match: inliers in colours, the others thin and grey.
+
+    Args:
+        image0: RGB, uint8, shape (H0, W0, 3).
+        image1: RGB, uint8, shape (H1, W1, 3).
+        xy0: keypoints of the matches in image 0, shape (M, 2); M = 0 gives the photos alone.
+        xy1: keypoints of the same matches in image 1.
+        inliers: shape (M,).
+
+    Returns:
+        RGB, uint8, shape (max(H0, H1), W0 + W1, 3); the rest is black.
+    """
+    import cv2
+
+    height, width0 = max(len(image0), len(image1)), image0.shape[1]
+    picture = np.zeros((height, width0 + image1.shape[1], 3), np.uint8)
+    picture[: len(image0), :width0] = image0
+    picture[: len(image1), width0:] = image1
+    thick = max(1, round(height / 500))
+    sixteenth = 4  # OpenCV draws at 1/16 px when coordinates are shifted by 4 bits
+    start = np.rint(np.asarray(xy0, np.float64) * 2**sixteenth).astype(int)
+    end = np.rint((np.asarray(xy1, np.float64) + np.array([width0, 0])) * 2**sixteenth).astype(int)
+    # Colours by the row in image 0, so that neighbouring lines differ little and crossing ones stand out.
+    hue = np.zeros((1, len(start), 3), np.uint8)
+    if len(start):
+        hue[0, :, 0] = np.clip(start[:, 1] / 2**sixteenth / len(image0) * 150, 0, 150)
+        hue[0, :, 1:] = 255
+        colours = cv2.cvtColor(hue, cv2.COLOR_HSV2RGB)[0].tolist()
+        for index in np.argsort(inliers, kind="stable"):  # inliers on top
+            colour, line = (colours[index], thick) if inliers[index] else ((128, 128, 128), 1)
+            cv2.line(picture, start[index].tolist(), end[index].tolist(), colour, line, cv2.LINE_AA, sixteenth)
+    return picture

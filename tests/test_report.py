@@ -1,0 +1,107 @@
+import json
+
+import numpy as np
+import pytest
+
+from kornia_bingan.errors import UsageError
+from kornia_bingan.report import PairStatistics, Summary, draw_matches, skipped_lines, text_table
+
+SUMMARY = Summary(
+    images=12,
+    registered=11,
+    points=1234,
+    observations=5678,
+    mean_track_length=4.6013,
+    mean_reprojection_error_px=0.4567,
+    seconds={"describe": 1.5, "map": 2.25},
+    descriptor="bingan256",
+    sha256="ab" * 32,
+    versions={"kornia_bingan": "0.1.0", "faiss": None},
+    skipped=[{"name": "bad.jpg", "reason": "cut short"}],
+    pairs=PairStatistics(66, 60, 50, 10, 7000, 5000),
+)
+
+
+def test_table_columns_are_aligned():
+    text = text_table(["name", "n", "error"], [["a", "1", "0.5"], ["longer name", "1,000", ""]])
+    assert text.split("\n") == [
+        "name             n  error",
+        "-----------  -----  -----",
+        "a                1    0.5",
+        "longer name  1,000",
+    ]
+
+
+def test_table_without_rows_and_with_a_wrong_row():
+    assert text_table(["a", "bb"], []) == "a  bb\n-  --"
+    with pytest.raises(UsageError, match="2 columns has a row of 1"):
+        text_table(["a", "b"], [["x"]])
+
+
+def test_summary_has_the_promised_keys_and_comes_back(tmp_path):
+    path = tmp_path / "summary.json"
+    SUMMARY.write(path)
+    value = json.loads(path.read_text())
+    promised = "images registered points observations mean_track_length mean_reprojection_error_px seconds descriptor"
+    assert list(value) == [*promised.split(), "sha256", "versions", "skipped", "pairs"]
+    assert value["pairs"]["verified"] == 50
+    assert Summary.read(path) == SUMMARY
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"pairs": {}}', '{"pairs": 3}'])
+def test_something_else_is_no_summary(tmp_path, text):
+    (tmp_path / "summary.json").write_text(text)
+    with pytest.raises(UsageError, match="is no summary"):
+        Summary.read(tmp_path / "summary.json")
+    with pytest.raises(UsageError, match="is no summary"):
+        Summary.read(tmp_path / "absent.json")
+
+
+def test_table_of_a_summary():
+    lines = SUMMARY.table().splitlines()
+    cells = {line[:28].strip(): line[28:].strip() for line in lines}
+    assert cells["registered photos"] == "11 / 12"
+    assert cells["points"] == "1,234"
+    assert cells["mean reprojection error (px)"] == "0.457"
+    assert cells["seconds, map"] == "2.2"
+    assert lines[-1] == "skipped bad.jpg: cut short"
+    assert skipped_lines([]) == ""
+
+
+def test_sentence_of_the_pairs():
+    assert SUMMARY.pairs.sentence() == (
+        "66 pairs tried, 60 with matches (7,000), 50 verified (5,000 inliers), 10 rejected"
+    )
+
+
+def test_drawn_lines_join_the_keypoints():
+    image0, image1 = np.full((40, 50, 3), 10, np.uint8), np.full((30, 60, 3), 20, np.uint8)
+    picture = draw_matches(
+        image0, image1, np.array([[5.0, 8.0], [5, 30]]), np.array([[40.0, 8.0], [40, 20]]), np.array([True, False])
+    )
+    assert picture.shape == (40, 110, 3)
+    assert picture.dtype == np.uint8
+    assert picture[35:, 80].max() == 0  # the shorter photo has nothing below
+    row = picture[8].astype(int)
+    drawn = np.flatnonzero(np.ptp(row, axis=1) > 100)  # coloured
+    assert drawn[0] == pytest.approx(5, abs=1)
+    assert drawn[-1] == pytest.approx(50 + 40, abs=1)
+    other = picture[30, 5].astype(int)
+    assert np.ptp(other) == 0
+    assert other[0] > 60  # grey
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_drawing_few_matches(count):
+    image = np.full((20, 30, 3), 50, np.uint8)
+    xy = np.full((count, 2), 7, np.float32)
+    picture = draw_matches(image, image, xy, xy, np.ones(count, bool))
+    assert picture.shape == (20, 60, 3)
+    assert (picture != 50).any() == (count > 0)
+
+
+def test_inliers_are_drawn_over_the_others():
+    image = np.zeros((40, 40, 3), np.uint8)
+    xy0, xy1 = np.array([[0, 20.0], [0, 20]]), np.array([[39, 20.0], [39, 20]])
+    for inliers in ([True, False], [False, True]):
+        assert np.ptp(draw_matches(image, image, xy0, xy1, np.array(inliers))[20, 40].astype(int)) > 100
