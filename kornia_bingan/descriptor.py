@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from kornia_bingan import bits
+from kornia_bingan.errors import UsageError
 from kornia_bingan.files import sha256_of
 from kornia_bingan.keypoints import Keypoints, support_regions
 from kornia_bingan.network import PatchDiscriminator, PatchTrunk
@@ -104,8 +105,11 @@ def describe(model: BinGAN, image: NDArray[np.uint8], keypoints: Keypoints) -> N
         uint8, shape (N, bits / 8), row i for keypoint i; N = 0 gives (0, bits / 8).
 
     Raises:
-        UsageError: the image is no grey uint8 array, or a keypoint is not finite or has no size.
+        UsageError: the image is no grey uint8 array, a keypoint is not finite or has no size, or the model is in
+            training mode, where codes are random.
     """
+    if model.training:
+        raise UsageError("the model is in training mode, where codes are random; call its eval() first")
     patches = cut_patches(build_pyramid(image), support_regions(keypoints))
     device = next(model.parameters()).device
     codes = np.empty((len(patches), model.bits // 8), np.uint8)

@@ -105,9 +105,20 @@ def detect(
         found = _orb_unbiased(from_opencv(cv2.ORB.create(max_keypoints).detect(image, mask)), image.shape)
     else:
         raise UsageError(f"the detector is '{detector}'; choose dog or orb")
+    if mask is not None:
+        found = found[_allowed(found.xy, mask)]
     # Ties in response are broken by position, so that the order does not depend on OpenCV's threads.
     order = np.lexsort((found.angle_deg, found.xy[:, 0], found.xy[:, 1], -found.response))
     return found[order[:max_keypoints]]
+
+
+def _allowed(xy: NDArray[np.float32], mask: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Say which keypoints have no masked pixel beside them; OpenCV only looks at the nearest one."""
+    limit = np.array(mask.shape[::-1]) - 1
+    low, high = (np.clip(side(xy).astype(int), 0, limit) for side in (np.floor, np.ceil))
+    corners = [mask[y[:, 1], x[:, 0]] != 0 for x in (low, high) for y in (low, high)]
+    allowed: NDArray[np.bool_] = np.logical_and.reduce(corners)
+    return allowed
 
 
 def _orb_unbiased(keypoints: Keypoints, shape: tuple[int, ...]) -> Keypoints:

@@ -128,8 +128,6 @@ class BinGANExtractor:
         found = tuple(keypoints)
         if not found:
             return (), None
-        if self.model.training:
-            raise UsageError("the model is in training mode, where codes are random; call its eval() first")
         arrays = checked_keypoints(found, grey.shape)
         return found, np.ascontiguousarray(describe(self.model, grey, arrays))
 

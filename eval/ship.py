@@ -1,0 +1,175 @@
+"""Ship a finished training run: weights, manifest, birth certificate and model card.
+
+    python -m eval ship RUN NAME --summary "one line" [--licences FILE]
+
+Writes ``weights/NAME.safetensors``, ``NAME.json`` (the birth certificate: recipe, machine, seconds, validation) and
+``NAME.md`` (the card, rendered from it and from ``eval/results``), and the row of ``weights/manifest.json``. Without
+RUN and NAME, all cards are rendered again from their certificates: ``python -m eval ship``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from kornia_bingan.errors import UsageError
+from kornia_bingan.files import atomic_path, sha256_of, write_json
+from kornia_bingan.network import multiply_adds
+from kornia_bingan.recipe import PRESETS, preset_config
+from kornia_bingan.weights import load_weights, read_description
+
+ROOT = Path(__file__).parents[1]
+WEIGHTS = ROOT / "weights"
+RESULTS = ROOT / "eval" / "results"
+LARGEST_FILE = 8 * 2**20
+
+
+def certificate(run: Path, name: str, summary: str, data: dict[str, Any]) -> dict[str, Any]:
+    """Collect what is known about a finished run, as JSON values."""
+    weights = run / "weights.safetensors"
+    if not weights.is_file():
+        raise UsageError(f"{run} has no weights.safetensors; finish the training first")
+    log = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    about = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    network = load_weights(weights)
+    training = read_description(weights)["training"]
+    steps = [line for line in log if line["kind"] == "train"]
+    return {
+        "name": name,
+        "summary": summary,
+        "sha256": sha256_of(weights),
+        "bits": network.bits,
+        "multiply_adds": multiply_adds(network),
+        "network": type(network).__name__,
+        "arguments": network.arguments(),
+        "training": training,
+        "command": command(training["config"]),
+        "seconds": steps[-1]["seconds"],
+        "validation": [line for line in log if line["kind"] == "validation"],
+        "last_losses": steps[-1],
+        "provenance": about["provenance"],
+        "data": data,
+    }
+
+
+def command(config: dict[str, Any]) -> str:
+    """Write the command that trains with a configuration: the preset and what differs from it."""
+    preset = config["preset"]
+    base = json.loads(json.dumps(preset_config(preset, Path(), Path()).__dict__, default=lambda value: value.__dict__))
+    words = [f"bingan train --data PHOTOS --out RUN --preset {preset}"]
+    assert preset in PRESETS
+    for key, value in config.items():
+        if key in base and value != base[key] and key not in ("preset", "data", "out"):
+            if isinstance(value, dict):
+                changed = {k: v for k, v in value.items() if v != base[key][k]}
+                words += [f"--{key}.{k.replace('_', '-')} {v}" for k, v in changed.items()]
+            elif isinstance(value, list):
+                words.append(f"--{key.replace('_', '-')} " + " ".join(str(x) for row in value for x in row))
+            else:
+                words.append(f"--{key.replace('_', '-')} {value}")
+    return " ".join(words)
+
+
+def read_licences(path: Path | None, manifest: Path | None) -> dict[str, Any]:
+    """Read which sources a folder of photos has, and what their licences are stated to be.
+
+    Args:
+        path: Markdown with rows ``| train | source | licence |``.
+        manifest: JSON, photo -> {"source": ...}.
+    """
+    if path is None:
+        return {"sources": []}
+    stated = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
+        if len(cells) == 3 and cells[0] == "train":
+            stated[cells[1]] = cells[2]
+    counts: dict[str, int] = {}
+    if manifest is not None:
+        for entry in json.loads(manifest.read_text(encoding="utf-8")).values():
+            counts[entry["source"]] = counts.get(entry["source"], 0) + 1
+    rows = [{"source": source, "photos": counts.get(source, 0), "licence": text} for source, text in stated.items()]
+    return {"sources": [row for row in rows if row["photos"] or not counts]}
+
+
+def card(about: dict[str, Any]) -> str:
+    """Render a certificate as Markdown."""
+    config, last = about["training"]["config"], about["validation"][-1]
+    machine = about["provenance"]["machine"]
+    lines = [
+        f"# {about['name']}",
+        "",
+        about["summary"],
+        "",
+        "| | |",
+        "|---|---|",
+        f"| network | {about['network']}, {about['bits']} bits, {about['multiply_adds'] / 1e6:.1f} M multiply-adds |",
+        f"| sha256 | `{about['sha256']}` |",
+        f"| command | `{about['command']}` |",
+        f"| steps | {config['steps']:,} of {config['batch_size']:,} keypoints, seed {config['seed']} |",
+        f"| time | {about['seconds'] / 60:.0f} minutes, {config['threads'] or 'all but one'} thread(s), "
+        f"{about['training']['precision'].removeprefix('torch.')}, {machine['cpu']} |",
+        f"| photos | {about['training']['photos']:,}, {about['training']['keypoints']:,} keypoints |",
+        f"| commit | {about['provenance']['commit']} |",
+        "",
+        "Jittered views of photos kept aside, at the end of training (before training in brackets):",
+        "",
+        "| FPR@95 codes | FPR@95 descriptors | ones (mean, least, most) | stuck bits |",
+        "|--:|--:|---|--:|",
+    ]
+    first = about["validation"][0]
+    lines.append(
+        f"| {last['fpr95']:.2f} % ({first['fpr95']:.1f} %) | {last['fpr95_descriptor']:.2f} % "
+        f"({first['fpr95_descriptor']:.1f} %) | {last['ones_mean']:.2f}, {last['ones_min']:.2f}, {last['ones_max']:.2f} "
+        f"| {last['stuck_bits']} |"
+    )
+    if about["data"]["sources"]:
+        lines += ["", "Trained on photos of these repositories; the licence is what each states, and need not cover "]
+        lines[-1] += "every photo in it. The photos are not part of this package."
+        lines += ["", "| source | photos | licence as stated |", "|---|--:|---|"]
+        lines += [f"| {row['source']} | {row['photos']} | {row['licence']} |" for row in about["data"]["sources"]]
+    lines += ["", f"Generated from `{about['name']}.json` by `python -m eval ship`.", ""]
+    return "\n".join(lines)
+
+
+def render_cards() -> list[str]:
+    """Write the card of every certificate again; return the names."""
+    names = []
+    for path in sorted(WEIGHTS.glob("*.json")):
+        if path.name != "manifest.json":
+            text = card(json.loads(path.read_text(encoding="utf-8")))
+            with atomic_path(path.with_suffix(".md")) as temporary:
+                temporary.write_text(text, encoding="utf-8")
+            names.append(path.stem)
+    return names
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m eval ship", description=__doc__)
+    parser.add_argument("run", type=Path, nargs="?")
+    parser.add_argument("name", nargs="?")
+    parser.add_argument("--summary", default="")
+    parser.add_argument("--licences", type=Path, help="Markdown table: split, source, licence")
+    parser.add_argument("--manifest", type=Path, help="JSON of the photos: name -> source")
+    arguments = parser.parse_args(argv)
+    if arguments.run is not None:
+        if arguments.name is None or not arguments.summary:
+            raise UsageError("give the run, a name and --summary")
+        data = read_licences(arguments.licences, arguments.manifest)
+        about = certificate(arguments.run, arguments.name, arguments.summary, data)
+        source = arguments.run / "weights.safetensors"
+        if source.stat().st_size >= LARGEST_FILE:
+            raise UsageError(f"{source} has {source.stat().st_size:,} bytes; shipped weights stay under 8 MB")
+        with atomic_path(WEIGHTS / f"{arguments.name}.safetensors") as temporary:
+            shutil.copyfile(source, temporary)
+        write_json(WEIGHTS / f"{arguments.name}.json", about)
+        path = WEIGHTS / "manifest.json"
+        manifest = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        manifest[arguments.name] = {key: about[key] for key in ("bits", "multiply_adds", "sha256", "summary")}
+        write_json(path, dict(sorted(manifest.items())))
+    for name in render_cards():
+        print(f"weights/{name}.md")
+    return 0
