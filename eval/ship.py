@@ -18,7 +18,7 @@ from typing import Any
 from kornia_bingan.errors import UsageError
 from kornia_bingan.files import atomic_path, sha256_of, write_json
 from kornia_bingan.network import multiply_adds
-from kornia_bingan.recipe import PRESETS, preset_config
+from kornia_bingan.recipe import describe_config, preset_config
 from kornia_bingan.weights import load_weights, read_description
 
 ROOT = Path(__file__).parents[1]
@@ -58,9 +58,8 @@ def certificate(run: Path, name: str, summary: str, data: dict[str, Any]) -> dic
 def command(config: dict[str, Any]) -> str:
     """Write the command that trains with a configuration: the preset and what differs from it."""
     preset = config["preset"]
-    base = json.loads(json.dumps(preset_config(preset, Path(), Path()).__dict__, default=lambda value: value.__dict__))
+    base = describe_config(preset_config(preset, Path(), Path()))
     words = [f"bingan train --data PHOTOS --out RUN --preset {preset}"]
-    assert preset in PRESETS
     for key, value in config.items():
         if key in base and value != base[key] and key not in ("preset", "data", "out"):
             if isinstance(value, dict):
@@ -123,8 +122,8 @@ def card(about: dict[str, Any]) -> str:
     first = about["validation"][0]
     lines.append(
         f"| {last['fpr95']:.2f} % ({first['fpr95']:.1f} %) | {last['fpr95_descriptor']:.2f} % "
-        f"({first['fpr95_descriptor']:.1f} %) | {last['ones_mean']:.2f}, {last['ones_min']:.2f}, {last['ones_max']:.2f} "
-        f"| {last['stuck_bits']} |"
+        f"({first['fpr95_descriptor']:.1f} %) | {last['ones_mean']:.2f}, {last['ones_min']:.2f}, "
+        f"{last['ones_max']:.2f} | {last['stuck_bits']} |"
     )
     if about["data"]["sources"]:
         lines += ["", "Trained on photos of these repositories; the licence is what each states, and need not cover "]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ def sfm(name: str) -> str:
     return f"{markdown(header, rows)}\n\n{provenance_line(record)}"
 
 
-TABLES = {"models": models, "sfm-validate": lambda: sfm("sfm-validate")}
+TABLES: dict[str, Callable[[], str]] = {"models": models, "sfm-validate": lambda: sfm("sfm-validate")}
 
 
 def fill(text: str) -> str:

@@ -91,8 +91,8 @@ class TrainConfig:
 
 PRESETS: dict[str, dict[str, Any]] = {
     "photos": {},
-    # The published objective and optimiser on patches of photos; the recipe's epochs are steps here.
-    "published": {
+    # The published recipe to the letter; its epochs are steps here.
+    "brown": {
         "network": "PatchDiscriminator",
         "batch_size": 25,
         "photos_per_batch": 25,

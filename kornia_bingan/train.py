@@ -1,7 +1,7 @@
 """Train on a folder of ordinary photos, without labels.
 
     bingan train --data PHOTOS --out RUN                      # the recipe of the shipped weights
-    bingan train --data PHOTOS --out RUN --preset published   # the published network and objective
+    bingan train --data PHOTOS --out RUN --preset brown   # the published network and objective
 
 One loop serves both networks; the terms of the loss are switched by their weights. The run folder holds ``run.json``
 (what was asked, on which machine), ``log.jsonl`` (one line a logged step), ``checkpoint.pt`` and, at the end,

@@ -67,7 +67,7 @@ def test_two_views_learn(data: Path, tmp_path: Path) -> None:
 def test_published_objective_runs_on_both_networks(data: Path, tmp_path: Path) -> None:
     for network in ("PatchDiscriminator", "PatchTrunk"):
         changes = {**SMALL, "network": network, "steps": 3, "batch_size": 6, "validate_every": 3}
-        config = preset_config("published", data, tmp_path / network, **changes)
+        config = preset_config("brown", data, tmp_path / network, **changes)
         train(config)
         lines = log_of(config.out, "train")
         assert len(lines) == 3
@@ -81,10 +81,10 @@ def test_all_terms_together(data: Path, tmp_path: Path) -> None:
     assert set(log_of(tmp_path / "run", "train")[0]) >= {"gan", "dmr", "bre", "two_view", "bit_correlation"}
 
 
-@pytest.mark.parametrize("preset", ["photos", "published"])
+@pytest.mark.parametrize("preset", ["photos", "brown"])
 def test_a_killed_run_ends_with_the_same_bytes(preset: str, data: Path, tmp_path: Path) -> None:
     changes = {**SMALL, "steps": 12 if preset == "photos" else 5, "checkpoint_every": 1}
-    if preset == "published":
+    if preset == "brown":
         changes.update(batch_size=6, validate_every=5)
     whole = train(preset_config(preset, data, tmp_path / "whole", **changes))
     out = tmp_path / "killed"
@@ -129,16 +129,16 @@ def test_bfloat16_runs_where_asked_for(data: Path, tmp_path: Path) -> None:
 
 
 def test_published_preset_keeps_the_published_values(tmp_path: Path) -> None:
-    config = preset_config("published", tmp_path, tmp_path)
+    config = preset_config("brown", tmp_path, tmp_path)
     assert (config.batch_size, config.learning_rate, config.lambda_dmr, config.lambda_bre) == (25, 3e-4, 0.05, 0.01)
     assert (config.gamma, config.beta, config.bits, config.network) == (0.001, 2.0, 256, "PatchDiscriminator")
     assert not config.shared_pass
     assert config.lambda_two_view == 0
-    assert set(PRESETS["published"]) <= set(TrainConfig.__dataclass_fields__)
+    assert set(PRESETS["brown"]) <= set(TrainConfig.__dataclass_fields__)
 
 
 def test_wrong_use_is_refused(data: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="choose one of photos, published"):
+    with pytest.raises(UsageError, match="choose one of photos, brown"):
         preset_config("best", data, tmp_path)
     with pytest.raises(UsageError, match="some must be above 0"):
         train(preset_config("photos", data, tmp_path / "a", lambda_two_view=0.0, lambda_bit_correlation=0.0))

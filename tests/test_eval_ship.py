@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from eval import ship
+from kornia_bingan.errors import UsageError
+from kornia_bingan.recipe import preset_config
+from kornia_bingan.train import train
+from kornia_bingan.views import Jitter
+from kornia_bingan.weights import load_weights
+from tests.conftest import write_photos
+from tests.test_train import SMALL
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("ship")
+    data = write_photos(folder / "photos", 4)
+    changes = {**SMALL, "steps": 2, "seed": 5, "jitter": Jitter(noise=0.01)}
+    train(preset_config("photos", data, folder / "run", **changes))
+    return folder / "run"
+
+
+@pytest.fixture
+def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(ship, "WEIGHTS", tmp_path)
+    return tmp_path
+
+
+def test_a_run_becomes_weights_with_manifest_certificate_and_card(run: Path, weights: Path) -> None:
+    (weights / "licences.md").write_text(
+        "| train | github a/b | MIT |\n| train | github c/d | none stated |\n| x | y | z |"
+    )
+    (weights / "photos.json.txt").write_text(json.dumps({"1.jpg": {"source": "github a/b"}}))
+    sources = ["--licences", str(weights / "licences.md"), "--manifest", str(weights / "photos.json.txt")]
+    assert ship.main([str(run), "tiny", "--summary", "for a test", *sources]) == 0
+    manifest = json.loads((weights / "manifest.json").read_text())
+    network = load_weights(weights / "tiny.safetensors")
+    assert manifest["tiny"]["bits"] == network.bits == 256
+    card = (weights / "tiny.md").read_text()
+    assert manifest["tiny"]["sha256"] in card
+    assert "| github a/b | 1 | MIT |" in card
+    assert "github c/d" not in card
+    before = card
+    (weights / "tiny.md").unlink()
+    assert ship.main([]) == 0
+    assert (weights / "tiny.md").read_text() == before
+
+
+def test_the_command_names_what_differs_from_the_preset(run: Path) -> None:
+    about = ship.certificate(run, "tiny", "", {"sources": []})
+    words = about["command"]
+    assert words.startswith("bingan train --data PHOTOS --out RUN --preset photos")
+    for part in ("--steps 2", "--seed 5", "--layers 8 2 16 2", "--jitter.noise 0.01"):
+        assert part in words
+    assert "--bits" not in words
+
+
+def test_wrong_use(run: Path, weights: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="finish the training first"):
+        ship.main([str(tmp_path), "tiny", "--summary", "x"])
+    with pytest.raises(UsageError, match="a name and --summary"):
+        ship.main([str(run)])
+    assert list(weights.iterdir()) == []
