@@ -2,12 +2,12 @@
 
     python -m eval sfm DATA/validate [--scenes herz_jesus,fox] [--out eval/results/sfm-validate.json]
 
-Protocol. The same DoG keypoints (strongest ``--max-keypoints`` an image) go into every reconstruction; only the matches
-differ. All image pairs are matched. ``sift`` is COLMAP's own way: RootSIFT vectors of 128 bytes, COLMAP's matcher with
-its default ratio, distance and cross check. Ours are packed codes, matched by mutual ratio test at the package's default
-ratio, or at ``--ratio``. Verification, mapping, their options and seeds are the same for all; the camera of a scene is
-shared by images of one size and its focal length is estimated, as in ``bingan reconstruct``. Where a scene has
-``cameras.json``, poses are compared after a similarity alignment. Nothing is tuned here.
+Protocol. The same DoG keypoints (strongest ``--max-keypoints`` an image) go into every reconstruction; only the
+matches differ. All image pairs are matched. ``sift`` is COLMAP's own way: RootSIFT vectors of 128 bytes, COLMAP's
+matcher with its default ratio, distance and cross check. Ours are packed codes, matched by mutual ratio test at the
+package's default ratio, or at ``--ratio``. Verification, mapping, their options and seeds are the same for all; the
+camera of a scene is shared by images of one size and its focal length is estimated, as in ``bingan reconstruct``.
+Where a scene has ``cameras.json``, poses are compared after a similarity alignment. Nothing is tuned here.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ Matcher = Callable[[Images, Features], tuple[Matches, int]]
 class Result:
     """One scene with one descriptor; see the names in ``summary.json`` of ``bingan reconstruct``.
 
-    ``descriptor_bytes`` is for all keypoints of the scene; ``rotation_deg`` and ``position_percent`` are medians against
-    the true cameras, None where there are none; ``peak_mib`` is the peak memory of the process so far.
+    ``descriptor_bytes`` is for all keypoints of the scene; ``rotation_deg`` and ``position_percent`` are medians
+    against the true cameras, None where there are none; ``peak_mib`` is the peak memory of the process so far.
     """
 
     scene: str

@@ -118,10 +118,12 @@ class PatchDiscriminator(nn.Module):
     """
 
     channels = 3
+    uses_batch_statistics = False
 
     def __init__(self, bits: int = BITS) -> None:
         super().__init__()
         self.bits = bits
+        self.dropout = True
         self.layers = nn.ModuleList(
             [
                 _Conv(3, 96, 3, 1, 1),
@@ -147,11 +149,11 @@ class PatchDiscriminator(nn.Module):
         return ((255 * patches - 127.5) / 128).expand(-1, 3, -1, -1)
 
     def _run(self, x: Tensor, call: Callable[[_WeightNorm, Tensor], Tensor], *, only_low: bool) -> Taps | Tensor:
-        x = F.dropout(x, 0.2, self.training)
+        x = F.dropout(x, 0.2, self.training and self.dropout)
         for index, layer in enumerate(self.layers):
             x = _leaky_relu(call(layer, x))  # type: ignore[arg-type]
             if index in (2, 5):
-                x = F.dropout(x, 0.5, self.training)
+                x = F.dropout(x, 0.5, self.training and self.dropout)
         high = x.flatten(1)
         x = _leaky_relu(call(self.code_layer, x))
         low = x.mean((2, 3))
@@ -192,6 +194,7 @@ class PatchTrunk(nn.Module):
     """
 
     channels = 1
+    uses_batch_statistics = True
 
     def __init__(
         self,

@@ -43,6 +43,8 @@ class TrainConfig:
         beta: constant of the pair weights in BRE.
         temperature: of the two-view term.
         shared_pass: one dropout pass for GAN, low and high features instead of one each (published).
+        dropout: of PatchDiscriminator, 0.2 on its input and 0.5 twice (published); PatchTrunk has none.
+        moving_average: of the weights, per step, such as 0.999; 0 saves the last weights (published).
         jitter: random changes of the two views.
         precision: auto is bfloat16 where the processor computes in it, else float32.
         device: auto is CUDA if present, else cpu.
@@ -77,6 +79,8 @@ class TrainConfig:
     beta: float = losses.BETA
     temperature: float = 0.06
     shared_pass: bool = True
+    dropout: bool = True
+    moving_average: float = 0.0
     jitter: Jitter = field(default_factory=Jitter)
     precision: Literal["auto", "bfloat16", "float32"] = "auto"
     device: str = "auto"

@@ -16,10 +16,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -28,204 +28,169 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from kornia_bingan import losses
+from kornia_bingan import distributed, losses
 from kornia_bingan.errors import JobError, UsageError
 from kornia_bingan.files import atomic_path, sha256_of, write_json
 from kornia_bingan.memory import keep_freed_memory
 from kornia_bingan.metrics import fpr95
-from kornia_bingan.network import NETWORKS, Generator, PatchDiscriminator, multiply_adds
-from kornia_bingan.optimiser import PublishedAdam
+from kornia_bingan.network import PatchDiscriminator, PatchTrunk, Taps, multiply_adds
 from kornia_bingan.provenance import provenance
 from kornia_bingan.recipe import TrainConfig, check_config, describe_config
-from kornia_bingan.views import Batch, Jitter, Photo, draw_batch, load_photos, split_photos
+from kornia_bingan.sources import Source, ValidationPairs, open_source
+from kornia_bingan.training_state import TrainingState
+from kornia_bingan.views import Batch
 from kornia_bingan.weights import save_weights
 
 _NOT_IDENTITY = ("out", "time_limit", "checkpoint_every")  # may differ when a run is continued
+_VALIDATION_BATCH = 500
 
 
-class _Run:
-    """The state of a training run: networks, optimisers and the number of finished steps."""
-
-    def __init__(self, config: TrainConfig) -> None:
-        self.config = config
-        name = ("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device
-        self.device = torch.device(name)
-        bfloat16 = config.precision == "bfloat16" or (config.precision == "auto" and _has_bfloat16(self.device))
-        self.precision = torch.bfloat16 if bfloat16 else torch.float32
-        torch.manual_seed(config.seed)
-        arguments: dict[str, Any] = {"bits": config.bits}
-        if config.network == "PatchTrunk":
-            arguments["layers"] = config.layers
-        network = NETWORKS[config.network](**arguments)
-        generator = Generator(network.channels) if config.lambda_gan > 0 else None
-        self.network = network.to(self.device)
-        _channels_last(self.network)
-        self.optimiser = self._optimiser(self.network)
-        self.generator = generator.to(self.device) if generator else None
-        if self.generator:
-            _channels_last(self.generator)
-        self.generator_optimiser = self._optimiser(self.generator) if self.generator else None
-        self.step = 0
-        self.seconds = 0.0
-
-    def _optimiser(self, module: nn.Module) -> torch.optim.Optimizer:
-        config = self.config
-        if config.schedule == "constant":
-            return PublishedAdam(module.parameters(), config.learning_rate)
-        decayed = [p for p in module.parameters() if p.ndim > 1]
-        others = [p for p in module.parameters() if p.ndim <= 1]
-        groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
-        return torch.optim.AdamW(groups, lr=config.learning_rate)
-
-    def learning_rate(self) -> float:
-        config = self.config
-        if config.schedule == "constant":
-            return config.learning_rate
-        warmup = max(1, config.steps // 50)
-        rise = min(1.0, (self.step + 1) / warmup)
-        return config.learning_rate * rise * 0.5 * (1 + math.cos(math.pi * self.step / config.steps))
-
-    def prepare(self, patches: np.ndarray[Any, np.dtype[np.float32]]) -> Tensor:
-        x: Tensor = self.network.prepare(torch.from_numpy(patches).to(self.device))
-        return x.contiguous(memory_format=torch.channels_last)
-
-    def save(self, path: Path) -> None:
-        state: dict[str, Any] = {
-            "step": self.step,
-            "seconds": self.seconds,
-            "network": self.network.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-        }
-        if self.generator is not None and self.generator_optimiser is not None:
-            state["generator"] = self.generator.state_dict()
-            state["generator_optimiser"] = self.generator_optimiser.state_dict()
-        with atomic_path(path) as temporary:
-            torch.save(state, temporary)
-
-    def load(self, path: Path) -> None:
-        state = torch.load(path, map_location=self.device, weights_only=True)
-        self.step, self.seconds = state["step"], state["seconds"]
-        self.network.load_state_dict(state["network"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        if self.generator is not None and self.generator_optimiser is not None:
-            self.generator.load_state_dict(state["generator"])
-            self.generator_optimiser.load_state_dict(state["generator_optimiser"])
-
-
-def _has_bfloat16(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-
-
-def _channels_last(module: nn.Module) -> None:
-    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-
-def discriminator_losses(run: _Run, batch: Batch) -> dict[str, Tensor]:
+def discriminator_losses(state: TrainingState, batch: Batch) -> dict[str, Tensor]:
     """Compute the terms of the discriminator's loss that have a weight, by name, unweighted."""
-    config, network = run.config, run.network
-    terms: dict[str, Tensor] = {}
+    config = state.config
     two_views = config.lambda_two_view > 0
-    count = len(batch.patches0)
-    real = run.prepare(np.concatenate([batch.patches0, batch.patches1]) if two_views else batch.patches0)
-    with torch.autocast(run.device.type, torch.bfloat16, enabled=run.precision == torch.bfloat16):
-        taps = network(real)
-        low, high = taps.low, taps.high
-        if config.lambda_gan > 0 and run.generator is not None:
+    views = [batch.patches0, batch.patches1] if two_views else [batch.patches0]
+    real = torch.cat([state.prepare(view) for view in views])
+    real = real.contiguous(memory_format=torch.channels_last)
+    fake = None
+    with state.autocast():
+        if state.generator is not None:
             with torch.no_grad():
-                fake = run.generator(run.generator.sample_noise(len(real)))
-            terms["gan"] = losses.gan_discriminator(taps.logits.float(), network(fake).logits.float())
-        if not config.shared_pass and (config.lambda_dmr > 0 or config.lambda_bre > 0):
-            # The published code evaluates each tap in a pass with dropout of its own.
-            low, high = network.describe(real), network(real).high
-    low, high = low.float(), high.float()
+                # All rows on every process, since the generator normalises by the statistics of its batch.
+                noise = state.generator.sample_noise(len(batch.patches0) * len(views), state.noise)
+                fake = distributed.share(state.generator(noise))
+        regularised = config.lambda_dmr > 0 or config.lambda_bre > 0
+        taps, low, high = _run_discriminator(
+            state.network, real, fake, own_passes=regularised and not config.shared_pass
+        )
+    terms: dict[str, Tensor] = {}
+    if fake is not None:
+        logits = taps.logits.float()
+        terms["gan"] = losses.gan_discriminator(
+            distributed.gather(logits[: len(real)]), distributed.gather(logits[len(real) :])
+        )
+    lows = [distributed.gather(part) for part in low.float().chunk(len(views))]
+    low = torch.cat(lows)
+    if regularised:
+        high = torch.cat([distributed.gather(part) for part in high.detach().float().chunk(len(views))])
     if config.lambda_dmr > 0:
         terms["dmr"] = losses.distance_matching(high, low, config.gamma)
     if config.lambda_bre > 0:
         terms["bre"] = losses.binarized_entropy(high, low, config.gamma, config.beta)
     if two_views:
-        ignore = torch.from_numpy(batch.ignore).to(run.device)
-        terms["two_view"] = losses.two_view(low[:count], low[count:], config.temperature, ignore)
+        ignore = torch.from_numpy(batch.ignore).to(state.device)
+        terms["two_view"] = losses.two_view(lows[0], lows[1], config.temperature, ignore)
     if config.lambda_bit_correlation > 0:
         terms["bit_correlation"] = losses.bit_correlation(low)
     return terms
 
 
-def train_step(run: _Run, batch: Batch, generator_batch: Batch | None) -> dict[str, float]:
-    """Take one step of the discriminator and, if there is a generator, one of the generator."""
-    config = run.config
-    torch.manual_seed(int(np.random.SeedSequence([config.seed, run.step]).generate_state(1)[0]))
-    run.network.train()
-    rate = run.learning_rate()
-    for optimiser in (run.optimiser, run.generator_optimiser):
-        for group in optimiser.param_groups if optimiser else ():
-            group["lr"] = rate
-    terms = discriminator_losses(run, batch)
-    total = torch.stack([getattr(config, f"lambda_{name}") * value for name, value in terms.items()]).sum()
-    run.optimiser.zero_grad(set_to_none=True)
-    total.backward()  # type: ignore[no-untyped-call]
-    run.optimiser.step()
-    record = {name: float(value.detach()) for name, value in terms.items()}
-    if run.generator is not None and run.generator_optimiser is not None and generator_batch is not None:
-        real = run.prepare(generator_batch.patches0)
-        with torch.autocast(run.device.type, torch.bfloat16, enabled=run.precision == torch.bfloat16):
+def _run_discriminator(
+    network: PatchDiscriminator | PatchTrunk, real: Tensor, fake: Tensor | None, *, own_passes: bool
+) -> tuple[Taps, Tensor, Tensor]:
+    """Run real and generated patches: the taps of both, and the low and high features of the real ones.
+
+    With ``own_passes`` the low and the high features come from passes of their own, with dropout of their own, as in
+    the published code. A network without batch statistics treats its rows alone, so that all passes are one.
+    """
+    count = len(real)
+    if network.uses_batch_statistics:
+        taps = network(real)
+        if fake is not None:
+            taps = Taps(*(torch.cat(pair) for pair in zip(taps, network(fake), strict=True)))
+        if own_passes:
+            return taps, network.describe(real), network(real).high
+        return taps, taps.low[:count], taps.high[:count]
+    generated = 0 if fake is None else len(fake)
+    rows = [real] if fake is None else [real, fake]
+    every = network(torch.cat([*rows, real, real] if own_passes else rows))
+    taps = Taps(*(tap[: count + generated] for tap in every))
+    if own_passes:
+        start = count + generated
+        return taps, every.low[start : start + count], every.high[start + count :]
+    return taps, taps.low[:count], taps.high[:count]
+
+
+def generator_loss(state: TrainingState, batch: Batch) -> Tensor:
+    """Compute the feature matching loss of the generator against a batch of real patches."""
+    assert state.generator is not None
+    with state.autocast():
+        real = state.prepare(batch.patches0)
+        fake = distributed.share(state.generator(state.generator.sample_noise(len(batch.patches0), state.noise)))
+        if state.network.uses_batch_statistics:
             with torch.no_grad():
-                target = run.network(real).matching
-            fake = run.generator(run.generator.sample_noise(len(real)))
-            loss = losses.feature_matching(target.float(), run.network(fake).matching.float())
-        run.generator_optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        run.generator_optimiser.step()
+                target = state.network(real).matching
+            matching = state.network(fake).matching
+        else:
+            target, matching = state.network(torch.cat([real, fake])).matching.chunk(2)
+    return losses.feature_matching(distributed.gather(target.detach().float()), distributed.gather(matching.float()))
+
+
+def train_step(state: TrainingState, batch: Batch, generator_batch: Batch | None) -> dict[str, float]:
+    """Take one step of the discriminator and, if there is a generator, one of the generator."""
+    config = state.config
+    # Noise is the same on all processes, dropout is not.
+    state.noise.manual_seed(_seed_of(config.seed, state.step, 0))
+    torch.manual_seed(_seed_of(config.seed, state.step, 1 + distributed.rank()))
+    state.network.train()
+    rate = state.set_learning_rate()
+    terms = discriminator_losses(state, batch)
+    total = torch.stack([getattr(config, f"lambda_{name}") * value for name, value in terms.items()]).sum()
+    _step(state.optimiser, state.network, total)
+    record = {name: float(value.detach()) for name, value in terms.items()}
+    if state.generator is not None and state.generator_optimiser is not None and generator_batch is not None:
+        for parameter in state.network.parameters():
+            parameter.requires_grad_(False)  # the generator learns alone
+        loss = generator_loss(state, generator_batch)
+        _step(state.generator_optimiser, state.generator, loss)
+        for parameter in state.network.parameters():
+            parameter.requires_grad_(True)
         record["generator"] = float(loss.detach())
     if not all(math.isfinite(value) for value in record.values()):
-        raise JobError(f"step {run.step}: the loss is not finite ({record}); lower the learning rate")
+        raise JobError(f"step {state.step}: the loss is not finite ({record}); lower the learning rate")
+    state.update_average()
     return {**record, "learning_rate": rate}
 
 
-@torch.no_grad()
-def validate(run: _Run, batch: Batch) -> dict[str, float]:
-    """Measure FPR@95 of codes and descriptors and the balance of the bits on two views of unseen photos.
+def _seed_of(*numbers: int) -> int:
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
-    Matches are the two views of a keypoint, non-matches the views of different keypoints of the batch, half of them of
-    one photo. A bit is stuck when it is equal on more than 99 % of the patches.
+
+def _step(optimiser: torch.optim.Optimizer, module: nn.Module, loss: Tensor) -> None:
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    distributed.average_gradients(module)
+    optimiser.step()
+
+
+@torch.no_grad()
+def validate(state: TrainingState, pairs: ValidationPairs) -> dict[str, float]:
+    """Measure FPR@95 of codes and descriptors, and the balance of the bits.
+
+    ``ones`` is the share of patches on which a bit is 1 (mean, least and largest over the bits); a bit is stuck when it
+    is equal on more than 99 % of the patches. ``fpr95_median`` thresholds every bit at its median instead of 0.
     """
-    run.network.eval()
-    low0, low1 = (
-        torch.cat([run.network.describe(run.prepare(part)) for part in np.array_split(patches, 4)]).float().cpu()
-        for patches in (batch.patches0, batch.patches1)
-    )
+    network = state.result().eval()
+    parts = torch.split(torch.from_numpy(pairs.patches), _VALIDATION_BATCH)
+    low = torch.cat([network.describe(network.prepare(part.to(state.device))).float().cpu() for part in parts])
+    index0, index1 = torch.from_numpy(pairs.index0), torch.from_numpy(pairs.index1)
     result: dict[str, float] = {}
-    for name, a, b in (("fpr95", losses.hard_sign(low0), losses.hard_sign(low1)), ("fpr95_descriptor", low0, low1)):
-        rolled = [torch.roll(b, shift, 0) for shift in (1, len(b) // 2)]
-        non_matches = torch.cat([(a - other).norm(dim=1) for other in rolled])
-        known = torch.from_numpy(np.concatenate([_rolled_diagonal(batch.ignore, s) for s in (1, len(b) // 2)]))
-        result[name] = fpr95((a - b).norm(dim=1), non_matches[~known])
-    ones = (torch.cat([low0, low1]) >= 0).float().mean(0)
-    result["ones_mean"], result["ones_min"], result["ones_max"] = (
-        float(ones.mean()),
-        float(ones.min()),
-        float(ones.max()),
-    )
+    centred = low - low.median(0).values
+    kinds = {"fpr95": losses.hard_sign(low), "fpr95_median": losses.hard_sign(centred), "fpr95_descriptor": low}
+    for name, rows in kinds.items():
+        distance = (rows[index0] - rows[index1]).norm(dim=1).numpy()
+        result[name] = fpr95(distance[pairs.is_match], distance[~pairs.is_match])
+    ones = (low >= 0).float().mean(0)
+    result.update(ones_mean=float(ones.mean()), ones_min=float(ones.min()), ones_max=float(ones.max()))
     result["stuck_bits"] = int(((ones < 0.01) | (ones > 0.99)).sum())
     return result
 
 
-def _rolled_diagonal(matrix: np.ndarray[Any, np.dtype[np.bool_]], shift: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    rows = np.arange(len(matrix))
-    return matrix[rows, (rows - shift) % len(matrix)]
-
-
-def _batches(config: TrainConfig, photos: list[Photo], first: int) -> Iterator[tuple[Batch, Batch | None]]:
-    """Give the batches of the steps from ``first`` on; the next one is cut while the current one is learnt."""
+def _batches(config: TrainConfig, source: Source, first: int) -> Iterator[tuple[Batch, Batch | None]]:
+    """Give the batches of the steps from ``first`` on; the next ones are cut while the current one is learnt."""
 
     def draw(step: int) -> tuple[Batch, Batch | None]:
-        def one(stream: int, size: int) -> Batch:
-            rng = np.random.default_rng([config.seed, step, stream])
-            return draw_batch(photos, size, config.photos_per_batch, config.jitter, rng)
-
-        size = config.batch_size
-        return one(0, size), one(1, size) if config.lambda_gan > 0 else None
+        return source.draw(step, 0), source.draw(step, 1) if config.lambda_gan > 0 else None
 
     with ThreadPoolExecutor(1) as pool:
         ahead = [pool.submit(draw, step) for step in range(first, min(first + 2, config.steps))]
@@ -236,11 +201,11 @@ def _batches(config: TrainConfig, photos: list[Photo], first: int) -> Iterator[t
             yield batch
 
 
-def _open_run(config: TrainConfig, photos: list[Photo], run: _Run) -> None:
-    """Make the run folder, or continue in it if it holds the same run."""
+def _open_run(config: TrainConfig, source: Source) -> None:
+    """Make the run folder, or check that it holds the same run."""
     identity = {k: v for k, v in describe_config(config).items() if k not in _NOT_IDENTITY}
-    identity["photos"] = len(photos)
-    path, checkpoint = config.out / "run.json", config.out / "checkpoint.pt"
+    identity.update(source.contents, processes=distributed.world())
+    path = config.out / "run.json"
     if path.exists():
         known = json.loads(path.read_text(encoding="utf-8"))["identity"]
         changed = sorted(key for key in identity.keys() | known.keys() if identity.get(key) != known.get(key))
@@ -251,15 +216,20 @@ def _open_run(config: TrainConfig, photos: list[Photo], run: _Run) -> None:
             )
     elif config.out.exists() and any(config.out.iterdir()):
         raise UsageError(f"{config.out} is not empty and holds no run; give another --out")
-    else:
+    elif distributed.rank() == 0:
         config.out.mkdir(parents=True, exist_ok=True)
         write_json(path, {"identity": identity, "config": describe_config(config), "provenance": provenance()})
+    distributed.wait()
+
+
+def _resume(config: TrainConfig, state: TrainingState) -> None:
+    """Go back to the checkpoint, and cut the log there: later lines belong to steps that are taken again."""
+    checkpoint, log = config.out / "checkpoint.pt", config.out / "log.jsonl"
     if checkpoint.exists():
-        run.load(checkpoint)
-    log = config.out / "log.jsonl"
-    if log.exists():  # lines after the checkpoint belong to steps that are taken again
+        state.load(checkpoint)
+    if log.exists() and distributed.rank() == 0:
         lines = [line for line in log.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
-        kept = [line for line in lines if json.loads(line)["step"] <= run.step]
+        kept = [line for line in lines if json.loads(line)["step"] <= state.step] if checkpoint.exists() else []
         with atomic_path(log) as temporary:
             temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
 
@@ -268,7 +238,8 @@ def train(config: TrainConfig) -> dict[str, Any]:
     """Run a training to its end, or to its time limit.
 
     Returns:
-        ``steps``, ``finished``, ``weights`` (path, None before the end), ``validation`` (the last one), ``seconds``.
+        ``steps``, ``finished``, ``weights`` (path, None before the end), ``validation`` (the last one), ``seconds``,
+        ``steps_per_second`` and ``patches_per_second`` of the learning itself.
 
     Raises:
         UsageError: the data has no photos, the settings contradict each other, or ``out`` holds something else.
@@ -280,82 +251,90 @@ def train(config: TrainConfig) -> dict[str, Any]:
         keep_freed_memory()
     torch.set_num_threads(config.threads or max(1, torch.get_num_threads() - 1))
     cv2.setNumThreads(1)
-    photos = load_photos(config.data, config.max_keypoints)
-    run = _Run(config)
-    _open_run(config, photos, run)
-    learnt, aside = split_photos(photos)
-    validation = draw_batch(
-        aside, config.validation_pairs, min(len(aside), 16), Jitter(), np.random.default_rng(config.seed)
-    )
-    if run.step == 0:
-        _initialise(run, learnt)
+    distributed.start("cuda" if config.device != "cpu" and torch.cuda.is_available() else "cpu")
+    try:
+        if config.batch_size % distributed.world():
+            raise UsageError(f"a batch of {config.batch_size} does not divide by {distributed.world()} processes")
+        source = open_source(config)
+        _open_run(config, source)
+        state = TrainingState(config)
+        _resume(config, state)
+        return _learn(config, source, state, started)
+    finally:
+        distributed.stop()
+
+
+def _learn(config: TrainConfig, source: Source, state: TrainingState, started: float) -> dict[str, Any]:
+    writes = distributed.rank() == 0
+    if state.step == 0:
+        _initialise(state, source)
     last: dict[str, float] = {}
-    before = run.seconds
-    loop_started = time.monotonic()
+    first, before, loop_started = state.step, state.seconds, time.monotonic()
     finished = True
     with (
-        open(config.out / "log.jsonl", "a", encoding="utf-8", buffering=1) as log,
-        tqdm(total=config.steps, initial=run.step, desc="train", unit="step") as bar,
+        open(config.out / "log.jsonl" if writes else os.devnull, "a", encoding="utf-8", buffering=1) as log,
+        tqdm(total=config.steps, initial=state.step, desc="train", unit="step", disable=not writes) as bar,
     ):
 
         def write(kind: str, values: dict[str, float]) -> None:
-            log.write(json.dumps({"step": run.step, "kind": kind, **values}) + "\n")
+            log.write(json.dumps({"step": state.step, "kind": kind, **values}) + "\n")
 
-        if run.step == 0:
-            write("validation", validate(run, validation))
-        for batch, generator_batch in _batches(config, learnt, run.step):
-            record = train_step(run, batch, generator_batch)
-            run.step += 1
-            run.seconds = before + time.monotonic() - loop_started
+        if state.step == 0 and writes:
+            write("validation", validate(state, source.validation))
+        for batch, generator_batch in _batches(config, source, state.step):
+            record = train_step(state, batch, generator_batch)
+            state.step += 1
+            state.seconds = before + time.monotonic() - loop_started
             bar.update()
-            if run.step % config.log_every == 0:
-                write("train", {**record, "seconds": round(run.seconds, 2)})
+            ends = state.step == config.steps
+            out_of_time = bool(config.time_limit) and time.monotonic() - started > config.time_limit and not ends
+            if writes and state.step % config.log_every == 0:
+                write("train", {**record, "seconds": round(state.seconds, 2)})
                 bar.set_postfix({k: f"{v:.3g}" for k, v in record.items()})
-            if run.step % config.validate_every == 0 or run.step == config.steps:
-                last = validate(run, validation)
+            if writes and (state.step % config.validate_every == 0 or ends):
+                last = validate(state, source.validation)
                 write("validation", last)
-            if run.step % config.checkpoint_every == 0 or run.step == config.steps:
-                run.save(config.out / "checkpoint.pt")
-            if config.time_limit and time.monotonic() - started > config.time_limit and run.step < config.steps:
-                run.save(config.out / "checkpoint.pt")
+            if writes and (state.step % config.checkpoint_every == 0 or ends or out_of_time):
+                state.save(config.out / "checkpoint.pt")
+            if out_of_time:
                 finished = False
                 break
     weights = config.out / "weights.safetensors"
-    if finished:
-        save_weights(weights, run.network, _birth_certificate(config, run, photos))
+    if finished and writes:
+        save_weights(weights, state.result(), _birth_certificate(config, state, source))
+    distributed.wait()
+    taken = state.seconds - before
+    rate = (state.step - first) / taken if taken > 0 else 0.0
     return {
-        "steps": run.step,
+        "steps": state.step,
         "finished": finished,
         "weights": str(weights) if finished else None,
         "sha256": sha256_of(weights) if finished else None,
-        "multiply_adds": multiply_adds(run.network),
-        "validation": last or validate(run, validation),
-        "seconds": round(run.seconds, 1),
+        "multiply_adds": multiply_adds(state.network),
+        "validation": last or validate(state, source.validation),
+        "seconds": round(state.seconds, 1),
+        "steps_per_second": round(rate, 3),
+        "patches_per_second": round(rate * config.batch_size * (2 if config.lambda_two_view > 0 else 1), 1),
     }
 
 
-def _initialise(run: _Run, photos: list[Photo]) -> None:
-    """Data-based initialisation: 500 random real patches for the network, one batch of noise for the generator."""
-    if not isinstance(run.network, PatchDiscriminator):
+def _initialise(state: TrainingState, source: Source) -> None:
+    """Data-based initialisation: 500 random real patches for the network, a batch of noise for the generator."""
+    if state.network.uses_batch_statistics:
         return
-    rng = np.random.default_rng([run.config.seed, 2**31])
-    batch = draw_batch(photos, 500, min(len(photos), 100), run.config.jitter, rng)
-    run.network.train()
-    run.network.initialise(run.prepare(batch.patches0))
-    if run.generator is not None:
-        run.generator.initialise(run.generator.sample_noise(max(2, run.config.batch_size)))
+    count = -(-500 // state.config.batch_size)
+    patches = np.concatenate([source.draw(step, 2).patches0 for step in range(count)])[:500]
+    state.network.train()
+    state.network.initialise(state.network.prepare(torch.from_numpy(patches).to(state.device)))
+    if state.generator is not None:
+        state.generator.initialise(state.generator.sample_noise(max(2, state.config.batch_size), state.noise))
+    if state.average is not None:
+        state.average.load_state_dict(state.network.state_dict())
 
 
-def _birth_certificate(config: TrainConfig, run: _Run, photos: list[Photo]) -> dict[str, Any]:
+def _birth_certificate(config: TrainConfig, state: TrainingState, source: Source) -> dict[str, Any]:
     # No times, machines or paths: equal runs give equal files. Those stand in run.json beside the weights.
     values = describe_config(config)
     for key in ("data", "out", "time_limit", "checkpoint_every"):
         values.pop(key)
-    keypoints = sum(len(photo.lafs) for photo in photos)
-    return {
-        "config": values,
-        "steps": run.step,
-        "photos": len(photos),
-        "keypoints": keypoints,
-        "precision": str(run.precision),
-    }
+    return {"config": values, "precision": str(state.precision), **source.contents}

@@ -16,7 +16,7 @@ from kornia_bingan.errors import JobError, UsageError
 from kornia_bingan.files import sha256_of
 from kornia_bingan.recipe import PRESETS, TrainConfig, preset_config
 from kornia_bingan.train import train
-from kornia_bingan.weights import read_description
+from kornia_bingan.weights import load_weights, read_description
 from tests.conftest import write_photos
 
 SMALL: dict[str, Any] = {
@@ -158,3 +158,45 @@ def test_a_loss_that_is_not_finite_stops_the_run(data: Path, tmp_path: Path) -> 
     with pytest.raises(JobError, match="not finite"):
         train(preset_config("photos", data, tmp_path / "run", **{**SMALL, "learning_rate": 1e30}))
     assert not (tmp_path / "run" / "weights.safetensors").exists()
+
+
+def test_two_processes_have_the_losses_of_one(data: Path, tmp_path: Path) -> None:
+    """The published network without dropout: features are gathered, so both processes see the whole batch."""
+    changes = {**SMALL, "steps": 3, "batch_size": 8, "validate_every": 3, "dropout": False}
+    train(preset_config("brown", data, tmp_path / "one", **changes))
+    program = tmp_path / "program.py"
+    two = f"preset_config('brown', Path({str(data)!r}), Path({str(tmp_path / 'two')!r}), **{changes!r})"
+    program.write_text(
+        "from pathlib import Path\nfrom kornia_bingan.recipe import preset_config\n"
+        f"from kornia_bingan.train import train\ntrain({two})\n"
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(program)]
+    subprocess.run(command, check=True, timeout=120, stderr=subprocess.DEVNULL)
+    logs = [log_of(tmp_path / name, "train") for name in ("one", "two")]
+    assert [len(log) for log in logs] == [3, 3]
+    for a, b in zip(*logs, strict=True):
+        for name in ("gan", "dmr", "bre", "generator"):
+            assert b[name] == pytest.approx(a[name], rel=2e-3), (name, a, b)
+    assert sha256_of(tmp_path / "two" / "weights.safetensors")
+
+
+def test_processes_must_divide_the_batch(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from kornia_bingan import distributed
+
+    monkeypatch.setattr(distributed, "world", lambda: 5)
+    with pytest.raises(UsageError, match="does not divide by 5"):
+        train(preset_config("photos", data, tmp_path / "run", **SMALL))
+
+
+def test_moving_average_is_what_is_saved(data: Path, tmp_path: Path) -> None:
+    changes = {**SMALL, "steps": 6}
+    plain = train(preset_config("photos", data, tmp_path / "plain", **changes))
+    average = train(preset_config("photos", data, tmp_path / "average", **changes, moving_average=0.9))
+    assert plain["sha256"] != average["sha256"]
+    state = torch.load(tmp_path / "average" / "checkpoint.pt", weights_only=True)
+    saved = load_weights(Path(average["weights"])).state_dict()
+    for name, value in state["average"].items():
+        assert torch.equal(saved[name], value)
+    last = torch.load(tmp_path / "plain" / "checkpoint.pt", weights_only=True)["network"]
+    for name, value in state["network"].items():
+        assert torch.equal(last[name], value), "the average changes nothing in what is learnt"

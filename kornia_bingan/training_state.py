@@ -1,0 +1,144 @@
+"""What a training run carries from step to step: networks, optimisers, moving average, and their checkpoint."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from kornia_bingan import distributed
+from kornia_bingan.files import atomic_path
+from kornia_bingan.network import NETWORKS, Generator, PatchDiscriminator, PatchTrunk
+from kornia_bingan.optimiser import PublishedAdam
+from kornia_bingan.recipe import TrainConfig
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+class TrainingState:
+    """Networks and optimisers of a run, and the number of finished steps.
+
+    Attributes:
+        network: the discriminator that is trained.
+        generator: None if the GAN term has no weight.
+        average: moving average of the network, None if the recipe has none.
+        noise: random numbers of the generator's input, the same in all processes.
+        step: finished steps.
+        seconds: spent in them, over all slices of the run.
+    """
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.config = config
+        kind = ("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device
+        self.device = distributed.local_device(kind)
+        bfloat16 = config.precision == "bfloat16" or (config.precision == "auto" and _has_bfloat16(self.device))
+        self.precision = torch.bfloat16 if bfloat16 else torch.float32
+        torch.manual_seed(config.seed)
+        self.network = self._place(_network(config))
+        self.optimiser = self._optimiser(self.network)
+        self.generator = self._place(Generator(self.network.channels)) if config.lambda_gan > 0 else None
+        self.generator_optimiser = self._optimiser(self.generator) if self.generator is not None else None
+        self.average: PatchDiscriminator | PatchTrunk | None = None
+        if config.moving_average > 0:
+            self.average = self._place(_network(config))
+            self.average.load_state_dict(self.network.state_dict())
+        self.noise = torch.Generator(self.device).manual_seed(config.seed)
+        self.step = 0
+        self.seconds = 0.0
+
+    def _place(self, module: Module) -> Module:
+        module.to(self.device)
+        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return module
+
+    def _optimiser(self, module: nn.Module) -> torch.optim.Optimizer:
+        config = self.config
+        if config.schedule == "constant":
+            return PublishedAdam(module.parameters(), config.learning_rate)
+        decayed = [p for p in module.parameters() if p.ndim > 1]
+        others = [p for p in module.parameters() if p.ndim <= 1]
+        groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
+        return torch.optim.AdamW(groups, lr=config.learning_rate)
+
+    def set_learning_rate(self) -> float:
+        """Set the rate of this step in the optimisers, and give it."""
+        config = self.config
+        rate = config.learning_rate
+        if config.schedule == "cosine":
+            warmup = max(1, config.steps // 50)
+            rise = min(1.0, (self.step + 1) / warmup)
+            rate *= rise * 0.5 * (1 + math.cos(math.pi * self.step / config.steps))
+        for optimiser in (self.optimiser, self.generator_optimiser):
+            for group in optimiser.param_groups if optimiser else ():
+                group["lr"] = rate
+        return rate
+
+    def autocast(self) -> torch.autocast:
+        """Give the context in which networks run."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == torch.bfloat16)
+
+    def prepare(self, patches: NDArray[np.float32]) -> Tensor:
+        """Turn patches (N, 1, 32, 32) into this process's part of the network's input."""
+        x = self.network.prepare(torch.from_numpy(patches).to(self.device))
+        return distributed.share(x).contiguous(memory_format=torch.channels_last)
+
+    @torch.no_grad()
+    def update_average(self) -> None:
+        """Move the average towards the network; in the first steps faster, so that the start is forgotten."""
+        if self.average is None:
+            return
+        keep = min(self.config.moving_average, (1 + self.step) / (10 + self.step))
+        for name, value in self.average.state_dict().items():
+            current = self.network.state_dict()[name]
+            if value.is_floating_point():
+                value.lerp_(current, 1 - keep)
+            else:
+                value.copy_(current)
+
+    def result(self) -> PatchDiscriminator | PatchTrunk:
+        """Give the network that is validated and saved: the average, if there is one."""
+        return self.network if self.average is None else self.average
+
+    def _parts(self) -> dict[str, Any]:
+        parts = {
+            "network": self.network,
+            "optimiser": self.optimiser,
+            "generator": self.generator,
+            "generator_optimiser": self.generator_optimiser,
+            "average": self.average,
+        }
+        return {name: part for name, part in parts.items() if part is not None}
+
+    def save(self, path: Path) -> None:
+        """Write a checkpoint, whole or not at all."""
+        state = {name: part.state_dict() for name, part in self._parts().items()}
+        with atomic_path(path) as temporary:
+            torch.save({**state, "step": self.step, "seconds": self.seconds}, temporary)
+
+    def load(self, path: Path) -> None:
+        """Go back to a checkpoint of the same run."""
+        state = torch.load(path, map_location=self.device, weights_only=True)
+        self.step, self.seconds = state["step"], state["seconds"]
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
+
+
+def _network(config: TrainConfig) -> PatchDiscriminator | PatchTrunk:
+    arguments: dict[str, Any] = {"bits": config.bits}
+    if config.network == "PatchTrunk":
+        arguments["layers"] = config.layers
+    network = NETWORKS[config.network](**arguments)
+    if isinstance(network, PatchDiscriminator):
+        network.dropout = config.dropout
+    return network
+
+
+def _has_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported())
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
