@@ -37,6 +37,13 @@ def _leaky_relu(x: Tensor) -> Tensor:
     return F.leaky_relu(x, LEAK)
 
 
+def _standardised(x: Tensor) -> Tensor:
+    """Give every patch mean 0 and deviation 1."""
+    deviation, mean = torch.std_mean(x, (1, 2, 3), keepdim=True, correction=0)
+    # 0.01 (a little over one grey level): a uniform patch has no deviation, and its noise must not be blown up.
+    return (x - mean) / (deviation + 0.01)
+
+
 class _WeightNorm(nn.Module):
     """One weight-normalised layer: ``W[c] = g[c] V[c] / sqrt(1e-6 + sum V[c]^2)``, then the bias.
 
@@ -114,15 +121,20 @@ class PatchDiscriminator(nn.Module):
     flattened (4,608), ``low`` the 1x1 layer of ``bits`` channels after the leaky ReLU, averaged over 6x6. Dropout acts
     in training mode. Call :meth:`initialise` on a batch of real patches before training.
 
+    Args:
+        bits: width of the descriptor.
+        standardise: give every patch mean 0 and deviation 1 first; not published.
+
     Source: Zieba et al., NIPS 2018; taps and layers as in the published code.
     """
 
     channels = 3
     uses_batch_statistics = False
 
-    def __init__(self, bits: int = BITS) -> None:
+    def __init__(self, bits: int = BITS, *, standardise: bool = False) -> None:
         super().__init__()
         self.bits = bits
+        self.standardise = standardise
         self.dropout = True
         self.layers = nn.ModuleList(
             [
@@ -141,7 +153,7 @@ class PatchDiscriminator(nn.Module):
 
     def arguments(self) -> dict[str, Any]:
         """Give the constructor's arguments, for the weights file."""
-        return {"bits": self.bits}
+        return {"bits": self.bits, "standardise": self.standardise}
 
     @staticmethod
     def prepare(patches: Tensor) -> Tensor:
@@ -149,6 +161,8 @@ class PatchDiscriminator(nn.Module):
         return ((255 * patches - 127.5) / 128).expand(-1, 3, -1, -1)
 
     def _run(self, x: Tensor, call: Callable[[_WeightNorm, Tensor], Tensor], *, only_low: bool) -> Taps | Tensor:
+        if self.standardise:
+            x = _standardised(x)
         x = F.dropout(x, 0.2, self.training and self.dropout)
         for index, layer in enumerate(self.layers):
             x = _leaky_relu(call(layer, x))  # type: ignore[arg-type]
@@ -230,9 +244,7 @@ class PatchTrunk(nn.Module):
         return (255 * patches - 127.5) / 128
 
     def _features(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        # 0.01 (a little over one grey level): a uniform patch has no deviation, and its noise must not be blown up.
-        deviation, mean = torch.std_mean(x, (1, 2, 3), keepdim=True, correction=0)
-        x = (x - mean) / (deviation + 0.01)
+        x = _standardised(x)
         before = x
         for convolution, normalisation in zip(self.convolutions, self.normalisations, strict=True):
             before = normalisation(convolution(x))

@@ -44,6 +44,8 @@ class TrainConfig:
         temperature: of the two-view term.
         shared_pass: one dropout pass for GAN, low and high features instead of one each (published).
         dropout: of PatchDiscriminator, 0.2 on its input and 0.5 twice (published); PatchTrunk has none.
+        standardise: give PatchDiscriminator patches of mean 0 and deviation 1; PatchTrunk always does.
+        centre_high: subtract the batch mean from the high features before their sign in DMR and BRE.
         moving_average: of the weights, per step, such as 0.999; 0 saves the last weights (published).
         jitter: random changes of the two views.
         precision: auto is bfloat16 where the processor computes in it, else float32.
@@ -80,6 +82,8 @@ class TrainConfig:
     temperature: float = 0.06
     shared_pass: bool = True
     dropout: bool = True
+    standardise: bool = False
+    centre_high: bool = False
     moving_average: float = 0.0
     jitter: Jitter = field(default_factory=Jitter)
     precision: Literal["auto", "bfloat16", "float32"] = "auto"
@@ -110,7 +114,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         "lambda_bit_correlation": 0.0,
         "shared_pass": False,
         "jitter": NO_JITTER,
-        "precision": "float32",
     },
 }
 

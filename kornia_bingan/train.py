@@ -73,6 +73,8 @@ def discriminator_losses(state: TrainingState, batch: Batch) -> dict[str, Tensor
     low = torch.cat(lows)
     if regularised:
         high = torch.cat([distributed.gather(part) for part in high.detach().float().chunk(len(views))])
+        if config.centre_high:
+            high = high - high.mean(0)
     if config.lambda_dmr > 0:
         terms["dmr"] = losses.distance_matching(high, low, config.gamma)
     if config.lambda_bre > 0:

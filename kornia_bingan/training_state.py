@@ -132,6 +132,8 @@ def _network(config: TrainConfig) -> PatchDiscriminator | PatchTrunk:
     arguments: dict[str, Any] = {"bits": config.bits}
     if config.network == "PatchTrunk":
         arguments["layers"] = config.layers
+    else:
+        arguments["standardise"] = config.standardise
     network = NETWORKS[config.network](**arguments)
     if isinstance(network, PatchDiscriminator):
         network.dropout = config.dropout
