@@ -21,9 +21,11 @@ class TrainConfig:
     """Everything that decides a run. Presets are differences from these defaults, see :data:`PRESETS`.
 
     Attributes:
-        data: folder of photos, searched recursively.
+        data: folder of photos, searched recursively; or the folder that holds the patch sets named next.
         out: run folder; made if absent, continued if it holds the same run.
         preset: name of the preset that the other values started from.
+        train: patch set in Brown's layout to learn from, a folder in ``data``; empty takes ``data`` as photos.
+        validate: patch set in Brown's layout to validate on.
         network: PatchTrunk (for real use) or PatchDiscriminator (as published).
         layers: (channels, stride) of the convolutions of PatchTrunk.
         bits: width of the code.
@@ -62,6 +64,8 @@ class TrainConfig:
     data: Path
     out: Path
     preset: str = "photos"
+    train: str = ""
+    validate: str = ""
     network: Literal["PatchTrunk", "PatchDiscriminator"] = "PatchTrunk"
     layers: tuple[tuple[int, int], ...] = ((32, 2), (64, 1), (64, 1), (128, 2), (128, 1))
     bits: int = 256

@@ -8,8 +8,21 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from kornia_bingan.brown import PatchSet, read_patch_set
+from kornia_bingan.errors import UsageError
+from kornia_bingan.patches import build_pyramid, cut_patches
 from kornia_bingan.recipe import TrainConfig
-from kornia_bingan.views import Batch, Jitter, Photo, draw_batch, load_photos, split_photos
+from kornia_bingan.views import (
+    NO_JITTER,
+    Batch,
+    Jitter,
+    Photo,
+    change_grey_values,
+    draw_batch,
+    jitter_lafs,
+    load_photos,
+    split_photos,
+)
 
 
 @dataclass(frozen=True)
@@ -50,7 +63,13 @@ def open_source(config: TrainConfig) -> Source:
         UsageError: there is nothing to learn from at ``data``.
         JobError: the photos have no texture.
     """
-    return photo_source(config, load_photos(config.data, config.max_keypoints))
+    if not config.train and not config.validate:
+        return photo_source(config, load_photos(config.data, config.max_keypoints))
+    if not config.train or not config.validate:
+        raise UsageError("patch sets come in twos: give both --train and --validate, or neither to learn from photos")
+    return patch_set_source(
+        config, read_patch_set(config.data / config.train), read_patch_set(config.data / config.validate)
+    )
 
 
 def photo_source(config: TrainConfig, photos: list[Photo]) -> Source:
@@ -65,6 +84,52 @@ def photo_source(config: TrainConfig, photos: list[Photo]) -> Source:
     batch = draw_batch(aside, config.validation_pairs, min(len(aside), 16), Jitter(), rng)
     contents = {"photos": len(photos), "keypoints": sum(len(photo.lafs) for photo in photos)}
     return Source(draw, pairs_of_views(batch), contents)
+
+
+def patch_set_source(config: TrainConfig, learnt: PatchSet, validated: PatchSet) -> Source:
+    """Learn from the patches of a set in Brown's layout, ignoring its labels; validate on the pairs of another.
+
+    Every epoch is a random order of all patches; the last incomplete batch is left out, as in the published code.
+    Validation takes the largest pair file of at most ``validation_pairs`` pairs.
+
+    Raises:
+        UsageError: the set has fewer patches than a batch, or no pair file is small enough.
+    """
+    size = config.batch_size
+    batches = len(learnt) // size
+    if not batches:
+        raise UsageError(f"{learnt.folder} has {len(learnt)} patches, fewer than a batch of {size}")
+
+    def draw(step: int, stream: int) -> Batch:
+        epoch, number = divmod(step, batches)
+        order = np.random.default_rng([config.seed, epoch, stream]).permutation(len(learnt))
+        indices = order[number * size : (number + 1) * size]
+        same_point = learnt.point_ids[indices][:, None] == learnt.point_ids[indices]
+        if config.jitter == NO_JITTER:
+            patches = learnt.patches32(indices)
+            return Batch(patches, patches, same_point)
+        rng = np.random.default_rng([config.seed, step, stream])
+        whole = np.array([[[32, 0, 31.5], [0, 32, 31.5]]] * size, np.float32)
+        pyramids = [build_pyramid(learnt.patches[index]) for index in indices]
+        views = []
+        for _ in range(2):
+            lafs = jitter_lafs(whole, config.jitter, rng)
+            cut = [cut_patches(pyramid, laf[None]) for pyramid, laf in zip(pyramids, lafs, strict=True)]
+            views.append(change_grey_values(np.concatenate(cut), config.jitter, rng))
+        return Batch(views[0], views[1], same_point)
+
+    counts = {name: int(name.split("_")[1]) for name in validated.pair_files}
+    fitting = [name for name, count in counts.items() if count <= config.validation_pairs]
+    if not fitting:
+        have = ", ".join(counts) or "none"
+        raise UsageError(
+            f"{validated.folder} has no pair file of at most {config.validation_pairs} pairs; it has {have}"
+        )
+    index0, index1, is_match = validated.pairs(fitting[-1])
+    needed, rows = np.unique(np.concatenate([index0, index1]), return_inverse=True)
+    pairs = ValidationPairs(validated.patches32(needed), rows[: len(index0)], rows[len(index0) :], is_match)
+    contents = {"patches": len(learnt), "validation_pairs": len(is_match)}
+    return Source(draw, pairs, contents)
 
 
 def pairs_of_views(batch: Batch) -> ValidationPairs:

@@ -154,7 +154,7 @@ def draw_batch(
         patches = cut_patches(photo.pyramid, jittered)
         views[0].append(patches[:count])
         views[1].append(patches[count:])
-    patches0, patches1 = (_photometric(np.concatenate(parts), jitter, rng) for parts in views)
+    patches0, patches1 = (change_grey_values(np.concatenate(parts), jitter, rng) for parts in views)
     return Batch(patches0, patches1, ignore)
 
 
@@ -190,7 +190,7 @@ def _rotation(angle: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.stack([np.stack([cos, -sin], 1), np.stack([sin, cos], 1)], 1)
 
 
-def _photometric(patches: Floats, jitter: Jitter, rng: np.random.Generator) -> Floats:
+def change_grey_values(patches: Floats, jitter: Jitter, rng: np.random.Generator) -> Floats:
     """Occlude, blur, change gamma, contrast and brightness, add noise; all in place, clipped to [0, 1]."""
     count = len(patches)
 

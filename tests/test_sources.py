@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kornia_bingan.brown import write_patch_set
+from kornia_bingan.errors import UsageError
+from kornia_bingan.recipe import preset_config
+from kornia_bingan.sources import open_source, pairs_of_views
+from kornia_bingan.train import train
+from kornia_bingan.views import Batch, Jitter
+from tests.conftest import texture
+from tests.test_train import SMALL, log_of
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two sets of 40 points with two patches each: the second is the first, brighter."""
+    folder = tmp_path_factory.mktemp("sets")
+    for seed, name in enumerate(("liberty", "notredame")):
+        picture = texture(800, 800, seed)
+        first = np.stack([picture[y : y + 64, x : x + 64] for y in range(0, 320, 64) for x in range(0, 512, 64)])
+        second = np.clip(first.astype(np.int16) + 20, 0, 255).astype(np.uint8)
+        patches = np.stack([first, second], 1).reshape(80, 64, 64)
+        points = np.repeat(np.arange(40), 2)
+        matches = np.stack([np.arange(0, 40, 2), np.arange(1, 40, 2)], 1)
+        others = np.stack([np.arange(0, 40, 2), np.arange(40, 80, 2)], 1)
+        pairs = np.stack([matches, others], 1).reshape(-1, 2)
+        write_patch_set(
+            folder / name, patches, points, pairs={size: (pairs[:size, 0], pairs[:size, 1]) for size in (20, 40)}
+        )
+    return folder
+
+
+def test_an_epoch_shows_every_patch_once_and_streams_differ(sets: Path) -> None:
+    changes = {**SMALL, "train": "liberty", "validate": "notredame", "batch_size": 20, "validation_pairs": 40}
+    source = open_source(preset_config("brown", sets, sets / "run", **changes))
+    assert source.contents["patches"] == 80
+    epoch = np.concatenate([source.draw(step, 0).patches0 for step in range(4)])
+    again = np.concatenate([source.draw(step, 0).patches0 for step in range(4, 8)])
+    other = np.concatenate([source.draw(step, 1).patches0 for step in range(4)])
+
+    def content(patches: np.ndarray) -> list[bytes]:
+        return sorted(patch.tobytes() for patch in patches)
+
+    assert content(epoch) == content(again) == content(other)
+    assert not np.array_equal(epoch, again)
+    assert not np.array_equal(epoch, other)
+    np.testing.assert_array_equal(source.draw(2, 0).patches0, epoch[40:60])
+
+
+def test_validation_is_a_pair_file_of_the_other_set(sets: Path) -> None:
+    for limit, size in ((1000, 40), (39, 20)):
+        changes = {**SMALL, "train": "liberty", "validate": "notredame", "validation_pairs": limit}
+        pairs = open_source(preset_config("brown", sets, sets / "run", **changes)).validation
+        assert len(pairs.is_match) == size
+        assert pairs.is_match.sum() == size // 2
+        difference = np.abs(pairs.patches[pairs.index0] - pairs.patches[pairs.index1]).mean((1, 2, 3))
+        assert difference[pairs.is_match].max() < 0.09 < difference[~pairs.is_match].max()
+    changes["validation_pairs"] = 10
+    with pytest.raises(UsageError, match="of at most 10 pairs; it has m50_20_20_0"):
+        open_source(preset_config("brown", sets, sets / "run", **changes))
+
+
+@pytest.mark.parametrize("preset", ["brown", "photos"])
+def test_training_on_patch_sets(preset: str, sets: Path, tmp_path: Path) -> None:
+    changes = {**SMALL, "train": "liberty", "validate": "notredame", "steps": 2, "batch_size": 10}
+    result = train(preset_config(preset, sets, tmp_path / "run", **{**changes, "validation_pairs": 40}))
+    assert result["finished"]
+    assert len(log_of(tmp_path / "run", "train")) == 2
+
+
+def test_both_sets_must_be_named(sets: Path) -> None:
+    with pytest.raises(UsageError, match="both --train and --validate"):
+        open_source(preset_config("brown", sets, sets / "run", **{**SMALL, "train": "liberty"}))
+    changes = {**SMALL, "train": "liberty", "validate": "notredame", "batch_size": 100}
+    with pytest.raises(UsageError, match="fewer than a batch of 100"):
+        open_source(preset_config("brown", sets, sets / "run", **changes))
+
+
+def test_jitter_of_patches_makes_two_different_views(sets: Path) -> None:
+    changes = {**SMALL, "train": "liberty", "validate": "notredame", "batch_size": 10, "validation_pairs": 40}
+    batch = open_source(preset_config("photos", sets, sets / "run", **changes, jitter=Jitter(occlusion=0))).draw(0, 0)
+    assert batch.patches0.shape == (10, 1, 32, 32)
+    assert not np.array_equal(batch.patches0, batch.patches1)
+    a, b = (x.reshape(10, -1) - x.reshape(10, -1).mean(1, keepdims=True) for x in (batch.patches0, batch.patches1))
+    correlation = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+    assert np.median(correlation) > 0.4
+
+
+def test_pairs_of_views_leave_out_near_duplicates() -> None:
+    patches = np.arange(4, dtype=np.float32).reshape(4, 1, 1, 1) * np.ones((4, 1, 32, 32), np.float32)
+    ignore = np.eye(4, dtype=bool)
+    ignore[0, 1] = ignore[1, 0] = True
+    pairs = pairs_of_views(Batch(patches, patches + 10, ignore))
+    values = pairs.patches[:, 0, 0, 0]
+    rows = zip(pairs.index0, pairs.index1, pairs.is_match, strict=True)
+    found = {(int(values[i]), int(values[j]) - 10, bool(m)) for i, j, m in rows}
+    assert found >= {(0, 0, True), (3, 3, True), (1, 2, False), (0, 2, False)}
+    assert (0, 1, False) not in found
