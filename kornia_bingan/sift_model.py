@@ -1,0 +1,98 @@
+"""A folder of photos becomes a sparse model with COLMAP's own SIFT.
+
+A patch set that is to judge descriptors must not depend on the one that this package ships, so its model comes from
+another one.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import cv2  # before pycolmap, see colmap_database
+import pycolmap
+from tqdm import tqdm
+
+from kornia_bingan import colmap
+from kornia_bingan.child import Report, run_in_child
+from kornia_bingan.errors import JobError, UsageError
+from kornia_bingan.images import ImageError, Skipped, list_images, read_image
+
+MAX_KEYPOINTS = 8192
+"""COLMAP's own default."""
+
+
+def reconstruct_with_sift(photos: Path, out: Path, *, seed: int = 0, threads: int = 1) -> list[Skipped]:
+    """Extract SIFT, match every photo with every other, verify and map; COLMAP's defaults, one camera an image size.
+
+    COLMAP gets upright copies of the photos, because it reads them without their EXIF orientation.
+
+    Args:
+        photos: folder, searched recursively.
+        out: folder of the model, absent or empty; gets COLMAP's binary files of the largest model. Names are relative
+            to ``photos``.
+        seed: of everything random.
+        threads: 1 gives equal models in every run.
+
+    Returns:
+        The photos that cannot be read, with the reason.
+
+    Raises:
+        UsageError: there is no such folder, it holds no photos, or ``out`` is not empty.
+        JobError: fewer than two photos can be read, they give no model, or COLMAP crashed.
+    """
+    names, _ = list_images(photos)
+    if not names:
+        raise UsageError(f"{photos} holds no photos")
+    skipped: list[Skipped] = []
+    with tempfile.TemporaryDirectory() as folder:
+        copies, database = Path(folder) / "images", Path(folder) / "database.db"
+        groups: dict[str, list[str]] = {}
+        for name in tqdm(names, desc="read", unit="photo", disable=None):
+            try:
+                image = read_image(photos / name)
+            except ImageError as error:
+                skipped.append(Skipped(name, str(error).removeprefix(f"{photos / name}").lstrip(": ")))
+                continue
+            groups.setdefault(f"{image.shape[1]} x {image.shape[0]}", []).append(name)
+            _, data = cv2.imencode(".png", image, (cv2.IMWRITE_PNG_COMPRESSION, 1))
+            (copies / name).parent.mkdir(parents=True, exist_ok=True)
+            (copies / name).write_bytes(data.tobytes())  # COLMAP goes by the content, not by the name's extension
+        if len(names) - len(skipped) < 2:
+            raise JobError(
+                f"only {len(names) - len(skipped)} of {len(names)} photos of {photos} can be read; a model needs two"
+            )
+        arguments = {
+            "database": str(database),
+            "images": str(copies),
+            "groups": list(groups.values()),
+            "seed": seed,
+            "threads": threads,
+        }
+        run_in_child(f"{__name__}:match_here", arguments, stage="SIFT extraction and matching")
+        state = colmap.verify(database, seed=seed, threads=threads)
+        if state.pairs == 0:
+            raise JobError(f"no two photos of {photos} have a match; they must show one place with some texture")
+        colmap.reconstruct(database, None, out, seed=seed, threads=threads)
+    return skipped
+
+
+def match_here(report: Report, *, database: str, images: str, groups: list[list[str]], seed: int, threads: int) -> None:
+    """Do the work of :func:`reconstruct_with_sift` up to verification in this process."""
+    extraction = pycolmap.FeatureExtractionOptions()
+    extraction.num_threads = threads
+    extraction.sift.max_num_features = MAX_KEYPOINTS
+    for names in groups:
+        pycolmap.extract_features(
+            database,
+            images,
+            names,
+            pycolmap.CameraMode.SINGLE,
+            extraction_options=extraction,
+            device=pycolmap.Device.cpu,
+        )
+    matching = pycolmap.FeatureMatchingOptions()
+    matching.num_threads = threads
+    verification = pycolmap.TwoViewGeometryOptions()
+    verification.ransac.random_seed = seed
+    pycolmap.match_exhaustive(database, matching, verification_options=verification, device=pycolmap.Device.cpu)
