@@ -134,6 +134,22 @@ def test_pairs_are_true(known: KnownScene, made: Path, tmp_path: Path) -> None:
     assert small <= {tuple(sorted(pair)) for pair in zip(index0.tolist(), index1.tolist(), strict=True)}
 
 
+def test_points_that_come_close_in_any_image_are_no_non_matching_pair(known: KnownScene, tmp_path: Path) -> None:
+    options = replace(OPTIONS, negative_px=200.0)
+    make_patch_set(known.folder / "images", known.folder / "model", tmp_path / "set", options=options)
+    found = read_patch_set(tmp_path / "set")
+    image, keypoint = own_keypoints(tmp_path / "set")
+    index0, index1, is_match = found.pairs(400)
+    index0, index1 = index0[~is_match], index1[~is_match]
+    assert len(index0) == 200
+    for index, camera in enumerate(known.cameras.values()):
+        places = np.empty((len(found), 3))
+        for other, source in enumerate(known.cameras.values()):
+            _, places[image == other] = trace(known.planes, source, keypoint[image == other, :2])
+        apart = np.linalg.norm(camera.project(places[index0]) - camera.project(places[index1]), axis=1)
+        assert apart.min() > 200 - 15, f"keypoints may be off their points by 5 pixels or a little more, image {index}"
+
+
 def test_another_descriptor_agrees_with_the_labels(made: Path, tmp_path: Path) -> None:
     """SIFT, which had no part in the labels, finds the rendered room easy."""
     found = read_patch_set(made, tmp_path)
