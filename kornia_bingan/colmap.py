@@ -22,12 +22,13 @@ from kornia_bingan.colmap_database import (
     write_matches,
 )
 from kornia_bingan.colmap_mapping import read_model, reconstruct, write_points
-from kornia_bingan.model import Camera, Model, Verification, cameras_for
+from kornia_bingan.model import Camera, Model, NoModelError, Verification, cameras_for
 
 __all__ = [
     "CAMERA_MODELS",
     "Camera",
     "Model",
+    "NoModelError",
     "Verification",
     "cameras_for",
     "read_features",

@@ -309,6 +309,6 @@ def _checked_matches(
             raise UsageError(
                 f"{pair}: match {row} names keypoint {indices[row, column]} of {name}, which has {counts[name]}"
             )
-    if len(np.unique(indices, axis=0)) < len(indices):
+    if len(np.unique(indices[:, 0].astype(np.uint64) << 32 | indices[:, 1].astype(np.uint64))) < len(indices):
         raise UsageError(f"{pair}: a match is given twice")
     return np.ascontiguousarray(indices, np.uint32)

@@ -16,10 +16,10 @@ import pycolmap
 
 from kornia_bingan.child import Report, run_in_child
 from kornia_bingan.colmap_database import camera_from_colmap, open_database, pixels_from_colmap, read_verification
-from kornia_bingan.errors import JobError, UsageError
+from kornia_bingan.errors import UsageError
 from kornia_bingan.files import atomic_path
 from kornia_bingan.images import read_color
-from kornia_bingan.model import Model
+from kornia_bingan.model import Model, NoModelError
 
 
 def reconstruct(
@@ -52,7 +52,8 @@ def reconstruct(
     Raises:
         UsageError: the file is no COLMAP database, has matched pairs that are not verified, ``out`` is not empty, or
             ``images`` lacks one.
-        JobError: no model was found, COLMAP crashed, or the time limit was reached.
+        NoModelError: no model was found.
+        JobError: COLMAP crashed, or the time limit was reached.
     """
     database, out = Path(database), Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -76,7 +77,9 @@ def reconstruct(
             progress=progress,
         )
         if largest is None:
-            raise JobError("no model was found: no two images have enough inliers and a wide enough angle to start one")
+            raise NoModelError(
+                "no model was found: no two images have enough inliers and a wide enough angle to start one"
+            )
         for path in temporary.iterdir():
             if path.name != largest:
                 shutil.rmtree(path)
@@ -188,7 +191,7 @@ def _check_mappable(database: Path, images: Path | None) -> None:
         raise UsageError(f"{untried} of the {state.pairs} matched pairs in {database} are not verified; call verify")
     if state.verified == 0:
         best = max(state.inliers, key=lambda pair: state.inliers[pair])
-        raise JobError(
+        raise NoModelError(
             f"none of the {state.pairs} matched pairs passed verification ({state.matches} matches in all), as with "
             f"photos of different places; the first was {best[0]} - {best[1]}"
         )

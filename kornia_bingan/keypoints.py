@@ -21,7 +21,7 @@ Detector = Literal["dog", "orb"]
 BLOB_SUPPORT = 5.0
 """Half the side of the support region over OpenCV's ``size`` for blob detectors: 20 sigma a side (size = 2 sigma)."""
 
-ORB_SUPPORT = 0.8
+ORB_SUPPORT = 0.65
 """The same for ORB, whose ``size`` is the side of its own 31 px patch at the keypoint's pyramid level."""
 
 _ORB_PATCH = 31.0

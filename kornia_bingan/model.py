@@ -12,9 +12,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from kornia_bingan.errors import UsageError
+from kornia_bingan.errors import JobError, UsageError
 
 Sharing = Literal["single", "per-size", "per-image"]
+
+
+class NoModelError(JobError):
+    """The images do not give a model: too few matches that agree, or no base line between them."""
 
 
 @dataclass(frozen=True, eq=False)

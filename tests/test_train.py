@@ -196,7 +196,7 @@ def test_moving_average_is_what_is_saved(data: Path, tmp_path: Path) -> None:
     state = torch.load(tmp_path / "average" / "checkpoint.pt", weights_only=True)
     saved = load_weights(Path(average["weights"])).state_dict()
     for name, value in state["average"].items():
-        assert torch.equal(saved[name], value)
+        assert torch.equal(saved[name], value.half().float() if value.ndim >= 2 else value)
     last = torch.load(tmp_path / "plain" / "checkpoint.pt", weights_only=True)["network"]
     for name, value in state["network"].items():
         assert torch.equal(last[name], value), "the average changes nothing in what is learnt"

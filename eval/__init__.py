@@ -1,0 +1,1 @@
+"""Measurements of the descriptor and of its peers; run as ``python -m eval NAME``."""

@@ -1,0 +1,31 @@
+"""``python -m eval NAME ...`` runs the protocol or tool ``eval/NAME.py``; without a name they are listed."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from pathlib import Path
+
+from kornia_bingan.errors import JobError, UsageError
+
+
+def names() -> list[str]:
+    """Names of what can be run."""
+    return sorted(path.stem for path in Path(__file__).parent.glob("[a-z]*.py"))
+
+
+def main(argv: list[str]) -> int:
+    """Run what the first argument names; exit status 2 for wrong use, 1 for a job that could not be done."""
+    if not argv or argv[0] not in names():
+        print(f"usage: python -m eval NAME ..., where NAME is one of {', '.join(names())}", file=sys.stderr)
+        return 2
+    try:
+        status: int = import_module(f"eval.{argv[0]}").main(argv[1:])
+    except (UsageError, JobError) as error:
+        print(f"eval {argv[0]}: {error}", file=sys.stderr)
+        return 2 if isinstance(error, UsageError) else 1
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

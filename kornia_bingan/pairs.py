@@ -1,0 +1,153 @@
+"""Which photos are compared, and the matches of a block of pairs."""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kornia_bingan.errors import UsageError
+from kornia_bingan.files import atomic_path
+
+Pair = tuple[str, str]
+
+SEQUENTIAL_OVERLAP = 10
+BLOCK_PAIRS = 64
+"""Pairs in one file: few files for thousands of pairs, and little work lost by a kill."""
+
+
+def choose_pairs(names: Sequence[str], choice: str) -> list[Pair]:
+    """Choose the pairs of photos to compare.
+
+    Args:
+        names: of all photos.
+        choice: ``exhaustive``; ``sequential``, each photo with the 10 after it, in the order of the numbers in the
+            names (img9 before img10); or a text file with a pair on each line, see :func:`parse_pairs`.
+
+    Raises:
+        UsageError: the file is absent or has a bad line.
+    """
+    if choice == "exhaustive":
+        return list(combinations(names, 2))
+    if choice == "sequential":
+        ordered = sorted(names, key=_natural)
+        return [(a, b) for i, a in enumerate(ordered) for b in ordered[i + 1 : i + 1 + SEQUENTIAL_OVERLAP]]
+    try:
+        text = Path(choice).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(
+            f"the pairs '{choice}' are neither exhaustive nor sequential nor a readable text file"
+        ) from error
+    return parse_pairs(text, names, choice)
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
+
+
+def parse_pairs(text: str, names: Sequence[str], source: str = "the pairs") -> list[Pair]:
+    """Read a list of pairs: two names on each line, separated by a tab or by spaces.
+
+    A line with a tab is split there. Another is split at the place where both sides are names of photos, so that names
+    may hold spaces; if there are two such places, a tab is needed. Empty lines, and lines that start with ``#`` and
+    name no photos, are passed over; a pair that comes again, in either order, counts once.
+
+    Raises:
+        UsageError: a line names no two photos, or one photo twice; the message has the number of the line.
+    """
+    known = set(names)
+    pairs: dict[frozenset[str], Pair] = {}
+    for number, line in enumerate(re.split(r"\r?\n", text), 1):
+        if not line.strip():
+            continue
+        gaps = re.finditer(r"\t" if "\t" in line else r" +", line)
+        sides = [(_name(line[: gap.start()], known), _name(line[gap.end() :], known)) for gap in gaps]
+        found = [(a, b) for a, b in sides if a is not None and b is not None]
+        if not found and line.startswith("#"):
+            continue
+        where = f"{source}, line {number}: '{line.strip()}'"
+        if not found:
+            raise UsageError(f"{where} does not name two photos of the folder (a tab may stand between the names)")
+        if len(found) > 1:
+            raise UsageError(f"{where} can be read in two ways; put a tab between the names")
+        name0, name1 = found[0]
+        if name0 == name1:
+            raise UsageError(f"{where} pairs a photo with itself")
+        pairs.setdefault(frozenset(found[0]), found[0])
+    if not pairs:
+        raise UsageError(f"{source}: there is no pair in it")
+    return list(pairs.values())
+
+
+def _name(text: str, known: set[str]) -> str | None:
+    return next((name for name in (text, text.strip()) if name in known), None)
+
+
+@dataclass(frozen=True)
+class Block:
+    """The matches of some pairs.
+
+    Attributes:
+        pairs: names of the photos.
+        matches: for each pair, rows of keypoints in its first and second photo, int32, shape (M, 2).
+    """
+
+    pairs: tuple[Pair, ...]
+    matches: tuple[NDArray[np.int32], ...]
+
+    def write(self, path: Path) -> None:
+        """Write one ``.npz``; equal blocks give equal bytes."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(path) as temporary:
+            np.savez(
+                temporary,
+                pairs=np.array(self.pairs, np.str_).reshape(-1, 2),
+                counts=np.array([len(rows) for rows in self.matches], np.int64),
+                matches=np.concatenate([*self.matches, np.zeros((0, 2), np.int32)]),
+            )
+
+    @classmethod
+    def read(cls, path: Path) -> Block:
+        """Read what :meth:`write` wrote.
+
+        Raises:
+            UsageError: the file is absent or something else.
+        """
+        try:
+            with np.load(path) as file:
+                pairs, counts, matches = file["pairs"].tolist(), file["counts"], file["matches"]
+            parts = tuple(np.split(matches, np.cumsum(counts)[:-1])) if len(counts) else ()
+            return cls(tuple((a, b) for a, b in pairs), parts)
+        except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+            raise UsageError(f"{path} is no file of matches; delete it to have it made again") from error
+
+
+def blocks_of(pairs: Sequence[Pair]) -> Iterator[tuple[int, Sequence[Pair]]]:
+    """Cut a list of pairs into numbered blocks."""
+    for start in range(0, len(pairs), BLOCK_PAIRS):
+        yield start // BLOCK_PAIRS, pairs[start : start + BLOCK_PAIRS]
+
+
+def block_path(folder: Path, number: int) -> Path:
+    """Give the file of a block."""
+    return folder / f"{number:06d}.npz"
+
+
+def match_block(pairs: Sequence[Pair], codes: Callable[[str], NDArray[np.uint8]], ratio: float) -> Block:
+    """Match the codes of each pair by mutual nearest neighbours and a ratio test in both directions.
+
+    Args:
+        pairs: names of the photos.
+        codes: gives the packed codes of a photo; with fewer than 2 there is no match.
+        ratio: largest Hamming ratio.
+    """
+    from kornia_bingan.matching import match
+
+    found = [match(codes(a), codes(b), "smnn", ratio)[1].astype(np.int32) for a, b in pairs]
+    return Block(tuple(pairs), tuple(found))

@@ -1,0 +1,281 @@
+"""A folder of photos becomes a sparse model: describe, match, verify, map.
+
+Every stage reads files and writes files, each of which appears whole or not at all, so a run that is killed at any
+moment goes on with the same command and ends with the same model:
+
+    OUT/run.json              what was asked: options, checksums of the weights and of the photos
+    OUT/features/PHOTO.npz    one a photo: keypoints and codes
+    OUT/matches/000000.npz    one for 64 pairs of photos
+    OUT/unverified.db         COLMAP's database while pairs are verified, then
+    OUT/database.db
+    OUT/model/                COLMAP's binary files of the largest model
+    OUT/points.ply            its points
+    OUT/summary.json          the numbers; the run is finished
+    OUT/log/                  the end of what COLMAP said
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from kornia_bingan.errors import JobError, UsageError
+from kornia_bingan.features import Features, describe_photos, features_path
+from kornia_bingan.files import atomic_path, sha256_of
+from kornia_bingan.images import Skipped, list_images
+from kornia_bingan.keypoints import Detector
+from kornia_bingan.model import Camera, Model, NoModelError, Sharing, Verification, by, cameras_for
+from kornia_bingan.pairs import Block, Pair, block_path, blocks_of, choose_pairs, match_block
+from kornia_bingan.provenance import versions
+from kornia_bingan.report import PairStatistics, Summary
+from kornia_bingan.runs import Stopwatch, TimeLimit, checksums, open_run
+
+DEFAULT_RATIO = 0.8
+"""Largest Hamming ratio of a match, see :func:`kornia_bingan.match`."""
+
+
+@dataclass(frozen=True)
+class ReconstructOptions:
+    """What decides a reconstruction, beside the photos.
+
+    Attributes:
+        descriptor: a shipped name, or a weights file.
+        detector: dog for blobs at all scales, orb for fast corners.
+        max_keypoints: the strongest of a photo that are described.
+        ratio: largest Hamming ratio of a match, between 0 and 1.
+        pairs: exhaustive, sequential (each photo with the 10 after it), or a text file with two names a line.
+        camera: one camera for all photos (single), for those of one size (per-size), or for each (per-image).
+        camera_model: COLMAP's name of the camera model.
+        focal_px: focal length of all photos in pixels, as a start; none guesses 1.2 times the longer side.
+        intrinsics: fx fy cx cy of all photos, kept as they are; the centre of the first pixel is (0, 0).
+        seed: of everything random.
+        time_limit: seconds after which the command stops, to be continued by the same command; 0 is no limit.
+    """
+
+    descriptor: str = "bingan256"
+    detector: Detector = "dog"
+    max_keypoints: int = 4096
+    ratio: float = DEFAULT_RATIO
+    pairs: str = "exhaustive"
+    camera: Sharing = "per-size"
+    camera_model: str = "SIMPLE_RADIAL"
+    focal_px: float | None = None
+    intrinsics: tuple[float, float, float, float] | None = None
+    seed: int = 0
+    time_limit: float = 0.0
+
+
+def reconstruct_photos(photos: Path, out: Path, options: ReconstructOptions | None = None) -> Summary:
+    """Reconstruct the photos of a folder.
+
+    Args:
+        photos: folder of photos, searched recursively; what cannot be read is skipped and listed.
+        out: folder of the results (see the module's docstring), absent or empty, or a run of the same photos and
+            options, which goes on where it was; a finished one gives its summary again.
+        options: see :class:`ReconstructOptions`.
+
+    Returns:
+        What ``summary.json`` holds.
+
+    Raises:
+        UsageError: there are no photos, an option is impossible, or ``out`` holds something else.
+        JobError: fewer than two photos are usable, they do not give a model (with what matching found), the time limit
+            was reached, or COLMAP crashed.
+    """
+    from kornia_bingan.weights import find_weights
+
+    options = options or ReconstructOptions()
+    photos, out = Path(photos), Path(out)
+    limit = TimeLimit(options.time_limit)
+    check_options(options)
+    names, passed_over = list_images(photos)
+    if not names:
+        others = f"; of {len(passed_over)} other files none is a photo" if passed_over else ""
+        raise UsageError(f"{photos} holds no photos{others}")
+    weights = find_weights(options.descriptor)
+    chosen = choose_pairs(names, options.pairs)
+    with open_run(out, _identity(options, weights, chosen, checksums(photos, names))):
+        if (out / "summary.json").exists():
+            return Summary.read(out / "summary.json")
+        watch = Stopwatch(out / "seconds.json")
+        with watch.stage("describe"):
+            skipped = describe_photos(
+                photos,
+                names,
+                out / "features",
+                weights,
+                detector=options.detector,
+                max_keypoints=options.max_keypoints,
+                limit=limit,
+            )
+        usable, skipped = _usable(names, [*passed_over, *skipped], out / "features")
+        if len(usable) < 2:
+            why = "".join(f"; {item.name}: {item.reason}" for item in skipped[:3])
+            raise JobError(f"{photos} has {len(usable)} usable photos, two that overlap are needed{why}")
+        pairs = [pair for pair in chosen if pair[0] in usable and pair[1] in usable]
+        with watch.stage("match"):
+            match_photos(pairs, usable, out / "matches", options.ratio, limit)
+        with watch.stage("verify"):
+            verification = _verify(pairs, usable, out, options, limit)
+        statistics = PairStatistics(
+            tried=len(pairs),
+            matched=verification.pairs,
+            verified=verification.verified,
+            rejected=verification.rejected,
+            matches=verification.matches,
+            inliers=sum(verification.inliers.values()),
+        )
+        with watch.stage("map"):
+            model = _map(photos, out, options, len(usable), statistics, limit)
+        summary = Summary(
+            images=len(usable),
+            registered=len(model.names),
+            points=len(model.xyz),
+            observations=model.observations,
+            mean_track_length=round(model.mean_track_length, 4),
+            mean_reprojection_error_px=round(model.mean_reprojection_error_px, 4),
+            seconds=watch.seconds,
+            descriptor=weights.stem,
+            sha256=sha256_of(weights),
+            versions=versions(),
+            skipped=[{"name": item.name, "reason": item.reason} for item in skipped],
+            pairs=statistics,
+        )
+        summary.write(out / "summary.json")
+        return summary
+
+
+def check_options(options: ReconstructOptions) -> None:
+    """Refuse impossible options before any work is done.
+
+    Raises:
+        UsageError: one of them is impossible; the message names it.
+    """
+    from kornia_bingan.colmap import CAMERA_MODELS
+
+    if options.detector not in get_args(Detector):
+        raise UsageError(f"the detector is '{options.detector}'; choose {' or '.join(get_args(Detector))}")
+    if options.max_keypoints < 1:
+        raise UsageError(f"max_keypoints is {options.max_keypoints}; give 1 or more")
+    if not 0 <= options.ratio <= 1:
+        raise UsageError(f"the ratio is {options.ratio}; give one between 0 and 1")
+    if options.camera not in get_args(Sharing):
+        raise UsageError(f"the camera is '{options.camera}'; choose {', '.join(get_args(Sharing))}")
+    if options.camera_model not in CAMERA_MODELS:
+        raise UsageError(f"the camera model is '{options.camera_model}'; choose one of {', '.join(CAMERA_MODELS)}")
+    lengths = [options.focal_px or 1.0] if options.intrinsics is None else [*options.intrinsics[:2]]
+    if not all(0 < length < float("inf") for length in lengths):
+        raise UsageError(f"the focal length is {lengths[0]:g}; give pixels, more than 0")
+    if options.intrinsics is not None and (options.focal_px, options.camera_model) != (None, "SIMPLE_RADIAL"):
+        raise UsageError("intrinsics say all about the camera (PINHOLE, fixed); give no focal length and no model")
+
+
+def _identity(
+    options: ReconstructOptions, weights: Path, pairs: Sequence[Pair], photos: Mapping[str, str]
+) -> dict[str, Any]:
+    values = asdict(options)
+    for name in ("descriptor", "time_limit"):
+        del values[name]
+    if options.pairs not in ("exhaustive", "sequential"):
+        lines = "\n".join("\t".join(pair) for pair in pairs)
+        values["pairs"] = f"a list with SHA-256 {hashlib.sha256(lines.encode()).hexdigest()[:16]}"
+    return {"format": 1, **values, "weights_sha256": sha256_of(weights), "photos": photos}
+
+
+def _usable(names: Sequence[str], unread: Sequence[Skipped], folder: Path) -> tuple[dict[str, Features], list[Skipped]]:
+    """Read the features of all photos that have keypoints; the other photos join what was skipped."""
+    without = {item.name for item in unread}
+    features = {name: Features.read(features_path(folder, name)) for name in names if name not in without}
+    empty = [Skipped(name, "no keypoints were found") for name, found in features.items() if len(found.keypoints) == 0]
+    usable = {name: found for name, found in features.items() if len(found.keypoints)}
+    return usable, sorted([*unread, *empty], key=lambda item: item.name)
+
+
+def match_photos(
+    pairs: Sequence[Pair], features: Mapping[str, Features], folder: Path, ratio: float, limit: TimeLimit
+) -> None:
+    """Write the matches of each block of pairs that has none yet.
+
+    Raises:
+        JobError: the time limit was reached between two blocks.
+    """
+    with tqdm(total=len(pairs), desc="match", unit="pair", disable=None) as bar:
+        for number, block in blocks_of(pairs):
+            path = block_path(folder, number)
+            if not path.is_file():
+                limit.check(f"{bar.n} of {len(pairs)} pairs are matched")
+                match_block(block, lambda name: features[name].codes, ratio).write(path)
+            bar.update(len(block))
+
+
+def _verify(
+    pairs: Sequence[Pair], features: Mapping[str, Features], out: Path, options: ReconstructOptions, limit: TimeLimit
+) -> Verification:
+    from kornia_bingan import colmap
+
+    database, unverified = out / "database.db", out / "unverified.db"
+    if database.exists():
+        return colmap.read_verification(database)
+    if not unverified.exists():
+        matches: dict[Pair, NDArray[np.int32]] = {}
+        for number, block in blocks_of(pairs):
+            path = block_path(out / "matches", number)
+            found = Block.read(path)
+            if found.pairs != tuple(block):
+                raise UsageError(f"{path} holds other pairs; delete {path.parent} to have it made again")
+            matches.update(zip(found.pairs, found.matches, strict=True))
+        keypoints = {name: found.keypoints for name, found in features.items()}
+        sizes = {name: found.size for name, found in features.items()}
+        with atomic_path(unverified) as temporary:
+            colmap.write_features(temporary, keypoints, _cameras(sizes, options))
+            colmap.write_matches(temporary, matches, verification=False)
+    state = colmap.verify(unverified, seed=options.seed, time_limit_s=limit.left_s(), log=out / "log" / "verify.txt")
+    unverified.replace(database)
+    return state
+
+
+def _cameras(sizes: Mapping[str, tuple[int, int]], options: ReconstructOptions) -> dict[str, Camera]:
+    if options.intrinsics is None:
+        return cameras_for(sizes, options.camera, options.camera_model, options.focal_px)
+    fx, fy, cx, cy = options.intrinsics
+    (width, height), *others = dict.fromkeys(sizes.values())
+    if others:
+        raise UsageError(
+            f"intrinsics are those of one size, but there are photos of {by((width, height))} and {by(others[0])}"
+        )
+    return dict.fromkeys(sizes, Camera.pinhole(width, height, fx=fx, fy=fy, cx=cx, cy=cy))
+
+
+def _map(
+    photos: Path, out: Path, options: ReconstructOptions, num_images: int, statistics: PairStatistics, limit: TimeLimit
+) -> Model:
+    from kornia_bingan import colmap
+
+    folder = out / "model"
+    if not folder.exists():
+        if statistics.matched == 0:
+            raise NoModelError(f"no two photos have a match: {statistics.sentence()}")
+        with tqdm(total=num_images, desc="map", unit="photo", disable=None) as bar:
+            try:
+                colmap.reconstruct(
+                    out / "database.db",
+                    photos,
+                    folder,
+                    refine=options.intrinsics is None,
+                    seed=options.seed,
+                    time_limit_s=limit.left_s(),
+                    log=out / "log" / "map.txt",
+                    progress=lambda registered: bar.update(registered - bar.n),
+                )
+            except NoModelError as error:
+                raise NoModelError(f"{error}: {statistics.sentence()}") from error
+    if not (out / "points.ply").exists():
+        colmap.write_points(folder, out / "points.ply")
+    return colmap.read_model(folder)

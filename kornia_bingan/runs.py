@@ -1,0 +1,170 @@
+"""A folder of a run that may be killed and continued: who owns it, what it was made from, how long it may take."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from kornia_bingan.errors import JobError, UsageError
+from kornia_bingan.files import sha256_of, write_json
+from kornia_bingan.provenance import provenance
+
+_LOCK = ".lock"
+
+
+class TimeLimit:
+    """Seconds that a command may take; 0 is no limit.
+
+    Raises:
+        UsageError: the number is negative or no number.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        if not seconds >= 0:  # also true for NaN
+            raise UsageError(f"the time limit is {seconds}; give seconds, or 0 for no limit")
+        self.seconds = seconds
+        self._end = time.monotonic() + seconds
+
+    def left_s(self) -> float | None:
+        """Seconds that are left, None without a limit."""
+        return self._end - time.monotonic() if self.seconds else None
+
+    def check(self, done: str) -> None:
+        """Stop if the time is over; ``done`` says how far the work is.
+
+        Raises:
+            JobError: the limit is reached.
+        """
+        left = self.left_s()
+        if left is not None and left <= 0:
+            raise JobError(
+                f"the time limit of {self.seconds:g} s was reached, {done}; give the same command again to go on"
+            )
+
+
+class Stopwatch:
+    """Seconds by stage of a run, kept in a file, so that a run in several attempts knows its whole time.
+
+    Time of an attempt that is killed in the middle of a stage is not counted.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.seconds: dict[str, float] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Add the time of the block to a stage, also when the block fails."""
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[name] = round(self.seconds.get(name, 0) + time.monotonic() - started, 3)
+            write_json(self.path, self.seconds)
+
+
+def checksums(photos: Path, names: Sequence[str]) -> dict[str, str]:
+    """Give the SHA-256 of each photo's file, "unreadable" where it cannot be read."""
+    found = {}
+    for name in names:
+        try:
+            found[name] = sha256_of(photos / name)
+        except OSError:  # the stage that reads photos says why
+            found[name] = "unreadable"
+    return found
+
+
+@contextmanager
+def open_run(out: Path, identity: Mapping[str, Any]) -> Iterator[None]:
+    """Own the folder of a run while the block lasts; make it, or continue in it if it holds the same run.
+
+    Args:
+        out: absent or empty, or holding a run of the same identity.
+        identity: what decides the results, as JSON can hold it; ``photos`` maps names to checksums.
+
+    Raises:
+        UsageError: the folder cannot be made or written, holds something else or another run (the message names the
+            difference), or another process works in it.
+    """
+    out = Path(out)
+    known = _known(out)
+    if known is not None and (difference := _difference(known, json.loads(json.dumps(identity)))):
+        raise UsageError(f"{out} holds another run ({difference}); give the same options, or another folder")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock = open(out / _LOCK, "w", encoding="utf-8")  # noqa: SIM115 - open while the run lasts
+        _take(lock, out)
+        _remove_partial(out)
+        if known is None:
+            write_json(out / "run.json", {"identity": dict(identity), "provenance": provenance()})
+    except OSError as error:
+        raise UsageError(f"{out} cannot be written: {error.strerror or error}; give another folder") from error
+    with lock:
+        yield
+
+
+def _known(out: Path) -> dict[str, Any] | None:
+    """Give the identity of the run in a folder; None for no folder or an empty one."""
+    if not out.exists():
+        return None
+    if not out.is_dir():
+        raise UsageError(f"{out} is a file; give a folder for the results")
+    record = out / "run.json"
+    if not record.is_file():
+        foreign = sorted(path.name for path in out.iterdir() if path.name != _LOCK and not _is_partial(path))
+        if foreign:
+            raise UsageError(f"{out} is not empty and holds no run ({foreign[0]}); give an empty or a new folder")
+        return None
+    try:
+        identity: dict[str, Any] = json.loads(record.read_text(encoding="utf-8"))["identity"]
+        identity["photos"].items()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UsageError(f"{record} was not written by this command; give another folder") from error
+    return identity
+
+
+def _difference(known: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """Name what differs between two identities; empty if nothing does."""
+    differences = [
+        f"{key} {known.get(key)}, now {wanted.get(key)}"
+        for key in sorted(known.keys() | wanted.keys())
+        if key != "photos" and known.get(key) != wanted.get(key)
+    ]
+    before, now = known["photos"], wanted["photos"]
+    for word, names in (
+        ("new", now.keys() - before.keys()),
+        ("gone", before.keys() - now.keys()),
+        ("changed", {name for name in now.keys() & before.keys() if now[name] != before[name]}),
+    ):
+        if names:
+            others = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            differences.append(f"{word} photo {min(names)}{others}")
+    return "; ".join(differences)
+
+
+def _take(lock: IO[str], out: Path) -> None:
+    if sys.platform == "win32":  # no such lock; two runs at once repeat each other's work
+        return
+    import fcntl
+
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        lock.close()
+        raise UsageError(f"another process works in {out}; wait for it or give another folder") from error
+
+
+def _is_partial(path: Path) -> bool:
+    return path.name.startswith(".") and ".partial" in path.name
+
+
+def _remove_partial(out: Path) -> None:
+    """Remove what a killed run left half-written; nobody else writes here while the lock is held."""
+    for path in [path for path in out.rglob(".*") if _is_partial(path)]:
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
