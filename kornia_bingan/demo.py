@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from kornia_bingan.child import Report, run_in_child
 from kornia_bingan.colmap import read_model
-from kornia_bingan.errors import JobError
 from kornia_bingan.model import Model
 from kornia_bingan.reconstruction import ReconstructOptions, reconstruct_photos
 from kornia_bingan.report import text_table
 from kornia_bingan.scene import Scene, pose_errors, render_scene
+from kornia_bingan.sift_model import reconstruct_with_sift
 
 NUM_VIEWS = 12
 
@@ -21,7 +20,7 @@ def run_demo(out: Path, *, descriptor: str = "bingan256", num_views: int = NUM_V
 
     Args:
         out: folder; gets ``scene/`` (pictures and true cameras), ``bingan/`` (as ``bingan reconstruct`` writes it) and
-            ``sift/`` (COLMAP's database and model). A demo that was killed goes on.
+            ``sift/`` (COLMAP's model). A demo that was killed goes on.
         descriptor: shipped name or weights file.
         num_views: pictures, at least 3.
         seed: of the scene.
@@ -36,11 +35,12 @@ def run_demo(out: Path, *, descriptor: str = "bingan256", num_views: int = NUM_V
     scene = render_scene(out / "scene", num_views, seed)
     photos = out / "scene" / "images"
     reconstruct_photos(photos, out / "bingan", ReconstructOptions(descriptor=descriptor))
-    sift_through_colmap(photos, out / "sift")
+    if not (out / "sift").exists():
+        reconstruct_with_sift(photos, out / "sift")
     return {
         "images": len(scene.cameras),
         "bingan": _compare(read_model(out / "bingan" / "model"), scene),
-        "sift": _compare(read_model(out / "sift" / "model"), scene),
+        "sift": _compare(read_model(out / "sift"), scene),
     }
 
 
@@ -49,39 +49,6 @@ def _compare(model: Model, scene: Scene) -> dict[str, float]:
     errors = pose_errors(poses, {name: (camera.R, camera.t) for name, camera in scene.cameras.items()})
     del errors["num_compared"]
     return {"registered": len(model.names), "points": len(model.xyz), **errors}
-
-
-def sift_through_colmap(photos: Path, out: Path) -> None:
-    """Reconstruct photos with COLMAP's own SIFT, matcher and mapper, in a child process: ``out/model``.
-
-    Raises:
-        JobError: COLMAP found no model, or crashed.
-    """
-    if (out / "model").is_dir():
-        return
-    out.mkdir(parents=True, exist_ok=True)
-    arguments = {"photos": str(photos), "out": str(out)}
-    run_in_child(f"{__name__}:sift_here", arguments, stage="SIFT through COLMAP", log=out / "colmap.log")
-
-
-def sift_here(report: Report, *, photos: str, out: str) -> None:
-    """Do the work of :func:`sift_through_colmap` in this process."""
-    import cv2  # noqa: F401 - before pycolmap, see colmap_database
-    import pycolmap
-
-    folder = Path(out)
-    database = folder / "database.db"
-    database.unlink(missing_ok=True)
-    pycolmap.extract_features(str(database), photos, device=pycolmap.Device.cpu)
-    pycolmap.match_exhaustive(str(database), device=pycolmap.Device.cpu)
-    options = pycolmap.IncrementalPipelineOptions()
-    options.random_seed = 0
-    options.min_model_size = 3
-    models = pycolmap.incremental_mapping(str(database), photos, str(folder), options)
-    if not models:
-        raise JobError("COLMAP's SIFT gave no model of the scene")
-    largest = max(models, key=lambda key: models[key].num_reg_images())
-    (folder / str(largest)).rename(folder / "model")
 
 
 def demo_table(result: dict[str, Any]) -> str:

@@ -1,0 +1,330 @@
+"""The command ``bingan``: arguments in, exit status out; the work is done elsewhere.
+
+Exit status 0: done; 1: the job could not be done; 2: wrong use. Results go to stdout (``--json``: one object), progress
+and messages to stderr. Heavy libraries are loaded inside the commands, so that ``bingan --help`` is fast.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+import kornia_bingan
+from kornia_bingan.errors import JobError, UsageError
+
+Photos = Annotated[Path, tyro.conf.Positional]
+
+
+def _print(value: dict[str, Any], table: str, as_json: bool) -> None:
+    print(json.dumps(value) if as_json else table)
+
+
+def reconstruct(
+    photos: Photos,
+    out: Photos,
+    descriptor: str = "bingan256",
+    detector: Literal["dog", "orb"] = "dog",
+    max_keypoints: int = 4096,
+    ratio: float | None = None,
+    pairs: str = "exhaustive",
+    camera: Literal["single", "per-size", "per-image"] = "per-size",
+    camera_model: str = "SIMPLE_RADIAL",
+    focal_px: float | None = None,
+    intrinsics: tuple[float, float, float, float] | None = None,
+    seed: int = 0,
+    time_limit: float = 0.0,
+    json: bool = False,
+) -> int:
+    """Make a COLMAP model of a folder of photos: OUT/model/, OUT/points.ply, OUT/summary.json.
+
+    Args:
+        photos: folder of photos, searched recursively.
+        out: folder for the results; the same command goes on in it after a kill.
+        descriptor: shipped name or weights file.
+        detector: dog for blobs at all scales, orb for fast corners.
+        max_keypoints: strongest keypoints of a photo.
+        ratio: largest Hamming ratio of a match; the package's default if not given.
+        pairs: exhaustive, sequential, or a text file with two names a line.
+        camera: one for all photos, one for each size, or one for each photo.
+        camera_model: COLMAP's name of the camera model.
+        focal_px: focal length in pixels, as a start.
+        intrinsics: fx fy cx cy, kept fixed; the centre of the first pixel is (0, 0).
+        seed: of everything random.
+        time_limit: seconds; the same command goes on later. 0 is no limit.
+        json: print summary.json on stdout instead of a table.
+    """
+    from kornia_bingan.reconstruction import DEFAULT_RATIO, ReconstructOptions, reconstruct_photos
+
+    _prepare()
+    options = ReconstructOptions(
+        descriptor=descriptor,
+        detector=detector,
+        max_keypoints=max_keypoints,
+        ratio=DEFAULT_RATIO if ratio is None else ratio,
+        pairs=pairs,
+        camera=camera,
+        camera_model=camera_model,
+        focal_px=focal_px,
+        intrinsics=intrinsics,
+        seed=seed,
+        time_limit=time_limit,
+    )
+    summary = reconstruct_photos(photos, out, options)
+    _print(summary.to_json(), summary.table(), json)
+    return 0
+
+
+def describe(
+    photos: Photos,
+    out: Photos,
+    descriptor: str = "bingan256",
+    detector: Literal["dog", "orb"] = "dog",
+    max_keypoints: int = 4096,
+    time_limit: float = 0.0,
+    json: bool = False,
+) -> int:
+    """Write keypoints and codes of each photo: OUT/PHOTO.npz with xy, size, angle_deg, response, octave, codes.
+
+    Args:
+        photos: folder of photos, searched recursively.
+        out: folder for the results; files that are there already are kept.
+        descriptor: shipped name or weights file.
+        detector: dog for blobs at all scales, orb for fast corners.
+        max_keypoints: strongest keypoints of a photo.
+        time_limit: seconds; the same command goes on later. 0 is no limit.
+        json: print one JSON object on stdout instead of a table.
+    """
+    from kornia_bingan.features import Features, describe_photos, features_path
+    from kornia_bingan.files import sha256_of
+    from kornia_bingan.images import list_images
+    from kornia_bingan.report import skipped_lines, text_table
+    from kornia_bingan.runs import TimeLimit, checksums, open_run
+    from kornia_bingan.weights import find_weights
+
+    _prepare()
+    names, foreign = list_images(photos)
+    if not names:
+        raise UsageError(f"{photos} holds no photos")
+    weights = find_weights(descriptor)
+    identity = {
+        "command": "describe",
+        "detector": detector,
+        "max_keypoints": max_keypoints,
+        "weights_sha256": sha256_of(weights),
+        "photos": checksums(photos, names),
+    }
+    limit = TimeLimit(time_limit)
+    with open_run(out, identity):
+        unread = describe_photos(
+            photos, names, out, weights, detector=detector, max_keypoints=max_keypoints, limit=limit
+        )
+    without = {item.name for item in unread}
+    counts = {n: len(Features.read(features_path(out, n)).keypoints) for n in names if n not in without}
+    skipped = [{"name": item.name, "reason": item.reason} for item in [*foreign, *unread]]
+    table = text_table(["photo", "keypoints"], [[name, f"{count:,}"] for name, count in counts.items()])
+    _print({"keypoints": counts, "skipped": skipped}, table + skipped_lines(skipped), json)
+    if not counts:
+        raise JobError(f"none of the {len(names)} photos in {photos} can be read")
+    return 0
+
+
+def match(
+    image0: Photos,
+    image1: Photos,
+    out: Path | None = None,
+    descriptor: str = "bingan256",
+    detector: Literal["dog", "orb"] = "dog",
+    max_keypoints: int = 4096,
+    ratio: float | None = None,
+    threshold_px: float = 1.5,
+    json: bool = False,
+) -> int:
+    """Match two photos and draw the matches; inliers of a robust fundamental matrix are in colour.
+
+    Args:
+        image0: first photo.
+        image1: second photo.
+        out: picture to write, such as matches.png.
+        descriptor: shipped name or weights file.
+        detector: dog for blobs at all scales, orb for fast corners.
+        max_keypoints: strongest keypoints of a photo.
+        ratio: largest Hamming ratio of a match; the package's default if not given.
+        threshold_px: largest distance of an inlier to its epipolar line, pixels.
+        json: print one JSON object on stdout instead of a table.
+    """
+    import cv2
+    import numpy as np
+
+    from kornia_bingan import matching
+    from kornia_bingan.descriptor import BinGAN
+    from kornia_bingan.features import describe_photo
+    from kornia_bingan.files import atomic_path
+    from kornia_bingan.geometry import fundamental_inliers
+    from kornia_bingan.images import read_color
+    from kornia_bingan.reconstruction import DEFAULT_RATIO
+    from kornia_bingan.report import draw_matches, text_table
+
+    _prepare()
+    if out is not None and out.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
+        raise UsageError(f"{out}: the picture must be .png, .jpg or .webp")
+    limit = DEFAULT_RATIO if ratio is None else ratio
+    if not 0 <= limit <= 1:
+        raise UsageError(f"the ratio is {limit}; give one between 0 and 1")
+    model = BinGAN.from_pretrained(descriptor)
+    first, second = (describe_photo(path, model, detector, max_keypoints) for path in (image0, image1))
+    _, indices = matching.match(first.codes, second.codes, "smnn", limit)
+    xy0, xy1 = first.keypoints.xy[indices[:, 0]], second.keypoints.xy[indices[:, 1]]
+    _, inliers = fundamental_inliers(xy0, xy1, threshold_px)
+    counts = {
+        "keypoints0": len(first.keypoints),
+        "keypoints1": len(second.keypoints),
+        "matches": len(indices),
+        "inliers": int(np.count_nonzero(inliers)),
+    }
+    if out is not None:
+        picture = draw_matches(read_color(image0), read_color(image1), xy0, xy1, inliers)
+        try:
+            with atomic_path(out) as temporary:
+                if not cv2.imwrite(str(temporary), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)):
+                    raise UsageError(f"{out} cannot be written")
+        except (OSError, cv2.error) as error:
+            raise UsageError(f"{out} cannot be written; give a file in an existing, writable folder") from error
+    _print(counts, text_table(["", "count"], [[name, f"{count:,}"] for name, count in counts.items()]), json)
+    return 0
+
+
+def patches(
+    paths: Annotated[tuple[Path, ...], tyro.conf.Positional],
+    model: Path | None = None,
+    detector: Literal["dog", "orb"] = "dog",
+    max_keypoints: int = 4096,
+    seed: int = 0,
+    json: bool = False,
+) -> int:
+    """Turn folders of photos into a patch set in Brown's layout: bingan patches PHOTOS [PHOTOS ...] OUT.
+
+    Args:
+        paths: folders of photos, and last the folder of the set.
+        model: COLMAP model of the photos (one folder of photos only); COLMAP's own SIFT makes one if not given.
+        detector: dog for blobs at all scales, orb for fast corners.
+        max_keypoints: strongest keypoints of a photo.
+        seed: of the pairs.
+        json: print one JSON object on stdout instead of a table.
+    """
+    from kornia_bingan.patch_sets import PatchSetOptions, make_patch_set
+    from kornia_bingan.report import text_table
+
+    if len(paths) < 2:
+        raise UsageError("give at least one folder of photos and the folder of the set")
+    _prepare()
+    *photos, out = paths
+    options = PatchSetOptions(detector=detector, max_keypoints=max_keypoints, seed=seed)
+    summary = dataclasses.asdict(make_patch_set(photos, None if model is None else [model], out, options=options))
+    rows = [[name, str(value)] for name, value in summary.items() if isinstance(value, int | float)]
+    _print(summary, text_table(["", "value"], rows), json)
+    return 0
+
+
+def demo(out: Path = Path("demo"), descriptor: str = "bingan256", json: bool = False) -> int:
+    """Render a scene, reconstruct it with our codes and with SIFT through COLMAP, and print both errors.
+
+    Args:
+        out: folder for the results; a finished demo prints its table again.
+        descriptor: shipped name or weights file.
+        json: print one JSON object on stdout instead of a table.
+    """
+    from kornia_bingan.demo import demo_table, run_demo
+
+    _prepare()
+    result = run_demo(out, descriptor=descriptor)
+    _print(result, demo_table(result), json)
+    return 0
+
+
+def _prepare() -> None:
+    """Settings of a process that works alone: memory of freed tensors is kept for the next ones."""
+    from kornia_bingan.memory import keep_freed_memory
+
+    keep_freed_memory()
+
+
+def _train(arguments: list[str]) -> int:
+    """Parse ``bingan train`` in two steps, so that --help and the defaults are those of the preset."""
+    from kornia_bingan.recipe import PRESETS, TrainConfig, preset_config
+    from kornia_bingan.train import train
+
+    preset = "photos"
+    for index, word in enumerate(arguments):
+        if word == "--preset" and index + 1 < len(arguments):
+            preset = arguments[index + 1]
+        elif word.startswith("--preset="):
+            preset = word.removeprefix("--preset=")
+    required: Any = tyro.MISSING
+    if preset not in PRESETS:
+        raise UsageError(f"the preset is '{preset}'; choose one of {', '.join(PRESETS)}")
+    as_json = "--json" in arguments
+    config = tyro.cli(
+        TrainConfig,
+        prog="bingan train",
+        description="Train on photos or on patch sets, without labels. The defaults are those of --preset.",
+        default=preset_config(preset, required, required),
+        args=[word for word in arguments if word != "--json"],
+    )
+    result = train(config)
+    from kornia_bingan.report import text_table
+
+    rows = [[name, str(value)] for name, value in result.items() if name != "validation"]
+    rows += [[name, f"{value:.4g}"] for name, value in result["validation"].items()]
+    _print(result, text_table(["", "value"], rows), as_json)
+    return 0
+
+
+COMMANDS: dict[str, Callable[..., int]] = {
+    "reconstruct": reconstruct,
+    "match": match,
+    "describe": describe,
+    "patches": patches,
+    "demo": demo,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; gives the exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _run(arguments)
+    except SystemExit as error:  # of the argument parser: 0 after --help, 2 for wrong arguments
+        return error.code if isinstance(error.code, int) else 2
+    except (UsageError, JobError) as error:
+        print(f"bingan: {error}", file=sys.stderr)
+        return 2 if isinstance(error, UsageError) else 1
+    except KeyboardInterrupt:
+        print("bingan: interrupted; the same command goes on", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python writes what is left at exit
+        return 0
+
+
+def _run(arguments: list[str]) -> int:
+    if arguments[:1] == ["--version"]:
+        print(f"bingan {kornia_bingan.__version__}")
+        return 0
+    if arguments[:1] == ["train"]:
+        return _train(arguments[1:])
+    words = ", ".join([*COMMANDS, "train"])
+    description = f"Learned 256-bit local descriptors. bingan COMMAND --help explains each of: {words}."
+    status = tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="bingan", description=description, args=arguments)
+    sys.stdout.flush()
+    return int(status)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

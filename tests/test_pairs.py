@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kornia_bingan.errors import UsageError
+from kornia_bingan.pairs import (
+    BLOCK_PAIRS,
+    SEQUENTIAL_OVERLAP,
+    Block,
+    block_path,
+    blocks_of,
+    choose_pairs,
+    match_block,
+    parse_pairs,
+)
+
+NAMES = ["a.jpg", "b c.jpg", "b", "c.jpg", "sub/a.jpg"]
+
+
+def test_exhaustive_and_sequential() -> None:
+    assert choose_pairs(["a", "b", "c"], "exhaustive") == [("a", "b"), ("a", "c"), ("b", "c")]
+    names = [f"img{number}.jpg" for number in range(30)]
+    pairs = choose_pairs(sorted(names), "sequential")
+    assert ("img9.jpg", "img10.jpg") in pairs
+    assert ("img0.jpg", f"img{SEQUENTIAL_OVERLAP}.jpg") in pairs
+    assert ("img0.jpg", f"img{SEQUENTIAL_OVERLAP + 1}.jpg") not in pairs
+    assert len(set(pairs)) == len(pairs)
+
+
+def test_a_list_with_spaces_tabs_comments_and_repeats() -> None:
+    text = "# comment\r\na.jpg b c.jpg\r\n\nb c.jpg\ta.jpg\nsub/a.jpg  a.jpg\n"
+    assert parse_pairs(text, NAMES) == [("a.jpg", "b c.jpg"), ("sub/a.jpg", "a.jpg")]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("a.jpg missing.jpg", "line 1: 'a.jpg missing.jpg' does not name two photos"),
+        ("a.jpg a.jpg", "pairs a photo with itself"),
+        ("\n\n", "there is no pair"),
+        ("x y z", "can be read in two ways"),
+    ],
+)
+def test_bad_lines_are_named(text: str, sentence: str) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        parse_pairs(text, [*NAMES, "x", "y z", "x y", "z"])
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="neither exhaustive nor sequential"):
+        choose_pairs(NAMES, str(tmp_path / "pairs.txt"))
+    (tmp_path / "pairs.txt").write_text("a.jpg c.jpg\n")
+    assert choose_pairs(NAMES, str(tmp_path / "pairs.txt")) == [("a.jpg", "c.jpg")]
+
+
+@pytest.mark.parametrize("counts", [[], [0], [3, 0, 2]])
+def test_blocks_round_trip_and_equal_blocks_are_equal_bytes(counts: list[int], tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    pairs = tuple((f"a {n}.jpg", f"ü{n}.jpg") for n in range(len(counts)))
+    block = Block(pairs, tuple(rng.integers(0, 99, (count, 2)).astype(np.int32) for count in counts))
+    for number in (0, 1):
+        block.write(block_path(tmp_path, number))
+    again = Block.read(block_path(tmp_path, 0))
+    assert again.pairs == pairs
+    for a, b in zip(again.matches, block.matches, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert block_path(tmp_path, 0).read_bytes() == block_path(tmp_path, 1).read_bytes()
+
+
+def test_a_damaged_block_is_named(tmp_path: Path) -> None:
+    path = block_path(tmp_path, 3)
+    for content in (b"", b"PK\x03\x04 nothing", b"hello"):
+        path.write_bytes(content)
+        with pytest.raises(UsageError, match=r"000003\.npz is no file of matches"):
+            Block.read(path)
+
+
+def test_pairs_are_cut_into_blocks() -> None:
+    pairs = [("a", str(number)) for number in range(BLOCK_PAIRS + 1)]
+    assert [(number, len(block)) for number, block in blocks_of(pairs)] == [(0, BLOCK_PAIRS), (1, 1)]
+
+
+def test_a_block_is_matched_by_codes() -> None:
+    rng = np.random.default_rng(0)
+    codes = rng.integers(0, 256, (50, 32), dtype=np.uint8)
+    sets = {"a": codes, "b": codes[::-1].copy(), "one": codes[:1], "none": codes[:0]}
+    block = match_block([("a", "b"), ("a", "one"), ("none", "b")], sets.__getitem__, 0.8)
+    np.testing.assert_array_equal(block.matches[0], np.stack([np.arange(50), np.arange(49, -1, -1)], 1))
+    assert [len(matches) for matches in block.matches] == [50, 0, 0]

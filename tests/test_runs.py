@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kornia_bingan.errors import JobError, UsageError
+from kornia_bingan.runs import Stopwatch, TimeLimit, checksums, open_run
+
+IDENTITY: dict[str, Any] = {"ratio": 0.8, "photos": {"a.jpg": "1", "b.jpg": "2"}}
+
+
+def test_a_folder_is_made_and_continued(tmp_path: Path) -> None:
+    out = tmp_path / "deep" / "out"
+    with open_run(out, IDENTITY):
+        (out / "result").write_text("1")
+        (out / ".x.12.partial.npz").write_text("half")
+    with open_run(out, IDENTITY):
+        assert (out / "result").read_text() == "1"
+        assert not (out / ".x.12.partial.npz").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"ratio": 0.7}, r"ratio 0.8, now 0.7"),
+        ({"photos": {"a.jpg": "1"}}, "gone photo b.jpg"),
+        ({"photos": {"a.jpg": "1", "b.jpg": "2", "c.jpg": "3", "d.jpg": "4"}}, "new photo c.jpg and 1 more"),
+        ({"photos": {"a.jpg": "9", "b.jpg": "2"}}, "changed photo a.jpg"),
+    ],
+)
+def test_another_run_is_refused_with_the_difference(change: dict[str, Any], sentence: str, tmp_path: Path) -> None:
+    with open_run(tmp_path / "out", IDENTITY):
+        pass
+    with pytest.raises(UsageError, match=sentence), open_run(tmp_path / "out", {**IDENTITY, **change}):
+        pass
+
+
+def test_foreign_folders_and_files_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(UsageError, match=r"holds no run \(notes\.txt\)"), open_run(tmp_path, IDENTITY):
+        pass
+    with pytest.raises(UsageError, match="is a file"), open_run(tmp_path / "notes.txt", IDENTITY):
+        pass
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "run.json").write_text("[]")
+    with pytest.raises(UsageError, match="was not written by this command"), open_run(tmp_path / "other", IDENTITY):
+        pass
+    with pytest.raises(UsageError, match="cannot be written"), open_run(tmp_path / "notes.txt" / "x", IDENTITY):
+        pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["notes.txt", "other"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no such lock")
+def test_a_second_process_is_refused(tmp_path: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; from kornia_bingan.runs import open_run\n"
+        f"with open_run(Path({str(tmp_path / 'out')!r}), {IDENTITY!r}):\n"
+        "    print('in', flush=True); sys.stdin.read()\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"in\n"
+    with pytest.raises(UsageError, match="another process works in"), open_run(tmp_path / "out", IDENTITY):
+        pass
+    process.kill()
+    process.wait()
+    process.stdin.close()
+    process.stdout.close()
+    with open_run(tmp_path / "out", IDENTITY):
+        pass
+
+
+def test_time_limit() -> None:
+    TimeLimit(0).check("nothing")
+    assert TimeLimit(0).left_s() is None
+    left = TimeLimit(100).left_s()
+    assert left is not None
+    assert 90 < left <= 100
+    with pytest.raises(JobError, match="the time limit of 1e-09 s was reached, 3 of 4 done; give the same command"):
+        TimeLimit(1e-9).check("3 of 4 done")
+    for bad in (-1, float("nan")):
+        with pytest.raises(UsageError, match="the time limit is"):
+            TimeLimit(bad)
+
+
+def test_stopwatch_adds_up_over_attempts(tmp_path: Path) -> None:
+    path = tmp_path / "seconds.json"
+    with Stopwatch(path).stage("match"):
+        pass
+    watch = Stopwatch(path)
+    watch.seconds["match"] = 5.0
+    with pytest.raises(RuntimeError, match="stop"), watch.stage("match"):
+        raise RuntimeError("stop")
+    assert Stopwatch(path).seconds["match"] >= 5.0
+
+
+def test_checksums(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"")
+    os.mkdir(tmp_path / "b.jpg")
+    found = checksums(tmp_path, ["a.jpg", "b.jpg"])
+    assert found["a.jpg"].startswith("e3b0c442")
+    assert found["b.jpg"] == "unreadable"
