@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
@@ -149,6 +150,11 @@ def serve(job: dict[str, Any]) -> None:
             result = function(report=lambda value: send({"progress": value}), **job["arguments"])
         except (UsageError, JobError, RuntimeError, ValueError, OSError) as error:  # pycolmap raises the last three
             send({"error": str(error) or type(error).__name__, "kind": type(error).__name__})
+        except BaseException:
+            # Said before the answers end: then the caller ends, and with it this process.
+            traceback.print_exc()
+            sys.stderr.flush()
+            os._exit(1)
         else:
             send({"result": result})
 

@@ -67,7 +67,7 @@ def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BinGAN:
     row = {"bits": 256, "multiply_adds": 1, "sha256": sha256_of(path), "summary": "made by a test"}
     write_json(tmp_path / "manifest.json", {"bingan256": row})
     monkeypatch.setattr(weights, "weights_folder", lambda: tmp_path)
-    return model
+    return BinGAN(weights.load_weights(path))
 
 
 def detectors() -> dict[str, torch.nn.Module]:

@@ -162,7 +162,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(data: Path, tmp_path: Path) -> 
 
 def test_two_processes_have_the_losses_of_one(data: Path, tmp_path: Path) -> None:
     """The published network without dropout: features are gathered, so both processes see the whole batch."""
-    changes = {**SMALL, "steps": 3, "batch_size": 8, "validate_every": 3, "dropout": False}
+    changes = {**SMALL, "steps": 3, "batch_size": 8, "validate_every": 3, "dropout": False, "precision": "float32"}
     train(preset_config("brown", data, tmp_path / "one", **changes))
     program = tmp_path / "program.py"
     two = f"preset_config('brown', Path({str(data)!r}), Path({str(tmp_path / 'two')!r}), **{changes!r})"

@@ -18,9 +18,7 @@ def small_trunk() -> PatchTrunk:
 
 
 @pytest.mark.parametrize("kind", [small_trunk, PatchDiscriminator])
-def test_round_trip_is_that_of_half_precision(
-    kind: type[PatchDiscriminator], tmp_path: Path
-) -> None:
+def test_round_trip_is_that_of_half_precision(kind: type[PatchDiscriminator], tmp_path: Path) -> None:
     network = kind().eval()
     network.to(memory_format=torch.channels_last)
     weights.save_weights(tmp_path / "a.safetensors", network, {"seed": 1, "b": 2, "c": 3})

@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+import kornia_bingan
+from kornia_bingan import cli
+from kornia_bingan.scene import render_scene
+from tests.conftest import texture, write_photos
+
+FEW = ["--max-keypoints", "500"]
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cli")
+    render_scene(folder, 3)
+    return folder / "images"
+
+
+def test_version_help_and_no_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"bingan {kornia_bingan.__version__}\n"
+    assert cli.main(["--help"]) == 0
+    assert "reconstruct" in capsys.readouterr().out
+    assert cli.main([]) == 2
+    assert cli.main(["fly"]) == 2
+    assert cli.main(["train", "--help"]) == 0
+    assert "lambda-two-view" in capsys.readouterr().out
+
+
+def test_help_loads_no_heavy_library() -> None:
+    program = "import sys; from kornia_bingan import cli; cli.main(['--help'])\n"
+    program += "print([m for m in ('torch', 'cv2', 'pycolmap', 'faiss', 'kornia') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.rstrip().endswith("[]")
+
+
+def test_match_draws_a_picture_and_counts(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = sorted(photos.iterdir())[:2]
+    picture = tmp_path / "matches.png"
+    assert cli.main(["match", str(first), str(second), "--out", str(picture), "--json", *FEW]) == 0
+    counts = json.loads(capsys.readouterr().out)
+    assert counts["keypoints0"] == counts["keypoints1"] == 500
+    assert counts["matches"] >= counts["inliers"] > 30
+    drawn = cv2.imread(str(picture))
+    assert drawn is not None
+    assert drawn.shape == (600, 1600, 3)
+    assert cli.main(["match", str(first), str(second), *FEW]) == 0
+    assert f"{counts['inliers']:,}" in capsys.readouterr().out
+
+
+def test_match_of_unrelated_and_of_uniform_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cv2.imwrite(str(tmp_path / "grey.png"), np.full((480, 640), 128, np.uint8))
+    cv2.imwrite(str(tmp_path / "other.png"), texture(200, 200))
+    out = tmp_path / "m.png"
+    assert (
+        cli.main(["match", str(tmp_path / "grey.png"), str(tmp_path / "other.png"), "--out", str(out), "--json"]) == 0
+    )
+    counts = json.loads(capsys.readouterr().out)
+    assert counts["keypoints0"] == counts["matches"] == counts["inliers"] == 0
+    assert out.is_file()
+
+
+def test_wrong_use_is_one_sentence_and_exit_2(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = str(sorted(photos.iterdir())[0])
+    (tmp_path / "text.jpg").write_text("no picture")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "bad.safetensors").write_bytes(b"nothing")
+    for command in (
+        ["match", first, str(tmp_path / "absent.jpg")],
+        ["match", first, str(tmp_path / "text.jpg")],
+        ["match", first, first, "--out", str(tmp_path / "m.xyz")],
+        ["match", first, first, "--out", str(tmp_path / "absent" / "m.png"), *FEW],
+        ["match", first, first, "--ratio", "3"],
+        ["match", first, first, "--descriptor", "nothing"],
+        ["match", first, first, "--descriptor", str(tmp_path / "bad.safetensors")],
+        ["reconstruct", str(tmp_path / "empty"), str(tmp_path / "out")],
+        ["reconstruct", str(photos), str(tmp_path)],
+        ["describe", str(tmp_path / "empty"), str(tmp_path / "out")],
+        ["patches", str(tmp_path / "out")],
+        ["train", "--data", str(tmp_path / "empty"), "--out", str(tmp_path / "run")],
+        ["train", "--data", str(photos), "--out", str(tmp_path / "run"), "--preset", "best"],
+    ):
+        assert cli.main(command) == 2, command
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert captured.err.splitlines()[-1].startswith("bingan: "), captured.err
+        assert "Traceback" not in captured.err
+    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "run").exists()
+
+
+def test_describe_writes_one_file_a_photo(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["describe", str(photos), str(tmp_path / "out"), "--json", *FEW]) == 0
+    result = json.loads(capsys.readouterr().out)
+    names = sorted(path.name for path in photos.iterdir())
+    assert result["keypoints"] == dict.fromkeys(names, 500)
+    with np.load(tmp_path / "out" / f"{names[0]}.npz") as file:
+        assert file["codes"].shape == (500, 32)
+        assert file["xy"].shape == (500, 2)
+    assert cli.main(["describe", str(photos), str(tmp_path / "out"), *FEW]) == 0
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "a.jpg").write_bytes(b"x")
+    assert cli.main(["describe", str(tmp_path / "broken"), str(tmp_path / "none")]) == 1
+    assert "none of the 1 photos" in capsys.readouterr().err
+
+
+def test_reconstruct_prints_the_summary(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["reconstruct", str(photos), str(tmp_path / "out"), *FEW]
+    assert cli.main([*command, "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary == json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["registered"] == 3
+    assert cli.main(command) == 0
+    assert "registered photos" in capsys.readouterr().out
+
+
+def test_no_model_is_exit_1_with_the_statistics(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for seed in (1, 2):
+        cv2.imwrite(str(photos / f"{seed}.png"), texture(300, 300, seed))
+    assert cli.main(["reconstruct", str(photos), str(tmp_path / "out"), *FEW]) == 1
+    captured = capsys.readouterr()
+    assert "pairs tried" in captured.err
+    assert captured.out == ""
+
+
+def test_train_takes_the_settings_of_the_preset(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_photos(tmp_path / "photos", 3)
+    command = ["train", "--data", str(tmp_path / "photos"), "--out", str(tmp_path / "run"), "--steps", "1", "--json"]
+    command += [
+        "--batch-size",
+        "8",
+        "--photos-per-batch",
+        "2",
+        "--validation-pairs",
+        "20",
+        "--layers",
+        "8",
+        "2",
+        "8",
+        "2",
+    ]
+    assert cli.main([*command, "--max-keypoints", "50", "--threads", "1", "--jitter.noise", "0.01"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["finished"]
+    config = json.loads((tmp_path / "run" / "run.json").read_text())["config"]
+    assert config["layers"] == [[8, 2], [8, 2]]
+    assert config["jitter"]["noise"] == 0.01
+    assert config["lambda_two_view"] == 1.0
+
+
+def test_interrupt_is_exit_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted(_arguments: list[str]) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_run", interrupted)
+    assert cli.main(["demo"]) == 130
+    assert "interrupted" in capsys.readouterr().err

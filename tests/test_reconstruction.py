@@ -1,0 +1,213 @@
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from kornia_bingan.colmap import read_features, read_model
+from kornia_bingan.errors import JobError, UsageError
+from kornia_bingan.features import Features, features_path
+from kornia_bingan.files import sha256_of
+from kornia_bingan.reconstruction import ReconstructOptions, check_options, reconstruct_photos
+from kornia_bingan.report import Summary
+from kornia_bingan.scene import Scene, pose_errors, render_scene
+from tests.conftest import texture
+
+OPTIONS = ReconstructOptions(max_keypoints=700)
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Scene]:
+    folder = tmp_path_factory.mktemp("scene")
+    made = render_scene(folder, 5)
+    return folder / "images", made
+
+
+@pytest.fixture(scope="module")
+def whole(scene: tuple[Path, Scene], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing disturbed."""
+    out = tmp_path_factory.mktemp("whole") / "out"
+    reconstruct_photos(scene[0], out, OPTIONS)
+    return out
+
+
+def results(out: Path) -> dict[str, str]:
+    return {path.name: sha256_of(path) for path in [*(out / "model").iterdir(), out / "points.ply"]}
+
+
+def test_a_known_scene_is_found_again(scene: tuple[Path, Scene], whole: Path) -> None:
+    summary = json.loads((whole / "summary.json").read_text())
+    wanted = {"images", "registered", "points", "observations", "mean_track_length", "mean_reprojection_error_px"}
+    assert set(summary) >= wanted | {"seconds", "descriptor", "sha256", "versions", "skipped"}
+    assert summary["registered"] == summary["images"] == 5
+    assert summary["points"] > 200
+    assert summary["descriptor"] == "bingan256"
+    assert set(summary["seconds"]) == {"describe", "match", "verify", "map"}
+    model = read_model(whole / "model")
+    assert len(model.xyz) == summary["points"]
+    poses = dict(zip(model.names, zip(model.rotations, model.translations, strict=True), strict=True))
+    errors = pose_errors(poses, {name: (camera.R, camera.t) for name, camera in scene[1].cameras.items()})
+    assert errors["median_rotation_deg"] < 0.5
+    assert errors["median_position_percent"] < 1
+    assert int((whole / "points.ply").read_bytes().split(b"element vertex ")[1].split()[0]) == summary["points"]
+
+
+def test_keypoints_reach_the_database(scene: tuple[Path, Scene], whole: Path) -> None:
+    stored = read_features(whole / "database.db")
+    name = sorted(stored)[0]
+    features = Features.read(features_path(whole / "features", name))
+    np.testing.assert_allclose(stored[name].xy, features.keypoints.xy, atol=1e-3)
+    assert features.codes.shape == (len(features.keypoints), 32)
+    assert features.size == (800, 600)
+
+
+def test_a_finished_run_gives_its_summary_again(scene: tuple[Path, Scene], whole: Path) -> None:
+    before = results(whole)
+    started = time.monotonic()
+    again = reconstruct_photos(scene[0], whole, OPTIONS)
+    assert time.monotonic() - started < 2
+    assert again.to_json() == Summary.read(whole / "summary.json").to_json()
+    assert results(whole) == before
+
+
+@pytest.mark.parametrize("reached", ["features/{}.npz", "matches/000000.npz", "database.db"])
+def test_a_killed_run_ends_with_the_same_model(
+    reached: str, scene: tuple[Path, Scene], whole: Path, tmp_path: Path
+) -> None:
+    photos, made = scene
+    out = tmp_path / "out"
+    program = (
+        "from pathlib import Path\nfrom kornia_bingan.reconstruction import ReconstructOptions, reconstruct_photos\n"
+        f"reconstruct_photos(Path({str(photos)!r}), Path({str(out)!r}), ReconstructOptions(max_keypoints=700))\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.DEVNULL)
+    wanted = out / reached.format(sorted(made.cameras)[0])
+    deadline = time.monotonic() + 60
+    while not wanted.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert wanted.exists()
+    assert not (out / "summary.json").exists(), "the run was not killed in the middle"
+    reconstruct_photos(photos, out, OPTIONS)
+    assert results(out) == results(whole)
+
+
+def test_time_limit_stops_between_units_and_goes_on(scene: tuple[Path, Scene], whole: Path, tmp_path: Path) -> None:
+    with pytest.raises(JobError, match="0 of 5 photos are described; give the same command again"):
+        reconstruct_photos(scene[0], tmp_path / "out", replace(OPTIONS, time_limit=1e-3))
+    reconstruct_photos(scene[0], tmp_path / "out", OPTIONS)
+    assert results(tmp_path / "out") == results(whole)
+
+
+def test_bad_files_among_good_ones_are_skipped_and_named(scene: tuple[Path, Scene], tmp_path: Path) -> None:
+    """A truncated JPEG, a text file, a uniform picture; a 16-bit and an RGBA picture of the scene take part."""
+    photos = tmp_path / "photos"
+    shutil.copytree(scene[0], photos)
+    names = sorted(scene[1].cameras)
+    first = cv2.imread(str(photos / names[0]))
+    assert first is not None
+    (photos / names[0]).unlink()
+    cv2.imwrite(str(photos / "deep.png"), first.astype(np.uint16) * 257)
+    second = cv2.imread(str(photos / names[1]))
+    assert second is not None
+    (photos / names[1]).unlink()
+    (photos / "sub dir").mkdir()
+    cv2.imwrite(str(photos / "sub dir" / "alpha.png"), cv2.cvtColor(second, cv2.COLOR_BGR2BGRA))
+    good = cv2.imencode(".jpg", first)[1].tobytes()
+    (photos / "half.jpg").write_bytes(good[: len(good) // 2])
+    (photos / "notes.txt").write_text("no photo")
+    cv2.imwrite(str(photos / "grey.png"), np.full((480, 640), 128, np.uint8))
+    summary = reconstruct_photos(photos, tmp_path / "out", OPTIONS)
+    assert summary.images == 5
+    assert summary.registered == 5
+    skipped = {item["name"]: item["reason"] for item in summary.skipped}
+    assert set(skipped) == {"half.jpg", "notes.txt", "grey.png"}
+    assert "no keypoints" in skipped["grey.png"]
+    assert set(read_model(tmp_path / "out" / "model").names) >= {"deep.png", "sub dir/alpha.png"}
+
+
+def test_no_photos_one_photo_and_no_texture(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    with pytest.raises(UsageError, match="holds no photos"):
+        reconstruct_photos(photos, tmp_path / "out", OPTIONS)
+    with pytest.raises(UsageError):
+        reconstruct_photos(tmp_path / "absent", tmp_path / "out", OPTIONS)
+    assert not (tmp_path / "out").exists()
+    cv2.imwrite(str(photos / "one.png"), texture(200, 200))
+    with pytest.raises(JobError, match="1 usable photos"):
+        reconstruct_photos(photos, tmp_path / "one", OPTIONS)
+    cv2.imwrite(str(photos / "grey.png"), np.full((200, 200), 90, np.uint8))
+    with pytest.raises(JobError, match=r"1 usable photos.*grey\.png: no keypoints"):
+        reconstruct_photos(photos, tmp_path / "grey", OPTIONS)
+
+
+def test_unrelated_photos_give_no_model_but_the_statistics(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for seed in (1, 2):
+        cv2.imwrite(str(photos / f"{seed}.png"), texture(300, 300, seed))
+    with pytest.raises(JobError, match="1 pairs tried"):
+        reconstruct_photos(photos, tmp_path / "out", OPTIONS)
+    assert not (tmp_path / "out" / "summary.json").exists()
+    assert not (tmp_path / "out" / "model").exists()
+
+
+def test_other_options_and_foreign_folders_are_refused(scene: tuple[Path, Scene], whole: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"ratio 0\.8, now 0\.7"):
+        reconstruct_photos(scene[0], whole, replace(OPTIONS, ratio=0.7))
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(UsageError, match="not empty"):
+        reconstruct_photos(scene[0], tmp_path, OPTIONS)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (replace(OPTIONS, detector="akaze"), "choose dog or orb"),  # type: ignore[arg-type]
+        (replace(OPTIONS, max_keypoints=0), "give 1 or more"),
+        (replace(OPTIONS, ratio=1.5), "between 0 and 1"),
+        (replace(OPTIONS, camera="two"), "choose single"),  # type: ignore[arg-type]
+        (replace(OPTIONS, camera_model="FISH"), "the camera model is 'FISH'"),
+        (replace(OPTIONS, focal_px=-1.0), "give pixels"),
+        (replace(OPTIONS, focal_px=500.0, intrinsics=(500.0, 500.0, 399.5, 299.5)), "no focal length"),
+    ],
+)
+def test_impossible_options(options: ReconstructOptions, sentence: str) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        check_options(options)
+
+
+def test_known_intrinsics_orb_and_a_list_of_pairs(scene: tuple[Path, Scene], tmp_path: Path) -> None:
+    names = sorted(scene[1].cameras)
+    K = scene[1].cameras[names[0]].K
+    pairs = tmp_path / "pairs.txt"
+    lines = [f"{a} {b}\n" for a, b in pairwise(names)]
+    pairs.write_text("".join(lines) + f"{names[0]}\t{names[2]}\n")
+    intrinsics = (K[0, 0], K[1, 1], K[0, 2], K[1, 2])
+    options = ReconstructOptions(detector="orb", max_keypoints=1500, pairs=str(pairs), intrinsics=intrinsics)
+    summary = reconstruct_photos(scene[0], tmp_path / "out", options)
+    assert summary.pairs.tried == 5
+    assert summary.registered >= 3
+    camera = read_model(tmp_path / "out" / "model").cameras[0]
+    assert camera.model == "PINHOLE"
+    np.testing.assert_allclose(camera.params, intrinsics, atol=1e-6)
+
+
+def test_damaged_features_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg.npz"
+    path.write_bytes(b"PK nothing")
+    with pytest.raises(UsageError, match=r"a\.jpg\.npz is no file of features"):
+        Features.read(path)
