@@ -163,7 +163,7 @@ def read_sequence(path: Path) -> HomographySequence:
         homographies = [_read_matrix(path)]
         return HomographySequence(path.stem, "evd", tuple(read_image(p) for p in pictures), tuple(homographies))
     matrices = {}
-    pictures_by_number = {}
+    pictures_by_number: dict[int, Path] = {}
     for item in sorted(_existing(path).iterdir()):
         if (match := _MATRIX_NAME.fullmatch(item.name)) and item.is_file():
             matrices[int(match[1])] = item
