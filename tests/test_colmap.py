@@ -12,6 +12,7 @@ from kornia_bingan import colmap
 from kornia_bingan.colmap import Camera, read_features, read_model, read_verification, write_features, write_matches
 from kornia_bingan.errors import JobError, UsageError
 from kornia_bingan.keypoints import Keypoints, detect
+from tests.image_bytes import encode, exif, with_exif
 
 
 def keypoints(xy, size=8.0, angle_deg=30.0):
@@ -393,8 +394,6 @@ def test_outputs_are_not_overwritten_and_photos_must_exist(tmp_path):
 
 def test_points_get_the_colours_of_upright_photos(tmp_path):
     """Left half red, right half green; one photo is stored on its side with an EXIF orientation."""
-    from PIL import Image
-
     database, matches, _ = scene(tmp_path, images=3)
     write_matches(database, matches)
     photos = tmp_path / "photos"
@@ -403,13 +402,13 @@ def test_points_get_the_colours_of_upright_photos(tmp_path):
         # every photo is painted by the true side of the points it sees: x < 0 in the world is red
         boundary = round(500 * (0 - CENTRES[index, 0]) / 7 + 319.5)
         picture = np.zeros((480, 640, 3), np.uint8)
-        picture[:, : max(boundary, 0), 0], picture[:, max(boundary, 0) :, 1] = 200, 200
-        image = Image.fromarray(picture)
-        exif = image.getexif()
-        if index == 1:
-            image = image.transpose(Image.Transpose.ROTATE_90)
-            exif[0x0112] = 6  # shown after a quarter turn clockwise
-        image.save(photos / name, exif=exif)
+        # OpenCV writes blue, green, red
+        picture[:, : max(boundary, 0), 2], picture[:, max(boundary, 0) :, 1] = 200, 200
+        if index == 1:  # orientation 6: shown after a quarter turn clockwise
+            data = with_exif(encode(".png", np.ascontiguousarray(np.rot90(picture))), exif(6), (480, 640))
+        else:
+            data = encode(".png", picture)
+        (photos / name).write_bytes(data)
     model = colmap.reconstruct(database, photos, tmp_path / "model", refine=False)
     centres = -np.einsum("nij,ni->nj", model.rotations, model.translations)
     scale, rotation, shift = align(centres, CENTRES[:3])
