@@ -10,8 +10,9 @@ from kornia_bingan.errors import JobError, UsageError
 
 
 def names() -> list[str]:
-    """Names of what can be run."""
-    return sorted(path.stem for path in Path(__file__).parent.glob("[a-z]*.py"))
+    """Names of what can be run: the modules that have a ``main``."""
+    files = sorted(Path(__file__).parent.glob("[a-z]*.py"))
+    return [path.stem for path in files if "\ndef main(argv: list[str]) -> int:" in path.read_text(encoding="utf-8")]
 
 
 def main(argv: list[str]) -> int:
@@ -21,6 +22,8 @@ def main(argv: list[str]) -> int:
         return 2
     try:
         status: int = import_module(f"eval.{argv[0]}").main(argv[1:])
+    except SystemExit as error:  # of the argument parser: 0 after --help, 2 for wrong arguments
+        return error.code if isinstance(error.code, int) else 2
     except (UsageError, JobError) as error:
         print(f"eval {argv[0]}: {error}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1

@@ -1,14 +1,14 @@
 """Distances, errors and matches become the numbers of the protocols. Pure functions, every rule for ties stated.
 
-A distance is small for a match; what is ranked by a threshold is accepted when it is <= the threshold, so that equal
-values are accepted together or not at all.
+A distance is small for a match. What is <= a threshold is accepted, so that equal values are accepted together or not
+at all, unless a function says otherwise.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -31,6 +31,7 @@ __all__ = [
 ]
 
 Floats = NDArray[np.float64]
+Ties = Literal["together", "in order"]
 
 
 def fpr95_published(match_distances: ArrayLike, non_match_distances: ArrayLike) -> float:
@@ -131,7 +132,7 @@ def error_auc(errors: ArrayLike, thresholds: Sequence[float]) -> list[float]:
 
 @dataclass(frozen=True, eq=False)
 class PrecisionCurve:
-    """What every distinct threshold accepts, ascending.
+    """What every threshold accepts, ascending; T = N with ties in order, the number of distinct values otherwise.
 
     Attributes:
         thresholds: float64 (T,).
@@ -150,13 +151,16 @@ class PrecisionCurve:
         return share
 
 
-def precision_curve(values: ArrayLike, correct: ArrayLike, weights: ArrayLike | None = None) -> PrecisionCurve:
-    """Count what is accepted and correct at every distinct threshold.
+def precision_curve(
+    values: ArrayLike, correct: ArrayLike, weights: ArrayLike | None = None, *, ties: Ties = "together"
+) -> PrecisionCurve:
+    """Count what is accepted and correct at every distinct threshold, or after every row with ties in order.
 
     Args:
         values: ratios or distances, shape (N,); N = 0 gives an empty curve.
         correct: bool, shape (N,).
         weights: how often each row counts, >= 0, shape (N,); None counts each once.
+        ties: see :func:`matches_at_precision`.
 
     Raises:
         UsageError: lengths differ, or a value is not finite.
@@ -169,7 +173,9 @@ def precision_curve(values: ArrayLike, correct: ArrayLike, weights: ArrayLike | 
         raise UsageError("ratios and distances must be finite; at least one is NaN or infinite")
     order = np.argsort(numbers, kind="stable")
     numbers, is_correct, counts = numbers[order], is_correct[order], counts[order]
-    last = np.flatnonzero(np.append(numbers[1:] != numbers[:-1], True)[: len(numbers)])
+    last = np.arange(len(numbers))
+    if ties == "together":
+        last = last[np.append(numbers[1:] != numbers[:-1], True)[: len(numbers)]]
     return PrecisionCurve(numbers[last], np.cumsum(counts)[last], np.cumsum(counts * is_correct)[last])
 
 
@@ -183,24 +189,30 @@ class AtPrecision:
 
 
 def matches_at_precision(
-    values: ArrayLike, correct: ArrayLike, precision: float = 0.95, weights: ArrayLike | None = None
+    values: ArrayLike,
+    correct: ArrayLike,
+    precision: float = 0.95,
+    weights: ArrayLike | None = None,
+    *,
+    ties: Ties = "together",
 ) -> AtPrecision:
     """Find the largest threshold at which the accepted matches have a precision, and count the correct ones: M95.
-
-    Equal values are accepted together or not at all.
 
     Args:
         values: ratio of each match, shape (N,), pooled over the pairs of a scene; N = 0 gives 0 correct.
         correct: bool, shape (N,).
         precision: in (0, 1].
         weights: how often each row counts; None counts each once.
+        ties: ``together`` accepts equal values together or not at all, which is what a threshold can do;
+            ``in order`` accepts them one after the other in the order of the rows, so that the count may end between
+            two equal values. Ratios of Hamming distances are full of ties.
 
     Raises:
         UsageError: as for :func:`precision_curve`, or a precision outside (0, 1].
     """
     if not 0 < precision <= 1:
         raise UsageError(f"the precision is {precision}; give a share in (0, 1]")
-    curve = precision_curve(values, correct, weights)
+    curve = precision_curve(values, correct, weights, ties=ties)
     enough = np.flatnonzero((curve.precision >= precision) & (curve.num_accepted > 0))
     if not len(enough):
         return AtPrecision(None, 0, 0)
