@@ -1,0 +1,210 @@
+"""Patch verification on sets in Brown's layout: FPR@95 of patch pairs.
+
+    python -m eval brown SET [SET ...] [--ours NAME_OR_PATH ...] [--pairs 10000] [--out eval/results/brown.json]
+
+Protocol. Each SET is a folder of the PhotoTour layout (liberty, notredame, yosemite, or one of ``bingan patches``). The
+pairs are those of ``m50_A_A_0.txt``, half of them matches. The published protocol of BinGAN, DeepBit and DBD-MQ tests
+on A = 10,000, most others on A = 100,000. The threshold is the smallest distance that accepts at least 95 % of the
+matches (``fpr95``, inclusive: ties count against the descriptor); ``fpr95_published`` takes the rank that the published
+code takes. ``recall`` is the share of matches really accepted. Intervals are 95 % percentile bootstrap over the pairs,
+the same draws for all descriptors. For the six published combinations of training and test set, give weights trained
+on one set with ``--ours`` and the two other sets: which set weights were trained on stands in the record.
+
+Every descriptor sees the whole 64 x 64 patch: networks made for patches get its 2 x 2 means (32 x 32), SIFT a keypoint
+in the middle whose window of 12 sigma is the patch, ORB, BRIEF-like and boosted ones their pattern scaled to it.
+``untrained`` is the published network with its data-based initialisation, seed 1. Nothing is tuned here.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from eval.curves import Line, Panel, svg_panels
+from eval.metrics import fpr95, fpr95_published, resampled_counts, roc_curve
+from eval.peers import Peer, load_peers
+from kornia_bingan import BinGAN
+from kornia_bingan.bits import pack
+from kornia_bingan.brown import PatchSet, read_patch_set
+from kornia_bingan.errors import UsageError
+from kornia_bingan.files import atomic_path, write_json
+from kornia_bingan.keypoints import Keypoints
+from kornia_bingan.memory import keep_freed_memory
+from kornia_bingan.network import PatchDiscriminator
+from kornia_bingan.provenance import provenance
+from kornia_bingan.report import text_table
+from kornia_bingan.weights import find_weights, read_description
+
+PEERS = ("sift", "rootsift", "orb", "teblid256", "boostdesc", "hashsift256")
+NETWORK_PEERS = ("tfeat-liberty", "hardtfeat")
+MIDDLE = 31.5
+SIFT_SIZE = 2 * 64 / 12
+SIFT_OCTAVE = 1 | (2 << 8)
+"""OpenCV's octave field for octave 1, layer 2, whose nominal size is nearest to SIFT_SIZE."""
+TFEAT_SIZE = 64 / 6
+"""Size of a keypoint whose side of 12 sigma is the patch."""
+NUM_RESAMPLES = 500
+SEED = 1
+BATCH = 500
+
+Rows = NDArray[Any]
+
+
+def describe_with_peer(peer: Peer, patches: NDArray[np.uint8]) -> Rows:
+    """Describe the middle of each patch, uint8 (N, 64, 64), with a peer."""
+    size = TFEAT_SIZE if peer.name in NETWORK_PEERS else SIFT_SIZE
+    one = np.ones(1, np.float32)
+    octave = np.array([SIFT_OCTAVE], np.int32)
+    middle = Keypoints(np.array([[MIDDLE, MIDDLE]], np.float32), one * np.float32(size), 0 * one, one, octave)
+    return np.concatenate([peer.describe(patch, middle) for patch in patches])
+
+
+@torch.no_grad()
+def describe_with_network(describe: Callable[[torch.Tensor], torch.Tensor], patches: NDArray[np.float32]) -> Rows:
+    """Describe patches, float32 (N, 1, 32, 32) in [0, 1], as real values (N, bits)."""
+    return torch.cat([describe(part) for part in torch.split(torch.from_numpy(patches), BATCH)]).numpy()
+
+
+def untrained_network(patches: NDArray[np.float32]) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Give the published network, initialised on 500 of these patches and not trained."""
+    torch.manual_seed(SEED)
+    network = PatchDiscriminator()
+    network.train().initialise(network.prepare(torch.from_numpy(patches[:: max(1, len(patches) // 500)][:500])))
+    network.eval()
+    return lambda part: network.describe(network.prepare(part))
+
+
+def distances(rows: Rows, index0: Rows, index1: Rows) -> NDArray[np.float64]:
+    """Compute Hamming distances of packed rows (uint8), or Euclidean distances of real ones."""
+    if rows.dtype == np.uint8:
+        return np.asarray(np.bitwise_count(rows[index0] ^ rows[index1]).sum(1), np.float64)
+    return np.asarray(np.linalg.norm(rows[index0].astype(np.float64) - rows[index1], axis=1), np.float64)
+
+
+def evaluate(distance: NDArray[np.float64], is_match: NDArray[np.bool_]) -> dict[str, Any]:
+    """Score the distances of pairs."""
+    matches, non_matches = distance[is_match], distance[~is_match]
+    rank = (95 * len(matches) + 99) // 100
+    threshold = np.sort(matches)[rank - 1]
+    curve = roc_curve(matches, non_matches)
+    shown = np.unique(
+        np.searchsorted(curve.true_positive_rate, np.linspace(0, 1, 101)).clip(0, len(curve.thresholds) - 1)
+    )
+    order0, order1 = np.argsort(matches), np.argsort(non_matches)
+    sorted0, sorted1 = matches[order0], non_matches[order1]
+    draws = []
+    for counts in resampled_counts([len(matches), len(non_matches)], NUM_RESAMPLES, SEED):
+        cumulated = np.cumsum(counts[: len(matches)][order0])
+        cut = sorted0[np.searchsorted(cumulated, 0.95 * cumulated[-1])]
+        accepted = counts[len(matches) :][order1][: np.searchsorted(sorted1, cut, side="right")].sum()
+        draws.append(100 * accepted / len(non_matches))
+    low, high = np.quantile(draws, [0.025, 0.975])
+    return {
+        "fpr95": round(fpr95(matches, non_matches), 3),
+        "interval": [round(float(low), 3), round(float(high), 3)],
+        "fpr95_published": round(fpr95_published(matches, non_matches), 3),
+        "recall": round(float(np.mean(matches <= threshold)), 5),
+        "roc": [
+            [round(float(curve.false_positive_rate[i]), 5), round(float(curve.true_positive_rate[i]), 5)] for i in shown
+        ],
+    }
+
+
+def describe_all(
+    patch_set: PatchSet, indices: Rows, peers: list[Peer], models: dict[str, BinGAN]
+) -> dict[str, tuple[str, Callable[[], Rows]]]:
+    """Give, by name, the norm of each descriptor and a call that describes the patches of a set."""
+    small, whole = patch_set.patches32(indices), patch_set.patches[indices]
+    calls: dict[str, tuple[str, Callable[[], Rows]]] = {}
+    for peer in peers:
+        calls[peer.name] = (peer.norm, lambda peer=peer: describe_with_peer(peer, whole))  # type: ignore[misc]
+    calls["pixels"] = ("l2", lambda: _standardised(small))
+    calls["untrained"] = ("hamming", lambda: pack(describe_with_network(untrained_network(small), small)))
+    for name, model in models.items():
+        rows: list[Rows] = []
+
+        def real(model: BinGAN = model, rows: list[Rows] = rows) -> Rows:
+            if not rows:
+                network = model.network
+                rows.append(describe_with_network(lambda part: network.describe(network.prepare(part)), small))
+            return rows[0]
+
+        calls[name] = ("hamming", lambda real=real: pack(real()))  # type: ignore[misc]
+        calls[f"{name}/median"] = ("hamming", lambda real=real: pack(real() - np.median(real(), 0)))  # type: ignore[misc]
+        calls[f"{name}/float"] = ("l2", lambda real=real: _unit(real()))  # type: ignore[misc]
+    return calls
+
+
+def _standardised(patches: NDArray[np.float32]) -> Rows:
+    flat = patches.reshape(len(patches), -1)
+    return _unit(flat - flat.mean(1, keepdims=True))
+
+
+def _unit(rows: Rows) -> Rows:
+    unit: Rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
+    return unit
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m eval brown")
+    parser.add_argument("sets", type=Path, nargs="+", help="folders in Brown's layout")
+    parser.add_argument("--ours", nargs="*", default=["bingan256"], help="shipped names or weights files")
+    parser.add_argument("--pairs", type=int, default=10_000, help="A of m50_A_A_0.txt")
+    parser.add_argument("--peer-data", type=Path, default=Path("../shared/data/peers"))
+    parser.add_argument("--out", type=Path, help="JSON file; the ROC curves are drawn beside it as SVG")
+    arguments = parser.parse_args(argv)
+    keep_freed_memory()
+    cv2.setNumThreads(1)
+    peers, absent = load_peers([*PEERS, *NETWORK_PEERS], arguments.peer_data)
+    models = {}
+    for given in arguments.ours:
+        model = BinGAN.from_pretrained(given)
+        models[Path(given).parent.name if model.name == "weights" else model.name] = model
+    trained = {
+        name: read_description(find_weights(g))["training"] for name, g in zip(models, arguments.ours, strict=True)
+    }
+    results: list[dict[str, Any]] = []
+    panels = []
+    for folder in arguments.sets:
+        patch_set = read_patch_set(folder)
+        index0, index1, is_match = patch_set.pairs(arguments.pairs)
+        if is_match.all() or not is_match.any():
+            raise UsageError(f"{folder}: the pairs are all of one kind")
+        indices, inverse = np.unique(np.concatenate([index0, index1]), return_inverse=True)
+        lines = []
+        for name, (norm, call) in describe_all(patch_set, indices, peers, models).items():
+            distance = distances(call(), inverse[: len(index0)], inverse[len(index0) :])
+            scores = evaluate(distance, is_match)
+            results.append({"set": folder.name, "patches": len(patch_set), "descriptor": name, "norm": norm, **scores})
+            print(f"{folder.name} {name} {scores['fpr95']:.2f}", flush=True)
+            false, true = np.array(scores["roc"]).T.tolist()
+            lines.append(Line(name, false, true, dashed=norm == "l2"))
+        panels.append(Panel(folder.name, lines))
+    names = list(dict.fromkeys(row["descriptor"] for row in results))
+    sets = [folder.name for folder in arguments.sets]
+    cell = {(row["set"], row["descriptor"]): row for row in results}
+    rows = [[n, *(f"{cell[s, n]['fpr95']:.2f} {cell[s, n]['interval']}" for s in sets)] for n in names]
+    print(text_table([f"FPR@95 %, {arguments.pairs:,} pairs", *sets], rows))
+    for name, reason in absent.items():
+        print(f"absent: {name}: {reason}")
+    if arguments.out:
+        record = {
+            "protocol": "brown",
+            "command": f"python -m eval brown {' '.join(sets)} --ours {' '.join(models)} --pairs {arguments.pairs}",
+            "pairs": arguments.pairs,
+            "results": results,
+            "absent": absent,
+            "trained_on": {name: about["config"].get("train") or "photos" for name, about in trained.items()},
+            "provenance": provenance(find_weights(arguments.ours[0]) if arguments.ours else None, SEED),
+        }
+        write_json(arguments.out, record)
+        with atomic_path(arguments.out.with_suffix(".svg")) as temporary:
+            temporary.write_text(svg_panels(panels, "false positive rate", "recall", (0.5, 1.0), guide=0.95), encoding="utf-8")
+    return 0

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from eval import brown
+from eval.metrics import fpr95
+from kornia_bingan.brown import write_patch_set
+from kornia_bingan.errors import UsageError
+from tests.conftest import texture
+
+
+@pytest.fixture(scope="module")
+def patch_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """30 points with two patches each: the second is moved by some pixels, brighter and noisy."""
+    folder = tmp_path_factory.mktemp("sets") / "rendered"
+    picture = texture(700, 700, 4)
+    places = [(y, x) for y in range(0, 320, 64) for x in range(0, 384, 64)]
+    first, moved = (np.stack([picture[y + d : y + d + 64, x : x + 64] for y, x in places]) for d in (0, 5))
+    second = np.clip(moved + np.random.default_rng(0).normal(10, 8, first.shape), 0, 255).astype(np.uint8)
+    patches = np.stack([first, second], 1).reshape(60, 64, 64)
+    index0 = np.repeat(np.arange(0, 60, 2), 2)
+    index1 = np.stack([np.arange(1, 60, 2), (np.arange(1, 60, 2) + 14) % 60], 1).ravel()
+    write_patch_set(folder, patches, np.repeat(np.arange(30), 2), pairs={60: (index0, index1)})
+    return folder
+
+
+def test_scores_are_those_of_the_metrics() -> None:
+    rng = np.random.default_rng(0)
+    distance = np.concatenate([rng.integers(0, 60, 200), rng.integers(30, 128, 300)]).astype(np.float64)
+    is_match = np.arange(500) < 200
+    scores = brown.evaluate(distance, is_match)
+    assert scores["fpr95"] == pytest.approx(fpr95(distance[:200], distance[200:]), abs=1e-3)
+    assert scores["interval"][0] <= scores["fpr95"] <= scores["interval"][1]
+    assert scores["recall"] >= 0.95
+    assert scores["roc"][0] == [0.0, 0.0]
+    assert scores["roc"][-1][1] == 1.0
+    order = rng.permutation(500)
+    assert brown.evaluate(distance[order], is_match[order])["fpr95"] == scores["fpr95"]
+
+
+def test_perfect_and_useless_distances() -> None:
+    is_match = np.arange(40) < 20
+    assert brown.evaluate(np.where(is_match, 1.0, 2.0), is_match)["fpr95"] == 0
+    assert brown.evaluate(np.where(is_match, 2.0, 1.0), is_match)["fpr95"] == 100
+    assert brown.evaluate(np.ones(40), is_match)["fpr95"] == 100
+
+
+def test_distances_by_norm() -> None:
+    packed = np.array([[0b00000000], [0b00000111]], np.uint8)
+    assert brown.distances(packed, np.array([0, 0]), np.array([1, 0])).tolist() == [3, 0]
+    real = np.array([[0.0, 0.0], [3.0, 4.0]], np.float32)
+    assert brown.distances(real, np.array([0]), np.array([1])).tolist() == [5]
+
+
+def test_a_set_is_scored_for_all_descriptors(
+    patch_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "brown.json"
+    assert brown.main([str(patch_set), "--pairs", "60", "--out", str(out), "--peer-data", str(tmp_path)]) == 0
+    record = json.loads(out.read_text())
+    score = {row["descriptor"]: row["fpr95"] for row in record["results"]}
+    assert {"sift", "pixels", "untrained", "bingan256", "bingan256/float", "bingan256/median"} <= set(score)
+    assert score["pixels"] < 5
+    assert score["bingan256"] < 5
+    assert score["untrained"] > score["bingan256/float"]
+    assert "hardtfeat" in record["absent"]
+    assert record["trained_on"] == {"bingan256": "photos"}
+    assert out.with_suffix(".svg").read_text().startswith("<svg")
+    assert "FPR@95 %, 60 pairs" in capsys.readouterr().out
+    with pytest.raises(UsageError, match="no such pair file"):
+        brown.main([str(patch_set), "--pairs", "100"])
