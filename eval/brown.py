@@ -206,5 +206,6 @@ def main(argv: list[str]) -> int:
         }
         write_json(arguments.out, record)
         with atomic_path(arguments.out.with_suffix(".svg")) as temporary:
-            temporary.write_text(svg_panels(panels, "false positive rate", "recall", (0.5, 1.0), guide=0.95), encoding="utf-8")
+            drawing = svg_panels(panels, "false positive rate", "recall", (0.5, 1.0), guide=0.95)
+            temporary.write_text(drawing, encoding="utf-8")
     return 0

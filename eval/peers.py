@@ -269,7 +269,7 @@ def _kornia_network(name: str, folder: Path) -> Peer:
     folders = [folder, Path(torch.hub.get_dir()) / "checkpoints"]
     paths = [place / file for place in folders for file in files if (place / file).is_file()]
     if not paths:
-        raise AbsentError(f"no weights: {' or '.join(files)} is neither in the folder of peers ({folder.name}) nor in torch's own cache")
+        raise AbsentError(f"no weights: neither the folder of peers nor torch's cache has {' or '.join(files)}")
     net = build(pretrained=False)
     stored = torch.load(paths[0], weights_only=True, map_location="cpu")
     net.load_state_dict(stored.get("state_dict", stored))
