@@ -59,6 +59,7 @@ class TrainConfig:
         validation_pairs: pairs of views of photos kept aside that validation measures.
         checkpoint_every: steps between checkpoints.
         time_limit: seconds after which the run stops with a checkpoint; 0 is no limit.
+        tensorboard: write the log and pictures for TensorBoard too.
     """
 
     data: Path
@@ -99,6 +100,7 @@ class TrainConfig:
     validation_pairs: int = 1000
     checkpoint_every: int = 100
     time_limit: float = 0.0
+    tensorboard: bool = False
 
 
 PRESETS: dict[str, dict[str, Any]] = {

@@ -1,11 +1,13 @@
 """Train on a folder of ordinary photos, without labels.
 
     bingan train --data PHOTOS --out RUN                      # the recipe of the shipped weights
-    bingan train --data PHOTOS --out RUN --preset brown   # the published network and objective
+    bingan train --data PHOTOS --out RUN --preset brown       # the published network and objective
+    bingan train --data SETS --train liberty --validate notredame --preset brown --out RUN
+    torchrun --nproc-per-node 2 -m kornia_bingan.cli train --data PHOTOS --out RUN    # on several processes
 
 One loop serves both networks; the terms of the loss are switched by their weights. The run folder holds ``run.json``
 (what was asked, on which machine), ``log.jsonl`` (one line a logged step), ``checkpoint.pt`` and, at the end,
-``weights.safetensors``. The same command after a kill goes on from the checkpoint and ends with the same bytes as an
+``weights.safetensors`` with ``curves.png`` and ``patches.png``. The same command after a kill goes on from the checkpoint and ends with the same bytes as an
 undisturbed run on the CPU, since every random number is a function of the seed and the step.
 
 Source: Zieba et al., "BinGAN", NIPS 2018 (GAN, DMR, BRE); the two-view term after Fan et al., TMM 2021, and Fischer
@@ -36,12 +38,13 @@ from kornia_bingan.metrics import fpr95
 from kornia_bingan.network import PatchDiscriminator, PatchTrunk, Taps, multiply_adds
 from kornia_bingan.provenance import provenance
 from kornia_bingan.recipe import TrainConfig, check_config, describe_config
+from kornia_bingan.run_plots import draw_log, draw_patches, write_tensorboard
 from kornia_bingan.sources import Source, ValidationPairs, open_source
 from kornia_bingan.training_state import TrainingState
 from kornia_bingan.views import Batch
 from kornia_bingan.weights import save_weights
 
-_NOT_IDENTITY = ("out", "time_limit", "checkpoint_every")  # may differ when a run is continued
+_NOT_IDENTITY = ("out", "time_limit", "checkpoint_every", "tensorboard")  # may differ when a run is continued
 _VALIDATION_BATCH = 500
 
 
@@ -304,6 +307,11 @@ def _learn(config: TrainConfig, source: Source, state: TrainingState, started: f
     weights = config.out / "weights.safetensors"
     if finished and writes:
         save_weights(weights, state.result(), _birth_certificate(config, state, source))
+    if writes:
+        draw_log(config.out)
+        draw_patches(config.out, source.validation.patches, state.generator, config.seed)
+        if config.tensorboard:
+            write_tensorboard(config.out)
     distributed.wait()
     taken = state.seconds - before
     rate = (state.step - first) / taken if taken > 0 else 0.0
@@ -337,6 +345,6 @@ def _initialise(state: TrainingState, source: Source) -> None:
 def _birth_certificate(config: TrainConfig, state: TrainingState, source: Source) -> dict[str, Any]:
     # No times, machines or paths: equal runs give equal files. Those stand in run.json beside the weights.
     values = describe_config(config)
-    for key in ("data", "out", "time_limit", "checkpoint_every"):
+    for key in ("data", *_NOT_IDENTITY):
         values.pop(key)
     return {"config": values, "precision": str(state.precision), **source.contents}
