@@ -7,8 +7,9 @@
 
 One loop serves both networks; the terms of the loss are switched by their weights. The run folder holds ``run.json``
 (what was asked, on which machine), ``log.jsonl`` (one line a logged step), ``checkpoint.pt`` and, at the end,
-``weights.safetensors`` with ``curves.png`` and ``patches.png``. The same command after a kill goes on from the checkpoint and ends with the same bytes as an
-undisturbed run on the CPU, since every random number is a function of the seed and the step.
+``weights.safetensors`` with ``curves.png`` and ``patches.png``. The same command after a kill goes on from the
+checkpoint and ends with the same bytes as an undisturbed run on the CPU, since every random number is a function of
+the seed and the step.
 
 Source: Zieba et al., "BinGAN", NIPS 2018 (GAN, DMR, BRE); the two-view term after Fan et al., TMM 2021, and Fischer
 et al. 2014 (views of one patch must agree, other patches must not).

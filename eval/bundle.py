@@ -1,0 +1,81 @@
+"""Pack a training run for a bare machine with a GPU.
+
+    python -m eval bundle RUN.tar.gz --data PHOTOS [--preset photos] [--set steps=20000 --set batch_size=4096 ...]
+
+The archive holds the package's sources, the data, ``config.json`` and ``run.py``. The machine needs torch, numpy,
+opencv, safetensors and tqdm, nothing else and no network:
+
+    tar xzf RUN.tar.gz && cd run && python run.py          # or: torchrun --nproc-per-node 8 run.py
+
+``run.py`` goes on after a kill, and leaves the run folder in ``run/out``; bring it back for ``python -m eval ship``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import kornia_bingan
+from kornia_bingan.errors import UsageError
+from kornia_bingan.files import atomic_path
+from kornia_bingan.recipe import TrainConfig, check_config, preset_config
+
+PROGRAM = '''"""Continue or start the training of config.json; the result is in out/."""
+
+import json
+from pathlib import Path
+
+from kornia_bingan.recipe import preset_config
+from kornia_bingan.train import train
+
+config = json.loads(Path("config.json").read_text())
+print(train(preset_config(config["preset"], Path("data"), Path("out"), **config["changes"])))
+'''
+
+
+def parse_changes(words: list[str]) -> dict[str, object]:
+    """Turn ``name=value`` words into settings; values are JSON, or text.
+
+    Raises:
+        UsageError: a word has no ``=``, or there is no such setting.
+    """
+    known = {field.name for field in dataclasses.fields(TrainConfig)} - {"data", "out", "preset", "jitter"}
+    changes: dict[str, object] = {}
+    for word in words:
+        name, equals, text = word.partition("=")
+        if not equals or name not in known:
+            raise UsageError(f"--set {word}: give name=value, with a name of {', '.join(sorted(known))}")
+        try:
+            changes[name] = json.loads(text)
+        except json.JSONDecodeError:
+            changes[name] = text
+    return changes
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m eval bundle")
+    parser.add_argument("archive", type=Path)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--preset", default="photos")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
+    arguments = parser.parse_args(argv)
+    changes = parse_changes(arguments.set)
+    check_config(preset_config(arguments.preset, arguments.data, Path("out"), **changes))
+    if not arguments.data.is_dir():
+        raise UsageError(f"{arguments.data} is no folder")
+    sources = sorted(Path(kornia_bingan.__file__).parent.glob("*.py"))
+    texts = {"run.py": PROGRAM, "config.json": json.dumps({"preset": arguments.preset, "changes": changes}, indent=1)}
+    with atomic_path(arguments.archive) as temporary, tarfile.open(temporary, "w:gz") as archive:
+        for path in sources:
+            archive.add(path, f"run/kornia_bingan/{path.name}")
+        for name, text in texts.items():
+            entry = tarfile.TarInfo(f"run/{name}")
+            entry.size = len(text.encode())
+            archive.addfile(entry, io.BytesIO(text.encode()))
+        archive.add(arguments.data, "run/data")
+    print(f"{arguments.archive}: {arguments.archive.stat().st_size / 2**20:.1f} MiB")
+    return 0
