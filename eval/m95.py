@@ -1,0 +1,367 @@
+"""M95: how many correct matches a descriptor finds while 95 % of its matches are correct.
+
+    python -m eval m95 DATA/validate [--only herz_jesus] [--peers rootsift,orb] [--ours NAME_OR_PATH]
+
+Protocol. The same 2,000 strongest DoG keypoints an image for every descriptor. Mutual nearest neighbours, ranked by the
+ratio of the nearest to the second distance (from the first image to the second), pooled over the pairs of a scene or
+sequence. M95 is the number of correct matches at the largest ratio at which 95 % of the accepted matches are correct:
+no threshold is chosen by hand. Correct means:
+
+- scenes with ``cameras.json``, all pairs of photos up to 4 apart: both points within 2.5 px of the epipolar line of the
+  other;
+- homography sequences, the first picture with each other one: the point within 2.5 px of where the matrix puts it, in
+  that picture of the two in which the distance is smaller: the coarser one, by whose pixels the point is known. Most of
+  the matrices are good to about 1 px there. EVD is reported apart: its matrices are good to 1 to 3 px.
+
+Ratios of Hamming distances have many ties. ``m95`` accepts equal ratios one after the other in the order of the pairs
+and keypoints; ``m95_ties_together`` accepts them together, as a threshold would have to. Intervals are 95 % percentile
+bootstrap over the pairs of each scene or sequence, the same draws for all descriptors. Nothing is tuned here.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eval import matching, options
+from eval.cache import cached, code_digest, digest
+from eval.curves import Line, Panel, svg_panels
+from eval.data import (
+    HomographySequence,
+    Scene,
+    find_scenes,
+    find_sequences,
+    near_pairs,
+    read_scene,
+    read_sequence,
+    transform,
+)
+from eval.features import cached_describe, cached_keypoints, keypoints_digest
+from eval.matching import Norm, mutual_matches
+from eval.metrics import matches_at_precision, precision_curve, resampled_counts
+from eval.peers import Describe, Peer
+from kornia_bingan.errors import UsageError
+from kornia_bingan.files import atomic_path, write_json
+from kornia_bingan.keypoints import Keypoints
+from kornia_bingan.report import text_table
+from kornia_bingan.scene import Camera
+
+MAX_KEYPOINTS = 2000
+MAX_GAP = 4
+THRESHOLD_PX = 2.5
+PRECISION = 0.95
+NUM_RESAMPLES = 500
+SEED = 0
+REFERENCE = "rootsift"
+CURVE_POINTS = 60
+
+Kind = Literal["epipolar", "homography"]
+Matrix = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """What is to be matched, and the truth about it.
+
+    Attributes:
+        name: of the scene or sequence.
+        group: ``scene``, or the group of the sequence.
+        images: grey uint8 (H, W).
+        keypoints: one set an image.
+        pairs: index pairs.
+        kind: what the matrices are.
+        matrices: one a pair, float64 (P, 3, 3): fundamental matrices or homographies, from the first to the second.
+    """
+
+    name: str
+    group: str
+    images: tuple[NDArray[np.uint8], ...]
+    keypoints: tuple[Keypoints, ...]
+    pairs: tuple[tuple[int, int], ...]
+    kind: Kind
+    matrices: Matrix
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the result beside the descriptor, as JSON can hold it."""
+        return {
+            "images": digest(*self.images),
+            "keypoints": [keypoints_digest(points) for points in self.keypoints],
+            "pairs": [list(pair) for pair in self.pairs],
+            "kind": self.kind,
+            "matrices": digest(self.matrices),
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """The mutual nearest neighbours of all pairs, pair after pair, each sorted by the keypoint in the first image.
+
+    Attributes:
+        num_pairs: of images.
+        pair: which pair, int32 (M,).
+        ratio: float32 (M,).
+        ratio_two_way: the larger of the ratios of both directions, float32 (M,).
+        correct: bool (M,).
+    """
+
+    num_pairs: int
+    pair: NDArray[np.int32]
+    ratio: NDArray[np.float32]
+    ratio_two_way: NDArray[np.float32]
+    correct: NDArray[np.bool_]
+
+
+def fundamental_matrix(camera0: Camera, camera1: Camera) -> Matrix:
+    """Give F, float64 (3, 3), with ``[xy1, 1] F [xy0, 1]^T = 0`` for the two views of a point."""
+    R = camera1.R @ camera0.R.T
+    t = camera1.t - R @ camera0.t
+    skew = np.array([[0, -t[2], t[1]], [t[2], 0, -t[0]], [-t[1], t[0], 0]])
+    F: Matrix = np.linalg.inv(camera1.K).T @ skew @ R @ np.linalg.inv(camera0.K)
+    return F
+
+
+def epipolar_errors_px(F: Matrix, xy0: NDArray[Any], xy1: NDArray[Any]) -> Matrix:
+    """Give the larger of both distances to the epipolar line of the other point, pixels, float64 (M,)."""
+    points0, points1 = (np.column_stack([np.asarray(xy, np.float64), np.ones(len(xy))]) for xy in (xy0, xy1))
+    lines1, lines0 = points0 @ F.T, points1 @ F
+    residual = np.abs(np.einsum("ij,ij->i", points1, lines1))
+    slopes = np.minimum(np.hypot(*lines0.T[:2]), np.hypot(*lines1.T[:2]))
+    # A point in the epipole has no line; it counts as wrong.
+    errors: Matrix = np.where(slopes > 0, residual / np.where(slopes > 0, slopes, 1), np.inf)
+    return errors
+
+
+def transfer_errors_px(H: Matrix, xy0: NDArray[Any], xy1: NDArray[Any]) -> Matrix:
+    """Give the smaller of both distances after mapping one point onto the other, pixels, float64 (M,)."""
+    there = np.linalg.norm(transform(H, xy0) - xy1, axis=1)
+    inverse: Matrix = np.asarray(np.linalg.inv(H), np.float64)
+    back = np.linalg.norm(transform(inverse, xy1) - xy0, axis=1)
+    errors: Matrix = np.nan_to_num(np.fmin(there, back), nan=np.inf)
+    return errors
+
+
+def scene_problem(scene: Scene, keypoints: Sequence[Keypoints]) -> Problem:
+    """Pair the photos of a scene with cameras.
+
+    Raises:
+        UsageError: the scene has no cameras.
+    """
+    if scene.cameras is None:
+        raise UsageError(f"{scene.name} has no cameras.json, so it is not known which matches are correct")
+    pairs = near_pairs(len(scene.images), MAX_GAP)
+    matrices = np.array([fundamental_matrix(scene.cameras[i], scene.cameras[j]) for i, j in pairs])
+    return Problem(scene.name, "scene", scene.images, tuple(keypoints), tuple(pairs), "epipolar", matrices)
+
+
+def sequence_problem(sequence: HomographySequence, keypoints: Sequence[Keypoints]) -> Problem:
+    """Pair the first picture of a sequence with each other one."""
+    pairs = tuple((0, k + 1) for k in range(len(sequence.homographies)))
+    matrices = np.array(sequence.homographies)
+    return Problem(sequence.name, sequence.group, sequence.images, tuple(keypoints), pairs, "homography", matrices)
+
+
+def evaluate(describe: Describe, data: Problem, norm: Norm) -> Result:
+    """Match every pair of a problem and check each match."""
+    rows = [describe(image, points) for image, points in zip(data.images, data.keypoints, strict=True)]
+    for index, points in enumerate(data.keypoints):
+        if len(rows[index]) != len(points):
+            raise UsageError(f"{data.name}: {len(rows[index])} rows for the {len(points)} keypoints of image {index}")
+    errors_px = epipolar_errors_px if data.kind == "epipolar" else transfer_errors_px
+    pair, ratio, two_way, correct = [], [], [], []
+    for index, (i, j) in enumerate(data.pairs):
+        matches = mutual_matches(rows[i], rows[j], norm)
+        xy0, xy1 = data.keypoints[i].xy[matches.indices[:, 0]], data.keypoints[j].xy[matches.indices[:, 1]]
+        pair.append(np.full(len(matches.indices), index, np.int32))
+        ratio.append(matches.ratio)
+        two_way.append(matches.ratio_two_way)
+        correct.append(errors_px(data.matrices[index], xy0, xy1) < THRESHOLD_PX)
+    return Result(
+        len(data.pairs), np.concatenate(pair), np.concatenate(ratio), np.concatenate(two_way), np.concatenate(correct)
+    )
+
+
+def cached_evaluate(peer: Peer, problem: Problem, folder: Path | None) -> Result:
+    """Give the result of a peer, from the cache if it is there; then nothing is described either."""
+    key = {
+        "step": "m95",
+        "problem": problem.identity(),
+        "threshold_px": THRESHOLD_PX,
+        "peer": peer.identity(),
+        "code": code_digest(sys.modules[__name__], matching),
+    }
+
+    def make() -> dict[str, NDArray[Any]]:
+        result = vars(evaluate(cached_describe(peer, folder), problem, peer.norm)).copy()
+        del result["num_pairs"]
+        return result
+
+    return Result(len(problem.pairs), **cached(folder, key, make))
+
+
+def resampled_m95(result: Result, num_resamples: int = NUM_RESAMPLES, seed: int = SEED) -> Matrix:
+    """Give M95 of bootstrap draws of the pairs, float64 (R,); draws are the same for results of one problem."""
+    order = np.argsort(result.ratio, kind="stable")
+    pair, correct = result.pair[order], result.correct[order].astype(np.float64)
+    draws = np.zeros(num_resamples)
+    for index, counts in enumerate(resampled_counts([result.num_pairs], num_resamples, seed)):
+        weights = counts[pair].astype(np.float64)
+        accepted, right = np.cumsum(weights), np.cumsum(weights * correct)
+        enough = np.flatnonzero((right >= PRECISION * accepted - 1e-9) & (accepted > 0))
+        draws[index] = right[enough[-1]] if len(enough) else 0
+    return draws
+
+
+def summary(problem: Problem, peer: Peer, result: Result) -> dict[str, Any]:
+    """Turn a result into what the JSON file holds."""
+    in_order = matches_at_precision(result.ratio, result.correct, PRECISION, ties="in order")
+    together = matches_at_precision(result.ratio, result.correct, PRECISION)
+    curve = precision_curve(result.ratio, result.correct)
+    last = len(curve.num_accepted) - 1
+    points = np.unique(np.linspace(0, last, min(CURVE_POINTS, last + 1)).round().astype(int))
+    low, high = np.quantile(resampled_m95(result), [0.025, 0.975])
+    return {
+        "data": problem.name,
+        "group": problem.group,
+        "descriptor": peer.name,
+        "images": len(problem.images),
+        "pairs": result.num_pairs,
+        "keypoints": sum(len(points) for points in problem.keypoints),
+        "mutual": len(result.ratio),
+        "mutual_correct": int(result.correct.sum()),
+        "m95": int(in_order.num_correct),
+        "m95_interval": [float(low), float(high)],
+        "ratio": in_order.threshold,
+        "m95_ties_together": int(together.num_correct),
+        "ratio_ties_together": together.threshold,
+        "curve": {
+            "num_matches": curve.num_accepted[points].astype(int).tolist(),
+            "num_correct": curve.num_correct[points].astype(int).tolist(),
+        },
+    }
+
+
+def part_of(group: str) -> str:
+    """Say in which total a group counts: ``scene``, ``homography`` or ``evd``."""
+    return group if group in ("scene", "evd") else "homography"
+
+
+def totals(rows: list[dict[str, Any]], draws: dict[tuple[str, str], Matrix]) -> list[dict[str, Any]]:
+    """Sum M95 over the scenes, over the sequences and over EVD, and compare each descriptor with RootSIFT.
+
+    Args:
+        rows: of :func:`summary`.
+        draws: of :func:`resampled_m95`, by data and descriptor.
+    """
+    built = []
+    for part in dict.fromkeys(part_of(row["group"]) for row in rows):
+        inside = [row for row in rows if part_of(row["group"]) == part]
+        m95 = {(row["data"], row["descriptor"]): row["m95"] for row in inside}
+        names = list(dict.fromkeys(row["data"] for row in inside))
+        for peer in dict.fromkeys(row["descriptor"] for row in inside):
+            total = sum(m95[name, peer] for name in names)
+            drawn = np.sum([draws[name, peer] for name in names], axis=0)
+            entry: dict[str, Any] = {
+                "part": part,
+                "descriptor": peer,
+                "data": names,
+                "m95": total,
+                "m95_interval": np.quantile(drawn, [0.025, 0.975]).tolist(),
+                "times_rootsift": None,
+                "times_rootsift_interval": None,
+                "least_times_rootsift": None,
+            }
+            if all(m95.get((name, REFERENCE), 0) for name in names):
+                base = np.sum([draws[name, REFERENCE] for name in names], axis=0)
+                entry["times_rootsift"] = total / sum(m95[name, REFERENCE] for name in names)
+                entry["times_rootsift_interval"] = np.quantile(drawn / np.maximum(base, 1), [0.025, 0.975]).tolist()
+                entry["least_times_rootsift"] = min(m95[name, peer] / m95[name, REFERENCE] for name in names)
+            built.append(entry)
+    return built
+
+
+def load_problems(
+    data: Path, only: Sequence[str], cache: Path | None, *, with_sequences: bool = True
+) -> Iterable[Problem]:
+    """Read the scenes with cameras and the homography sequences of a folder, one at a time.
+
+    Raises:
+        UsageError: there is none, or one is damaged.
+    """
+    scenes = find_scenes(data, only, with_cameras=True)
+    sequences = find_sequences(data, only) if with_sequences else []
+    names = [path.name for path in scenes] + [path.stem for path in sequences]
+    if missing := sorted(set(only) - set(names)):
+        raise UsageError(f"{data} has no '{missing[0]}' with ground truth; it has {', '.join(names) or 'none'}")
+    if not names:
+        raise UsageError(f"{data} has no scene with cameras.json and no homography sequence")
+    for path in scenes:
+        scene = read_scene(path)
+        yield scene_problem(scene, [cached_keypoints(image, MAX_KEYPOINTS, cache) for image in scene.images])
+    for path in sequences:
+        sequence = read_sequence(path)
+        yield sequence_problem(sequence, [cached_keypoints(image, MAX_KEYPOINTS, cache) for image in sequence.images])
+
+
+def table(rows: list[dict[str, Any]], sums: list[dict[str, Any]], part: str) -> str:
+    """Render one part: a row a descriptor, a column a scene or sequence, the sum and its ratio to RootSIFT."""
+    sums = sorted((entry for entry in sums if entry["part"] == part), key=lambda entry: -entry["m95"])
+    m95 = {(row["data"], row["descriptor"]): row["m95"] for row in rows}
+    names = sums[0]["data"]
+    cells = []
+    for entry in sums:
+        times = entry["times_rootsift"]
+        interval = entry["times_rootsift_interval"]
+        ratio = "" if times is None else f"{times:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]"
+        peer = entry["descriptor"]
+        cells.append([peer, *(f"{m95[name, peer]:,}" for name in names), f"{entry['m95']:,}", ratio])
+    return text_table([f"M95, {part}", *names, "sum", f"x {REFERENCE}"], cells)
+
+
+def picture(rows: list[dict[str, Any]], peers: Sequence[Peer]) -> str:
+    """Draw correct matches against precision, one panel a scene or sequence."""
+    dashed = {peer.name: peer.norm == "l2" for peer in peers}
+    panels = []
+    for name in dict.fromkeys(row["data"] for row in rows):
+        lines = []
+        for row in (row for row in rows if row["data"] == name):
+            correct, matches = row["curve"]["num_correct"], row["curve"]["num_matches"]
+            precision = [c / n for c, n in zip(correct, matches, strict=True)]
+            lines.append(Line(row["descriptor"], correct, precision, dashed[row["descriptor"]]))
+        panels.append(Panel(name, lines))
+    return svg_panels(panels, "correct matches", "precision", (0.5, 1.0), guide=PRECISION)
+
+
+def main(argv: list[str]) -> int:
+    arguments = options.parser("m95", "Correct matches at 95 % precision.").parse_args(argv)
+    run = options.setup("m95", arguments)
+    rows: list[dict[str, Any]] = []
+    draws: dict[tuple[str, str], Matrix] = {}
+    for problem in load_problems(run.data, run.only, run.cache):
+        for peer in run.peers:
+            result = cached_evaluate(peer, problem, run.cache)
+            rows.append(summary(problem, peer, result))
+            draws[problem.name, peer.name] = resampled_m95(result)
+            print(f"{problem.name} {peer.name} {rows[-1]['m95']:,}", file=sys.stderr, flush=True)
+    sums = totals(rows, draws)
+    constants = {
+        "max_keypoints": MAX_KEYPOINTS,
+        "max_gap": MAX_GAP,
+        "threshold_px": THRESHOLD_PX,
+        "precision": PRECISION,
+        "num_resamples": NUM_RESAMPLES,
+    }
+    run.out.parent.mkdir(parents=True, exist_ok=True)
+    write_json(run.out, {**run.record("m95", SEED), "constants": constants, "results": rows, "totals": sums})
+    with atomic_path(run.out.with_suffix(".svg")) as temporary:
+        temporary.write_text(picture(rows, run.peers), encoding="utf-8")
+    for part in dict.fromkeys(entry["part"] for entry in sums):
+        print(table(rows, sums, part), end="\n\n")
+    for name, reason in run.absent.items():
+        print(f"absent: {name}: {reason}")
+    return 0

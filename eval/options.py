@@ -1,0 +1,117 @@
+"""Options that the matching protocols share, and what they stand for."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import torch
+
+from eval.peers import PEERS, Peer, load_peers, ours
+from kornia_bingan.errors import UsageError
+from kornia_bingan.memory import keep_freed_memory
+from kornia_bingan.provenance import provenance
+from kornia_bingan.weights import find_weights
+
+RESULTS = Path("eval/results")
+CACHE = Path("bench/cache")
+
+
+@dataclass(frozen=True, eq=False)
+class Setup:
+    """What a run compares, and where it keeps things.
+
+    Attributes:
+        data: folder of the data.
+        only: names of scenes or sequences; empty for all.
+        peers: descriptors that can run here, ours last.
+        absent: name and reason of those that cannot.
+        cache: folder, or None.
+        out: JSON file to write.
+        command: the options after ``python -m eval NAME DATA`` that decide the numbers.
+        ours: names and paths of our weights.
+    """
+
+    data: Path
+    only: tuple[str, ...]
+    peers: tuple[Peer, ...]
+    absent: dict[str, str]
+    cache: Path | None
+    out: Path
+    command: str
+    ours: tuple[str, ...]
+
+    def record(self, protocol: str, seed: int | None = None) -> dict[str, Any]:
+        """Give the part of a result file that is the same in every protocol."""
+        about = {peer.name: {**peer.identity(), "num_bytes": peer.num_bytes} for peer in self.peers}
+        for row in about.values():
+            del row["versions"]  # in the provenance
+        weights = find_weights(self.ours[0]) if self.ours else None
+        return {
+            "protocol": protocol,
+            "command": f"python -m eval {protocol} DATA/{self.data.name} {self.command}".rstrip(),
+            "peers": about,
+            "absent": self.absent,
+            "provenance": provenance(weights, seed),
+        }
+
+
+def parser(protocol: str, description: str) -> argparse.ArgumentParser:
+    """Build the parser of a protocol with the shared options."""
+    built = argparse.ArgumentParser(prog=f"python -m eval {protocol}", description=description)
+    built.add_argument("data", type=Path, help="folder of a split, such as DATA/validate")
+    built.add_argument("--only", default="", help="names of scenes and sequences, separated by commas; all by default")
+    built.add_argument("--peers", default=",".join(PEERS), help="separated by commas; all by default, none for none")
+    built.add_argument("--peer-weights", type=Path, help="folder; peers/ beside or above the data by default")
+    built.add_argument("--ours", default="bingan256", help="shipped names or weights files, separated by commas")
+    built.add_argument("--cache", type=Path, default=CACHE)
+    built.add_argument("--no-cache", action="store_true", help="compute everything anew and keep nothing")
+    built.add_argument("--threads", type=int, default=1)
+    built.add_argument("--out", type=Path, help=f"JSON file; {RESULTS}/{protocol}-SPLIT.json by default")
+    return built
+
+
+def setup(protocol: str, arguments: argparse.Namespace) -> Setup:
+    """Check the shared options and load the peers.
+
+    Raises:
+        UsageError: the data folder does not exist, a name is unknown or given twice, or weights are unusable.
+    """
+    data: Path = arguments.data
+    if not data.is_dir():
+        raise UsageError(f"{data} is no folder; give the folder of a split, such as DATA/validate")
+    if arguments.threads < 1:
+        raise UsageError(f"--threads is {arguments.threads}; give 1 or more")
+    keep_freed_memory()
+    torch.set_num_threads(arguments.threads)
+    cv2.setNumThreads(arguments.threads)
+    names = [] if arguments.peers == "none" else _words(arguments.peers)
+    found, absent = load_peers(names, arguments.peer_weights or _peer_folder(data))
+    mine = tuple(_words(arguments.ours))
+    for name in mine:
+        found += ours(name)
+    known = [peer.name for peer in found]
+    if twice := sorted({name for name in known if known.count(name) > 1}):
+        raise UsageError(f"two descriptors are called {twice[0]}; rename a weights file or its folder")
+    if not found:
+        raise UsageError("no descriptor is left to measure; give --peers or --ours")
+    out = arguments.out or RESULTS / f"{protocol}-{data.resolve().name}.json"
+    cache = None if arguments.no_cache else arguments.cache
+    only = tuple(_words(arguments.only))
+    asked = {"--only": arguments.only, "--peers": arguments.peers, "--ours": ",".join(Path(name).name for name in mine)}
+    defaults = parser(protocol, "").parse_args([str(data)])
+    words = [f"{k} {v}" for k, v in asked.items() if v and v != getattr(defaults, k.removeprefix("--"))]
+    return Setup(data, only, tuple(found), absent, cache, out, " ".join(words), mine)
+
+
+def _words(text: str) -> list[str]:
+    return [word for word in text.split(",") if word]
+
+
+def _peer_folder(data: Path) -> Path:
+    """The nearest folder ``peers`` beside the data or above; where there is none, its first place."""
+    places = [parent / "peers" for parent in [data.resolve(), *data.resolve().parents][:4]]
+    return next((place for place in places if place.is_dir()), places[1])
