@@ -121,6 +121,18 @@ PRESETS: dict[str, dict[str, Any]] = {
         "shared_pass": False,
         "jitter": NO_JITTER,
     },
+    # The published network where it learns to match: standardised patches, two views, no dropout, larger batches.
+    "brown-two-view": {
+        "network": "PatchDiscriminator",
+        "standardise": True,
+        "dropout": False,
+        "batch_size": 128,
+        "photos_per_batch": 8,
+        "learning_rate": 1e-3,
+        "lambda_gan": 0.1,
+        "lambda_dmr": 0.05,
+        "lambda_bre": 0.01,
+    },
 }
 
 
