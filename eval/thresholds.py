@@ -1,0 +1,79 @@
+"""The ratio of each descriptor's mutual ratio test, by one rule for all: 95 % precision on the validation scenes.
+
+    python -m eval thresholds DATA/validate [--peers rootsift,orb] [--ours NAME_OR_PATH]
+
+Protocol. Mutual nearest neighbours of 2,000 DoG keypoints an image, checked as in ``m95``, pooled over the pairs of all
+scenes with ``cameras.json``, every scene with equal weight. The threshold is the largest ratio (both directions, ties
+together) at which 95 % of the accepted matches are correct. ``hpatches``, ``pairs`` and ``sfm`` compare descriptors at
+these thresholds, so that no one wins by a looser test.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from eval import options
+from eval.m95 import PRECISION, cached_evaluate, load_problems
+from eval.metrics import matches_at_precision
+from kornia_bingan.errors import UsageError
+from kornia_bingan.files import write_json
+from kornia_bingan.report import text_table
+
+FILE = options.RESULTS / "thresholds.json"
+
+
+def read_thresholds(path: Path = FILE) -> dict[str, float]:
+    """Read the ratio of each descriptor.
+
+    Raises:
+        UsageError: the file is absent.
+    """
+    import json
+
+    if not path.is_file():
+        raise UsageError(f"{path} is not there; python -m eval thresholds DATA/validate makes it")
+    return {row["descriptor"]: row["ratio"] for row in json.loads(path.read_text(encoding="utf-8"))["results"]}
+
+
+def threshold_of(thresholds: dict[str, float], name: str) -> float:
+    """Give the ratio of a descriptor.
+
+    Raises:
+        UsageError: it has none.
+    """
+    if name not in thresholds:
+        raise UsageError(f"{name} has no threshold; run python -m eval thresholds with it")
+    return thresholds[name]
+
+
+def main(argv: list[str]) -> int:
+    arguments = options.parser("thresholds", "Ratios at 95 % precision.").parse_args(argv)
+    run = options.setup("thresholds", arguments)
+    problems = list(load_problems(run.data, run.only, run.cache, with_sequences=False))
+    rows: list[dict[str, Any]] = []
+    for peer in run.peers:
+        results = [cached_evaluate(peer, problem, run.cache) for problem in problems]
+        weights = np.concatenate([np.full(len(r.ratio), 1 / max(1, len(r.ratio))) for r in results])
+        ratio = np.concatenate([r.ratio_two_way for r in results])
+        correct = np.concatenate([r.correct for r in results])
+        found = matches_at_precision(ratio, correct, PRECISION, weights)
+        accepted = ratio <= (found.threshold or 0)
+        rows.append(
+            {
+                "descriptor": peer.name,
+                "ratio": found.threshold or 0.0,
+                "matches": int(accepted.sum()),
+                "correct": int((accepted & correct).sum()),
+            }
+        )
+        print(f"{peer.name} {rows[-1]['ratio']:.3f}", file=sys.stderr, flush=True)
+    scenes = [problem.name for problem in problems]
+    out = arguments.out or FILE
+    write_json(out, {**run.record("thresholds"), "precision": PRECISION, "scenes": scenes, "results": rows})
+    cells = [[r["descriptor"], f"{r['ratio']:.4f}", f"{r['matches']:,}", f"{r['correct']:,}"] for r in rows]
+    print(text_table(["descriptor", "ratio", "matches", "correct"], cells))
+    return 0

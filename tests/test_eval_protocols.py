@@ -1,0 +1,128 @@
+"""Homography sequences, two-view pose and thresholds on data whose truth is known by construction."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from eval import hpatches, options, pairs, thresholds
+from eval.data import HomographySequence, PosedPair, pairs_of_scene, read_scene
+from kornia_bingan.errors import UsageError
+from kornia_bingan.keypoints import Keypoints
+from kornia_bingan.scene import render_scene
+from tests.conftest import texture
+
+NAMES = "rootsift,orb"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a scene of three views and a homography sequence of two pictures."""
+    folder = tmp_path_factory.mktemp("protocols") / "made"
+    render_scene(folder / "room", 3)
+    sequence = folder / "homography" / "oxford_made"
+    sequence.mkdir(parents=True)
+    image = texture(300, 400, 2)
+    H = np.array([[0.9, 0.1, 10], [-0.1, 0.95, 25], [1e-4, 0, 1.0]])
+    cv2.imwrite(str(sequence / "1.png"), image)
+    cv2.imwrite(str(sequence / "2.png"), cv2.warpPerspective(image, H, (400, 300)))
+    np.savetxt(sequence / "H_1_2", H)
+    return folder
+
+
+@pytest.fixture
+def ratios(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "thresholds.json"
+    words = [str(data), "--peers", NAMES, "--cache", str(data.parent / "cache"), "--out", str(path)]
+    assert thresholds.main(words) == 0
+    for module in (hpatches, pairs):
+        monkeypatch.setattr(module, "read_thresholds", lambda: thresholds.read_thresholds(path))
+    return path
+
+
+def keypoints_at(xy: np.ndarray) -> Keypoints:
+    one = np.ones(len(xy), np.float32)
+    return Keypoints(xy.astype(np.float32), 8 * one, 0 * one, one, np.full(len(xy), 257, np.int32))
+
+
+def test_thresholds_are_ratios_and_named(ratios: Path, data: Path) -> None:
+    found = thresholds.read_thresholds(ratios)
+    assert {"rootsift", "orb", "bingan256", "bingan256/float"} == set(found)
+    assert all(0.3 < found[name] <= 1 for name in ("rootsift", "bingan256"))
+    assert str(data.parent) not in ratios.read_text()
+    with pytest.raises(UsageError, match="teblid256 has no threshold"):
+        thresholds.threshold_of(found, "teblid256")
+    with pytest.raises(UsageError, match="makes it"):
+        thresholds.read_thresholds(ratios.parent / "absent.json")
+
+
+def test_pictures_of_two_sizes_and_perfect_matches_give_no_error() -> None:
+    """The second picture is twice as large; the truth maps pixel centres, so errors are in the second's pixels."""
+    H = np.array([[2, 0, 0.5], [0, 2, 0.5], [0, 0, 1.0]])
+    xy = np.random.default_rng(0).uniform(10, 190, (60, 2))
+    images = (texture(200, 200), texture(400, 400))
+    codes = np.random.default_rng(1).integers(0, 256, (60, 32), dtype=np.uint8)
+    sequence = HomographySequence("made", "other", images, (H,))
+    points = [keypoints_at(xy), keypoints_at(2 * xy + 0.5)]
+    (result,) = hpatches.evaluate(lambda _image, _points: codes, "hamming", 0.9, sequence, points)
+    assert (result.matches, result.correct, result.repeatable, result.visible) == (60, 60, 60, 60)
+    assert result.within == (1.0, 1.0, 1.0, 1.0)
+    assert result.corner_error_px < 0.05
+    assert hpatches.corner_error_px(np.eye(3), np.array([[1, 0, 3], [0, 1, 4], [0, 0, 1.0]]), (100, 50)) == 5
+
+
+def test_homography_command(data: Path, ratios: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "hpatches.json"
+    words = [str(data), "--peers", NAMES, "--out", str(out), "--cache", str(data.parent / "cache")]
+    assert hpatches.main(words) == 0
+    rows = {row["descriptor"]: row for row in json.loads(out.read_text())["results"]}
+    for name in ("rootsift", "bingan256"):
+        assert rows[name]["mma"]["3"] > 0.9
+        assert rows[name]["auc"]["3"] > 0.7
+        assert rows[name]["matching_score"] <= rows[name]["repeatable"]
+    assert "AUC@3" in capsys.readouterr().out
+
+
+def test_pose_errors_by_hand() -> None:
+    turn = cv2.Rodrigues(np.array([0, np.deg2rad(10), 0]))[0]
+    t = np.array([1.0, 0, 0])
+    assert pairs.pose_error_deg(turn, t, np.eye(3), t) == pytest.approx(10)
+    assert pairs.pose_error_deg(np.eye(3), -t, np.eye(3), t) == pytest.approx(0)
+    assert pairs.pose_error_deg(np.eye(3), np.array([1.0, 1, 0]), np.eye(3), t) == pytest.approx(45)
+
+
+def test_true_points_give_the_true_pose(data: Path) -> None:
+    scene = read_scene(data / "room")
+    pair = pairs_of_scene(scene, 1)[0]
+    points = np.random.default_rng(0).uniform([-1, -1, 4], [1, 1, 7], (200, 3))
+    moved = points @ pair.R.T + pair.t
+    projected = [p @ K.T for p, K in ((points, pair.K0), (moved, pair.K1))]
+    xy0, xy1 = (p[:, :2] / p[:, 2:] for p in projected)
+    pose = pairs.estimate_pose(xy0, xy1, pair)
+    assert pose is not None
+    assert pairs.pose_error_deg(pose[0], pose[1], pair.R, pair.t) < 0.05
+    assert pairs.estimate_pose(xy0[:4], xy1[:4], pair) is None
+
+
+def test_pose_command_with_scenes(data: Path, ratios: Path, tmp_path: Path) -> None:
+    scene = read_scene(data / "room")
+    pair = pairs_of_scene(scene, 1)[0]
+    folder = tmp_path / "two"
+    (folder / "images").mkdir(parents=True)
+    cv2.imwrite(str(folder / "images" / "a.png"), pair.image0)
+    cv2.imwrite(str(folder / "images" / "b.png"), pair.image1)
+    entry = {"image0": "a.png", "image1": "b.png", "K0": pair.K0.tolist(), "K1": pair.K1.tolist()}
+    entry |= {"R_0to1": pair.R.tolist(), "t_0to1": pair.t.tolist(), "size0": [800, 600], "size1": [800, 600]}
+    (folder / "pairs.json").write_text(json.dumps({"pairs": [entry]}))
+    out = tmp_path / "pairs.json"
+    words = [str(folder), "--scenes", str(data), "--peers", NAMES, "--out", str(out), "--no-cache"]
+    assert pairs.main(words) == 0
+    rows = {(row["part"], row["descriptor"]): row for row in json.loads(out.read_text())["results"]}
+    assert rows["scenes", "bingan256"]["auc"]["10"] > 0.8
+    assert rows["pairs", "bingan256"]["inliers"] > 50
+    assert isinstance(pair, PosedPair)
+    assert options.RESULTS.name == "results"
