@@ -1,13 +1,15 @@
 """COLMAP reconstruction of scenes with different descriptors.
 
-    python -m eval sfm DATA/validate [--scenes herz_jesus,fox] [--out eval/results/sfm-validate.json]
+    python -m eval sfm DATA/validate [--scenes herz_jesus,fox] [--peers rootsift,orb] [--out FILE.json]
 
 Protocol. The same DoG keypoints (strongest ``--max-keypoints`` an image) go into every reconstruction; only the
 matches differ. All image pairs are matched. ``sift`` is COLMAP's own way: RootSIFT vectors of 128 bytes, COLMAP's
 matcher with its default ratio, distance and cross check. Ours are packed codes, matched by mutual ratio test at the
-package's default ratio, or at ``--ratio``. Verification, mapping, their options and seeds are the same for all; the
-camera of a scene is shared by images of one size and its focal length is estimated, as in ``bingan reconstruct``.
-Where a scene has ``cameras.json``, poses are compared after a similarity alignment. Nothing is tuned here.
+package's default ratio, or at ``--ratio``. Peers are matched by the same mutual ratio test, each at its own ratio of
+``thresholds.json`` (95 % precision on the validation scenes). Verification, mapping, their options and seeds are the
+same for all; the camera of a scene is shared by images of one size and its focal length is estimated, as in
+``bingan reconstruct``. Where a scene has ``cameras.json``, poses are compared after a similarity alignment. Nothing is
+tuned here.
 """
 
 from __future__ import annotations
@@ -27,6 +29,9 @@ import numpy as np
 import pycolmap
 from numpy.typing import NDArray
 
+from eval.matching import mutual_matches
+from eval.peers import Peer, load_peers
+from eval.thresholds import read_thresholds, threshold_of
 from kornia_bingan import BinGAN
 from kornia_bingan.colmap import reconstruct, write_features, write_matches
 from kornia_bingan.descriptor import describe
@@ -86,6 +91,20 @@ def match_ours(model: BinGAN, ratio: float) -> Matcher:
         codes = {name: describe(model, images[name], features[name]) for name in images}
         pairs = {(a, b): match(codes[a], codes[b], "smnn", ratio)[1] for a, b in combinations(images, 2)}
         return pairs, sum(c.nbytes for c in codes.values())
+
+    return run
+
+
+def match_peer(peer: Peer, ratio: float) -> Matcher:
+    """Match the rows of another descriptor by mutual ratio test."""
+
+    def run(images: Images, features: Features) -> tuple[Matches, int]:
+        rows = {name: peer.describe(images[name], features[name]) for name in images}
+        pairs: Matches = {}
+        for a, b in combinations(images, 2):
+            found = mutual_matches(rows[a], rows[b], peer.norm)
+            pairs[a, b] = found.indices[found.ratio_two_way <= ratio]
+        return pairs, peer.num_bytes * sum(len(r) for r in rows.values())
 
     return run
 
@@ -234,6 +253,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--scenes", default="", help="names, separated by commas; all scenes by default")
     parser.add_argument("--descriptor", default="bingan256", help="shipped name or weights file")
     parser.add_argument("--ratio", type=float, default=DEFAULT_RATIO, help="of our mutual ratio test")
+    parser.add_argument("--peers", default="", help="others of eval/peers.py, separated by commas")
+    parser.add_argument("--peer-weights", type=Path, default=Path("../shared/data/peers"))
     parser.add_argument("--max-keypoints", type=int, default=MAX_KEYPOINTS)
     parser.add_argument("--out", type=Path, help="JSON file to write")
     arguments = parser.parse_args(argv)
@@ -246,6 +267,12 @@ def main(argv: list[str]) -> int:
         raise UsageError(f"{arguments.data} has no folder with images/ in it")
     model = BinGAN.from_pretrained(arguments.descriptor)
     matchers: dict[str, Matcher] = {model.name: match_ours(model, arguments.ratio), "sift": match_sift}
+    absent: dict[str, str] = {}
+    if names := [name for name in arguments.peers.split(",") if name]:
+        peers, absent = load_peers(names, arguments.peer_weights)
+        thresholds = read_thresholds()
+        for peer in peers:  # "sift" alone is COLMAP's own way
+            matchers[f"{peer.name} (ratio)"] = match_peer(peer, threshold_of(thresholds, peer.name))
     results: list[Result] = []
     for scene in scenes:
         images, features = load_scene(scene, arguments.max_keypoints)
@@ -257,11 +284,12 @@ def main(argv: list[str]) -> int:
     if arguments.out:
         record = {
             "protocol": "sfm",
-            "command": "python -m eval sfm DATA " + " ".join(argv[1:]),
+            "command": f"python -m eval sfm DATA/{arguments.data.resolve().name} {' '.join(argv[1:])}".rstrip(),
             "max_keypoints": arguments.max_keypoints,
             "ratio": arguments.ratio,
             "results": [asdict(result) for result in results],
             "comparison": compared,
+            "absent": absent,
             "provenance": provenance(find_weights(arguments.descriptor), SEED),
         }
         write_json(arguments.out, record)
