@@ -42,7 +42,7 @@ def reconstruct(
     time_limit: float = 0.0,
     json: bool = False,
 ) -> int:
-    """Make a COLMAP model of a folder of photos: OUT/model/, OUT/points.ply, OUT/summary.json.
+    """Make a COLMAP model of a folder of photos: OUT/model/, OUT/points.ply, OUT/report.html, OUT/summary.json.
 
     Args:
         photos: folder of photos, searched recursively.
@@ -77,6 +77,7 @@ def reconstruct(
         time_limit=time_limit,
     )
     summary = reconstruct_photos(photos, out, options)
+    _write_page(out, photos)
     _print(summary.to_json(), summary.table(), json)
     return 0
 
@@ -244,8 +245,21 @@ def demo(out: Path = Path("demo"), descriptor: str = "bingan256", json: bool = F
 
     _prepare()
     result = run_demo(out, descriptor=descriptor)
+    _write_page(out / "bingan", out / "scene" / "images")
     _print(result, demo_table(result), json)
     return 0
+
+
+def _write_page(out: Path, photos: Path) -> None:
+    """Write OUT/report.html unless it is there, or say how to get it."""
+    from kornia_bingan.page import INSTALL, page_available, write_page
+
+    if (out / "report.html").exists():
+        return
+    if page_available():
+        print(f"report: {write_page(out, photos)}", file=sys.stderr)
+    else:
+        print(f"{out / 'report.html'} was not written, since Jinja2 or Plotly is missing: {INSTALL}", file=sys.stderr)
 
 
 def _prepare() -> None:

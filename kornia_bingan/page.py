@@ -1,0 +1,232 @@
+"""The files of a reconstruction become one HTML page that needs no network.
+
+The page is rendered by Jinja2 and its plots by Plotly, whose script is part of the page; both come with the extra
+``report``. What users wrote (names of photos) is escaped.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from kornia_bingan.errors import UsageError
+from kornia_bingan.features import Features, features_path
+from kornia_bingan.files import atomic_path
+from kornia_bingan.images import read_color
+from kornia_bingan.model import Model
+from kornia_bingan.report import Summary
+
+MAX_POINTS = 50_000
+"""Points that the page shows at most, those with the longest tracks; keeps it near 10 MB."""
+MAX_THUMBNAILS = 300
+MAX_PAIRS = 2000
+THUMBNAIL_HEIGHT = 64
+
+INSTALL = "pip install 'kornia_bingan[report]'"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of a table: what is shown, what it is sorted by, and whether it is the best of its column."""
+
+    text: str
+    value: str | float
+    best: bool = False
+    image: str = ""
+
+
+def page_available() -> bool:
+    """Say whether the libraries of the extra ``report`` are installed."""
+    return all(find_spec(name) is not None for name in ("jinja2", "plotly"))
+
+
+def render(template: str, title: str, provenance: Any, folders: Sequence[Path] = (), **values: Any) -> str:
+    """Render a template to a page of its own.
+
+    Args:
+        template: file name in ``templates/`` or in ``folders``.
+        title: of the page.
+        provenance: anything JSON can hold; printed at the end.
+        folders: more folders of templates.
+        values: what the template uses.
+
+    Raises:
+        UsageError: the extra ``report`` is not installed.
+    """
+    if not page_available():
+        raise UsageError(f"the page needs Jinja2 and Plotly: {INSTALL}")
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from plotly.offline import get_plotlyjs
+
+    loader = FileSystemLoader([*folders, Path(__file__).parent / "templates"])
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
+    text = json.dumps(provenance, indent=1)
+    return environment.get_template(template).render(title=title, plotly_js=get_plotlyjs(), provenance=text, **values)
+
+
+def write_page(out: Path, photos: Path) -> Path:
+    """Write ``out/report.html`` from what ``bingan reconstruct`` left in a folder.
+
+    Args:
+        out: folder with ``summary.json``, ``run.json``, ``model/``, ``features/`` and ``database.db``.
+        photos: the photos, for thumbnails; those that are gone have none.
+
+    Raises:
+        UsageError: a file is missing or damaged, or the extra ``report`` is not installed.
+    """
+    from kornia_bingan.colmap import read_model, read_verification
+
+    summary = Summary.read(out / "summary.json")
+    model = read_model(out / "model")
+    inliers = read_verification(out / "database.db").inliers
+    folder = out / "features"
+    names = sorted(path.relative_to(folder).as_posix().removesuffix(".npz") for path in folder.rglob("*.npz"))
+    shown = np.argsort(-model.track_length, kind="stable")[:MAX_POINTS]
+    pair_rows = [
+        [_text(a), _text(b), _number(count), _text("yes" if count else "no")]
+        for (a, b), count in sorted(inliers.items(), key=lambda item: -item[1])
+    ]
+    note = f"the {MAX_PAIRS:,} of {len(pair_rows):,} pairs with the most inliers" if len(pair_rows) > MAX_PAIRS else ""
+    cards = [
+        ("registered photos", f"{summary.registered} / {summary.images}"),
+        ("points", f"{summary.points:,}"),
+        ("observations", f"{summary.observations:,}"),
+        ("mean track length", f"{summary.mean_track_length:.2f}"),
+        ("reprojection error", f"{summary.mean_reprojection_error_px:.3f} px"),
+        ("verified pairs", f"{summary.pairs.verified} / {summary.pairs.tried}"),
+        ("seconds", f"{sum(summary.seconds.values()):.0f}"),
+        ("descriptor", summary.descriptor),
+    ]
+    page = render(
+        "reconstruction.html",
+        f"Reconstruction of {photos.name or 'photos'}",
+        json.loads((out / "run.json").read_text(encoding="utf-8"))["provenance"],
+        cards=cards,
+        model_figure=model_figure(model, shown),
+        model_note=(
+            f"{len(shown):,} of {len(model.xyz):,} points and {len(model.names)} cameras; drag to turn, scroll to zoom"
+        ),
+        photo_header=["photo", "registered", "keypoints", "inlier matches"],
+        photo_rows=_photo_rows(names, folder, photos, model, inliers),
+        pair_header=["photo", "with", "inliers", "verified"],
+        pair_rows=pair_rows[:MAX_PAIRS],
+        pair_note=note,
+        seconds_figure=seconds_figure(summary.seconds),
+        skipped=[[_text(item["name"]), _text(item["reason"])] for item in summary.skipped],
+    )
+    path = out / "report.html"
+    with atomic_path(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return path
+
+
+def _text(text: str) -> Cell:
+    return Cell(text, text)
+
+
+def _number(value: float) -> Cell:
+    return Cell(f"{value:,}", value)
+
+
+def _photo_rows(
+    names: Sequence[str], folder: Path, photos: Path, model: Model, inliers: dict[tuple[str, str], int]
+) -> list[list[Cell]]:
+    registered = set(model.names)
+    totals = dict.fromkeys(names, 0)
+    for pair, count in inliers.items():
+        for name in pair:
+            totals[name] = totals.get(name, 0) + count
+    rows = []
+    for number, name in enumerate(names):
+        image = thumbnail(photos / name) if number < MAX_THUMBNAILS else ""
+        count = len(Features.read(features_path(folder, name)).keypoints)
+        state = "yes" if name in registered else "no"
+        rows.append([Cell(name, name, image=image), _text(state), _number(count), _number(totals[name])])
+    return rows
+
+
+def thumbnail(path: Path) -> str:
+    """Give a small JPEG of a photo as a data URL; empty if the photo cannot be read any more."""
+    try:
+        image = read_color(path)
+    except UsageError:
+        return ""
+    width = max(1, round(image.shape[1] * THUMBNAIL_HEIGHT / image.shape[0]))
+    small = cv2.resize(image, (min(width, 4 * THUMBNAIL_HEIGHT), THUMBNAIL_HEIGHT), interpolation=cv2.INTER_AREA)
+    data = cv2.imencode(".jpg", cv2.cvtColor(small, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 80])[1]
+    return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()
+
+
+def model_figure(model: Model, shown: NDArray[np.int64]) -> dict[str, Any]:
+    """Draw points and camera frusta; the view leaves out points far beyond the cameras and the bulk of the points."""
+    centers = -np.einsum("nji,nj->ni", model.rotations, model.translations)
+    xyz, rgb = model.xyz[shown], model.rgb[shown]
+    low, high = np.quantile(xyz, [0.02, 0.98], axis=0) if len(xyz) else (centers.min(0), centers.max(0))
+    low, high = np.minimum(low, centers.min(0)), np.maximum(high, centers.max(0))
+    inside = ((xyz >= low) & (xyz <= high)).all(1)
+    xyz, rgb = xyz[inside], rgb[inside]
+    size = 0.04 * float(np.linalg.norm(high - low))
+    lines: list[list[float | None]] = [[], [], []]
+    for R, center, camera in zip(model.rotations, centers, model.cameras, strict=True):
+        half = np.array([camera.width, camera.height]) / max(camera.width, camera.height) * 0.5
+        corners = np.array([[x * half[0], y * half[1], 1] for x, y in ((-1, -1), (1, -1), (1, 1), (-1, 1))]) * size
+        world = corners @ R + center
+        loop = [center, world[0], world[1], center, world[2], world[3], center, None, *world, world[0], None]
+        for point in loop:
+            for axis in range(3):
+                lines[axis].append(None if point is None else round(float(point[axis]), 5))
+    points = {
+        "type": "scatter3d",
+        "mode": "markers",
+        "name": "points",
+        "hoverinfo": "skip",
+        "marker": {"size": 1.6, "color": [f"rgb({r},{g},{b})" for r, g, b in rgb.tolist()]},
+        **{axis: np.round(xyz[:, k], 5).tolist() for k, axis in enumerate("xyz")},
+    }
+    cameras = {
+        "type": "scatter3d",
+        "mode": "lines",
+        "name": "cameras",
+        "hoverinfo": "skip",
+        "line": {"color": "#d1495b", "width": 2},
+        **dict(zip("xyz", lines, strict=True)),
+    }
+    names = {
+        "type": "scatter3d",
+        "mode": "markers",
+        "name": "photos",
+        "text": [name.replace("<", "&lt;") for name in model.names],
+        "hoverinfo": "text",
+        "marker": {"size": 3, "color": "#d1495b"},
+        **{axis: np.round(centers[:, k], 5).tolist() for k, axis in enumerate("xyz")},
+    }
+    hidden = {"visible": False}
+    scene = {"aspectmode": "data", "xaxis": hidden, "yaxis": hidden, "zaxis": hidden}
+    # COLMAP's world usually has y down, as its cameras have.
+    scene["camera"] = {"up": {"x": 0, "y": -1, "z": 0}, "eye": {"x": 0.6, "y": -0.9, "z": -2.2}}
+    return {
+        "data": [points, cameras, names],
+        "layout": {"scene": scene, "showlegend": False, "margin": dict.fromkeys("lrtb", 0)},
+    }
+
+
+def seconds_figure(seconds: dict[str, float]) -> dict[str, Any]:
+    """Draw the seconds of each stage as bars."""
+    stages = list(seconds)[::-1]
+    bar = {
+        "type": "bar",
+        "orientation": "h",
+        "y": stages,
+        "x": [seconds[s] for s in stages],
+        "marker": {"color": "#3d6fb6"},
+    }
+    return {"data": [bar], "layout": {"xaxis": {"title": {"text": "seconds"}}}}
