@@ -60,7 +60,42 @@ def sfm(name: str) -> str:
     return f"{markdown(header, rows)}\n\n{provenance_line(record)}"
 
 
-TABLES: dict[str, Callable[[], str]] = {"models": models, "sfm-validate": lambda: sfm("sfm-validate")}
+def m95(name: str, part: str) -> str:
+    """Correct matches at 95 % precision, one row a descriptor, best first."""
+    record = read(ROOT / "eval" / "results" / f"{name}.json")
+    totals = sorted((t for t in record["totals"] if t["part"] == part), key=lambda t: -t["m95"])
+    sets = totals[0]["data"]
+    of = {(row["data"], row["descriptor"]): row["m95"] for row in record["results"]}
+    header = ["descriptor", "bytes", *sets, "sum", "x RootSIFT (95 % interval)"]
+    rows = []
+    for t in totals:
+        low, high = t["times_rootsift_interval"]
+        cells = [f"{of[data, t['descriptor']]:,}" for data in sets]
+        ratio = f"{t['times_rootsift']:.3f} ({low:.3f} to {high:.3f})"
+        size = record["peers"][t["descriptor"]]["num_bytes"]
+        rows.append([t["descriptor"], f"{size:,}", *cells, f"{t['m95']:,}", ratio])
+    absent = f" Absent, no weights at hand: {', '.join(record['absent'])}." if record["absent"] else ""
+    return f"{markdown(header, rows)}\n\n{provenance_line(record)}{absent}"
+
+
+def homographies(name: str) -> str:
+    """Matching on image sequences."""
+    record = read(ROOT / "eval" / "results" / f"{name}.json")
+    chosen = sorted((r for r in record["results"] if r["part"] == "sequences"), key=lambda r: -r["auc"]["3"])
+    header = ["descriptor", "ratio", "matches", "MMA@1", "MMA@3", "MMA@5", "matching score", "AUC@1", "AUC@3", "AUC@5"]
+    rows = []
+    for r in chosen:
+        shares = [r["mma"]["1"], r["mma"]["3"], r["mma"]["5"], r["matching_score"], *r["auc"].values()]
+        rows.append([r["descriptor"], f"{r['ratio']:.3f}", f"{r['matches']:,}", *(f"{value:.3f}" for value in shares)])
+    return f"{markdown(header, rows)}\n\n{provenance_line(record)}"
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "models": models,
+    "sfm-validate": lambda: sfm("sfm-validate"),
+    "m95-validate": lambda: m95("m95-validate", "scene"),
+    "hpatches-validate": lambda: homographies("hpatches-validate"),
+}
 
 
 def fill(text: str) -> str:

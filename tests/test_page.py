@@ -5,8 +5,6 @@ from __future__ import annotations
 import html
 import json
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import cv2
@@ -16,11 +14,9 @@ from kornia_bingan import page
 from kornia_bingan.errors import UsageError
 from kornia_bingan.reconstruction import ReconstructOptions, reconstruct_photos
 from kornia_bingan.scene import render_scene
+from tests.browser import BROWSER, ask
 
 NASTY = '<b>&".jpg'
-BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = ["--headless=new", "--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking"]
-FLAGS += ["--disable-component-update", "--disable-sync", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 
 
 @pytest.fixture(scope="module")
@@ -62,37 +58,20 @@ def test_photos_that_are_gone_have_no_thumbnail(tmp_path: Path) -> None:
         page.write_page(tmp_path, tmp_path)
 
 
-PROBE = """
-<script>
-window.problems = []; window.addEventListener("error", e => window.problems.push(e.message));
-console.error = (...words) => window.problems.push(words.join(" "));
-window.addEventListener("load", () => setTimeout(() => {
-  const values = () => [...document.querySelectorAll("#photos tbody tr")].map(r => Number(r.cells[3].dataset.value));
-  const button = document.querySelectorAll("#photos th button")[3];
-  button.click(); const up = values(); button.click(); const down = values();
-  const canvas = document.querySelector("#model canvas");
-  const drawn = canvas ? canvas.width * canvas.height : 0;
-  const bars = document.querySelectorAll("#seconds .bars path").length;
-  const answer = {problems: window.problems, up, down, drawn, bars};
-  const node = document.createElement("pre"); node.id = "answer"; node.textContent = JSON.stringify(answer);
-  document.body.append(node);
-}, 3000));
-</script>
+SCRIPT = """
+const values = () => [...document.querySelectorAll("#photos tbody tr")].map(r => Number(r.cells[3].dataset.value));
+const button = document.querySelectorAll("#photos th button")[3];
+button.click(); const up = values(); button.click(); const down = values();
+const canvas = document.querySelector("#model canvas");
+const drawn = canvas ? canvas.width * canvas.height : 0;
+return {up, down, drawn, bars: document.querySelectorAll("#seconds .bars path").length};
 """
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed")
 def test_in_a_browser(report: Path, tmp_path: Path) -> None:
     """No errors, a 3D canvas, bars, and a table that a click sorts."""
-    probed = tmp_path / "probed.html"
-    probed.write_text(report.read_text(encoding="utf-8").replace("<head>", "<head>" + PROBE, 1), encoding="utf-8")
-    assert BROWSER is not None
-    command = [BROWSER, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=15000"]
-    command += ["--dump-dom", probed.as_uri()]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
-    found = re.search(r'<pre id="answer">(.*?)</pre>', done.stdout, re.DOTALL)
-    assert found, done.stderr[-2000:]
-    answer = json.loads(html.unescape(found[1]))
+    answer = ask(report, SCRIPT, tmp_path)
     assert answer["problems"] == []
     assert answer["up"] == sorted(answer["up"])
     assert answer["down"] == sorted(answer["down"], reverse=True)

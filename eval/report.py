@@ -1,0 +1,254 @@
+"""One page of all results: ``python -m eval report [--results eval/results] [--out bench/report.html]``.
+
+Reads JSON records only and computes nothing: tables with the best value of each column marked, curves, bytes against
+quality. Records of a protocol without a view of its own are shown as a plain table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from kornia_bingan.errors import UsageError
+from kornia_bingan.files import atomic_path
+from kornia_bingan.page import Cell, render
+
+RESULTS = Path("eval/results")
+Record = dict[str, Any]
+Column = tuple[str, Callable[[Record], Any], str]
+"""Header, value of a row, and whether "most" or "least" is best ("" for neither)."""
+
+
+def make_table(rows: list[Record], columns: list[Column]) -> list[list[Cell]]:
+    """Turn rows into cells and mark the best value of each column (all equal values)."""
+    best: dict[str, float] = {}
+    for name, get, order in columns:
+        values = [value for row in rows if isinstance(value := get(row), int | float)]
+        if order and len(values) > 1:
+            best[name] = max(values) if order == "most" else min(values)
+    table = []
+    for row in rows:
+        cells = []
+        for name, get, _ in columns:
+            value = get(row)
+            marked = name in best and value == best[name]
+            cells.append(Cell(show(value), "" if value is None else value, best=marked))
+        table.append(cells)
+    return table
+
+
+def show(value: Any) -> str:
+    """Write a value for readers."""
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.4g}" if abs(value) < 1000 else f"{value:,.0f}"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def curves(series: dict[str, tuple[list[float], list[float]]], x: str, y: str) -> Record:
+    """Draw named lines."""
+    data = [
+        {"type": "scatter", "mode": "lines", "name": name, "x": xs, "y": ys, "line": {"dash": dash(name)}}
+        for name, (xs, ys) in series.items()
+    ]
+    return {"data": data, "layout": {"xaxis": {"title": {"text": x}}, "yaxis": {"title": {"text": y}}}}
+
+
+def dash(name: str) -> str:
+    """Give real-valued descriptors of ours a dashed line."""
+    return "dash" if name.endswith("/float") else "solid"
+
+
+def section_m95(record: Record) -> list[Record]:
+    """Totals, quality against bytes, and the curves of correct matches against precision."""
+    sections = []
+    for part in dict.fromkeys(total["part"] for total in record["totals"]):
+        totals = [total for total in record["totals"] if total["part"] == part]
+        columns: list[Column] = [
+            ("descriptor", lambda r: r["descriptor"], ""),
+            ("bytes", lambda r: record["peers"][r["descriptor"]]["num_bytes"], "least"),
+            ("M95", lambda r: r["m95"], "most"),
+            ("x RootSIFT", lambda r: r.get("times_rootsift"), "most"),
+            ("95 % interval", lambda r: interval(r.get("times_rootsift_interval")), ""),
+            ("least of a set", lambda r: r.get("least_times_rootsift"), "most"),
+        ]
+        points = {
+            "type": "scatter",
+            "mode": "markers+text",
+            "text": [t["descriptor"] for t in totals],
+            "textposition": "top center",
+            "x": [record["peers"][t["descriptor"]]["num_bytes"] for t in totals],
+            "y": [t["m95"] for t in totals],
+        }
+        layout = {"xaxis": {"title": {"text": "bytes a keypoint"}, "type": "log"}, "yaxis": {"title": {"text": "M95"}}}
+        figures = [{"data": [points], "layout": layout}]
+        for data in totals[0]["data"]:
+            rows = [row for row in record["results"] if row["data"] == data]
+            series = {}
+            for row in rows:
+                matches, correct = row["curve"]["num_matches"], row["curve"]["num_correct"]
+                series[row["descriptor"]] = (correct, [c / max(1, m) for c, m in zip(correct, matches, strict=True)])
+            figures.append(curves(series, f"correct matches, {data}", "precision"))
+        sections.append(section(f"M95, {part}", record, totals, columns, figures))
+    return sections
+
+
+def section_hpatches(record: Record) -> list[Record]:
+    """Sequences with homographies, EVD apart, with the curve of matching accuracy."""
+    sections = []
+    for part in dict.fromkeys(row["part"] for row in record["results"]):
+        rows = [row for row in record["results"] if row["part"] == part]
+        columns: list[Column] = [
+            ("descriptor", lambda r: r["descriptor"], ""),
+            ("ratio", lambda r: r["ratio"], ""),
+            ("matches", lambda r: r["matches"], "most"),
+            *((f"MMA@{px}", lambda r, px=px: r["mma"][px], "most") for px in ("1", "3", "5", "10")),
+            ("matching score", lambda r: r["matching_score"], "most"),
+            *((f"AUC@{px}", lambda r, px=px: r["auc"][px], "most") for px in ("1", "3", "5")),
+            ("AUC@3 interval", lambda r: interval(r["auc3_interval"]), ""),
+        ]
+        series = {r["descriptor"]: ([float(px) for px in r["mma"]], list(r["mma"].values())) for r in rows}
+        figure = curves(series, "threshold (px)", "mean matching accuracy")
+        sections.append(section(f"Homographies, {part}", record, rows, columns, [figure]))
+    return sections
+
+
+def section_pairs(record: Record) -> list[Record]:
+    """Two-view pose."""
+    columns: list[Column] = [
+        ("part", lambda r: r["part"], ""),
+        ("descriptor", lambda r: r["descriptor"], ""),
+        *((f"AUC@{d}", lambda r, d=d: r["auc"][d], "") for d in ("5", "10", "20")),
+        ("AUC@10 interval", lambda r: interval(r["auc10_interval"]), ""),
+        ("matches", lambda r: r["matches"], ""),
+        ("inliers", lambda r: r["inliers"], ""),
+        ("failures", lambda r: r["failures"], ""),
+    ]
+    return [section("Two-view pose", record, record["results"], columns, [])]
+
+
+def section_sfm(record: Record) -> list[Record]:
+    """COLMAP reconstructions, one table a scene."""
+    columns: list[Column] = [
+        ("descriptor", lambda r: r["descriptor"], ""),
+        ("registered", lambda r: len(r["registered"]), "most"),
+        ("points", lambda r: r["points"], "most"),
+        ("observations", lambda r: r["observations"], "most"),
+        ("track length", lambda r: r["mean_track_length"], "most"),
+        ("reprojection px", lambda r: r["mean_reprojection_error_px"], "least"),
+        ("rotation deg", lambda r: r["rotation_deg"], "least"),
+        ("position %", lambda r: r["position_percent"], "least"),
+        ("bytes", lambda r: r["descriptor_bytes"], "least"),
+        ("seconds", lambda r: r["seconds"], "least"),
+    ]
+    scenes = dict.fromkeys(row["scene"] for row in record["results"])
+    return [
+        section(f"Reconstruction, {scene}", record, [r for r in record["results"] if r["scene"] == scene], columns, [])
+        for scene in scenes
+    ]
+
+
+def section_brown(record: Record) -> list[Record]:
+    """Patch verification, one table and one ROC a set."""
+    columns: list[Column] = [
+        ("descriptor", lambda r: r["descriptor"], ""),
+        ("FPR@95 %", lambda r: r["fpr95"], "least"),
+        ("95 % interval", lambda r: interval(r["interval"]), ""),
+        ("published rule %", lambda r: r["fpr95_published"], "least"),
+        ("recall", lambda r: r["recall"], ""),
+    ]
+    sections = []
+    for name in dict.fromkeys(row["set"] for row in record["results"]):
+        rows = [row for row in record["results"] if row["set"] == name]
+        series = {r["descriptor"]: ([p[0] for p in r["roc"]], [p[1] for p in r["roc"]]) for r in rows}
+        figure = curves(series, "false positive rate", "recall")
+        sections.append(section(f"Patch verification, {name}", record, rows, columns, [figure]))
+    return sections
+
+
+def section_ablation(record: Record) -> list[Record]:
+    """Training runs side by side with their validation curves."""
+    columns: list[Column] = [
+        ("run", lambda r: r["run"], ""),
+        *((term, lambda r, term=term: r[f"lambda_{term}"], "") for term in ("gan", "dmr", "bre", "two_view")),
+        ("patches", lambda r: r["patches"], ""),
+        ("seconds", lambda r: r["seconds"], "least"),
+        ("untrained FPR@95", lambda r: r["untrained"]["fpr95"], ""),
+        ("late mean", lambda r: r["late_mean"]["fpr95"], "least"),
+        ("last", lambda r: r["last"]["fpr95"], "least"),
+    ]
+    rows = record["results"]
+    series = {r["run"]: ([p["step"] for p in r["curve"]], [p["fpr95"] for p in r["curve"]]) for r in rows}
+    figure = curves(series, "step", "FPR@95 (%)")
+    return [section("Training runs", {**record, "provenance": rows[0]["provenance"]}, rows, columns, [figure])]
+
+
+def section_other(record: Record) -> list[Record]:
+    """Any other record with a list of flat rows."""
+    rows = [row for row in record.get("results", []) if isinstance(row, dict)]
+    if not rows:
+        return []
+
+    def column(name: str) -> Column:
+        return (name, lambda row: row.get(name), "")
+
+    names = [name for name, value in rows[0].items() if isinstance(value, str | int | float)]
+    return [section(record["protocol"], record, rows, [column(name) for name in names], [])]
+
+
+VIEWS: dict[str, Callable[[Record], list[Record]]] = {
+    "m95": section_m95,
+    "hpatches": section_hpatches,
+    "pairs": section_pairs,
+    "sfm": section_sfm,
+    "brown": section_brown,
+    "ablation": section_ablation,
+}
+
+
+def interval(values: list[float] | None) -> str:
+    """Write an interval."""
+    return "" if values is None else f"{values[0]:.4g} to {values[1]:.4g}"
+
+
+def section(title: str, record: Record, rows: list[Record], columns: list[Column], figures: list[Record]) -> Record:
+    """Put together what the template shows of one table."""
+    absent = "; ".join(f"{name}: {why}" for name, why in (record.get("absent") or {}).items())
+    return {
+        "title": title,
+        "file": record["file"],
+        "command": record["command"],
+        "commit": (record.get("provenance") or {}).get("commit") or "none",
+        "header": [name for name, _, _ in columns],
+        "rows": make_table(rows, columns),
+        "figures": figures,
+        "absent": absent,
+    }
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m eval report")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--out", type=Path, default=Path("bench/report.html"))
+    arguments = parser.parse_args(argv)
+    paths = sorted(arguments.results.glob("*.json"))
+    if not paths:
+        raise UsageError(f"{arguments.results} has no results; python -m eval m95 DATA makes some")
+    sections: list[Record] = []
+    machines: dict[str, Any] = {}
+    for path in paths:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        record["file"] = path.name
+        sections += VIEWS.get(record["protocol"], section_other)(record)
+        machines[path.name] = record.get("provenance")
+    templates = [Path(__file__).parent / "templates"]
+    page = render("results.html", "Results of kornia_bingan", machines, templates, sections=sections)
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(arguments.out) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    print(arguments.out)
+    return 0

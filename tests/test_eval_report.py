@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from eval import report
+from kornia_bingan.errors import UsageError
+from tests.browser import BROWSER, ask
+
+RESULTS = Path(__file__).parents[1] / "eval" / "results"
+
+
+def test_the_best_of_a_column_is_marked_ties_included() -> None:
+    rows = [{"n": "a", "x": 1.0, "y": 5}, {"n": "b", "x": 2.0, "y": 5}, {"n": "c", "x": 3.0, "y": None}]
+    columns: list[report.Column] = [
+        ("name", lambda r: r["n"], ""),
+        ("x", lambda r: r["x"], "least"),
+        ("y", lambda r: r["y"], "most"),
+    ]
+    cells = report.make_table(rows, columns)
+    assert [[cell.best for cell in row] for row in cells] == [
+        [False, True, True],
+        [False, False, True],
+        [False, False, False],
+    ]
+    assert cells[2][2].text == ""
+
+
+def test_every_committed_record_is_in_the_page(tmp_path: Path) -> None:
+    out = tmp_path / "report.html"
+    assert report.main(["--results", str(RESULTS), "--out", str(out)]) == 0
+    text = out.read_text(encoding="utf-8").split("</head>")[1]
+    for path in RESULTS.glob("*.json"):
+        record = json.loads(path.read_text())
+        if record.get("results"):
+            assert f"{path.name}: <code>{record['command']}" in text, path.name
+    assert "bingan256" in text
+
+
+def test_unknown_records_are_plain_tables(tmp_path: Path) -> None:
+    record = {"protocol": "new", "command": "python -m eval new", "results": [{"a": "<x>", "b": 1.5}, {"a": "y"}]}
+    (tmp_path / "new.json").write_text(json.dumps(record))
+    assert report.main(["--results", str(tmp_path), "--out", str(tmp_path / "r.html")]) == 0
+    assert "&lt;x&gt;" in (tmp_path / "r.html").read_text()
+    with pytest.raises(UsageError, match="has no results"):
+        report.main(["--results", str(tmp_path / "absent")])
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed")
+def test_in_a_browser(tmp_path: Path) -> None:
+    """No errors, all plots drawn, and a table that a click sorts by its numbers."""
+    out = tmp_path / "report.html"
+    report.main(["--results", str(RESULTS), "--out", str(out)])
+    script = """
+    const title = [...document.querySelectorAll("h2")].find(h => h.textContent == "M95, scene");
+    const table = title.nextElementSibling.querySelector("table");
+    table.querySelectorAll("th button")[2].click();
+    const values = [...table.tBodies[0].rows].map(r => Number(r.cells[2].dataset.value));
+    return {values, plots: document.querySelectorAll(".plot").length,
+            drawn: document.querySelectorAll(".plot svg.main-svg").length,
+            best: document.querySelectorAll("td.best").length};
+    """
+    answer = ask(out, script, tmp_path)
+    assert answer["problems"] == []
+    assert answer["values"] == sorted(answer["values"])
+    assert len(answer["values"]) > 10
+    assert answer["drawn"] >= answer["plots"] > 5
+    assert answer["best"] > 10
