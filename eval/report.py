@@ -27,7 +27,7 @@ def make_table(rows: list[Record], columns: list[Column]) -> list[list[Cell]]:
     best: dict[str, float] = {}
     for name, get, order in columns:
         values = [value for row in rows if isinstance(value := get(row), int | float)]
-        if order and len(values) > 1:
+        if order and len(set(values)) > 1:
             best[name] = max(values) if order == "most" else min(values)
     table = []
     for row in rows:

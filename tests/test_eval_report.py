@@ -21,11 +21,13 @@ def test_the_best_of_a_column_is_marked_ties_included() -> None:
     ]
     cells = report.make_table(rows, columns)
     assert [[cell.best for cell in row] for row in cells] == [
-        [False, True, True],
-        [False, False, True],
+        [False, True, False],
         [False, False, False],
-    ]
+        [False, False, False],
+    ], "equal values are no best"
     assert cells[2][2].text == ""
+    rows[1]["y"] = 6
+    assert [row[2].best for row in report.make_table([*rows, rows[1]], columns)] == [False, True, False, True]
 
 
 def test_every_committed_record_is_in_the_page(tmp_path: Path) -> None:
