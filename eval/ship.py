@@ -25,6 +25,8 @@ ROOT = Path(__file__).parents[1]
 WEIGHTS = ROOT / "weights"
 RESULTS = ROOT / "eval" / "results"
 LARGEST_FILE = 8 * 2**20
+PUBLISHED_PATCHES = 40_000_000
+"""400 epochs of 100,000 patches."""
 
 
 def certificate(run: Path, name: str, summary: str, data: dict[str, Any]) -> dict[str, Any]:
@@ -111,10 +113,10 @@ def card(about: dict[str, Any]) -> str:
         f"| steps | {config['steps']:,} of {config['batch_size']:,} keypoints, seed {config['seed']} |",
         f"| time | {about['seconds'] / 60:.0f} minutes, {config['threads'] or 'all but one'} thread(s), "
         f"{about['training']['precision'].removeprefix('torch.')}, {machine['cpu']} |",
-        f"| photos | {about['training']['photos']:,}, {about['training']['keypoints']:,} keypoints |",
+        f"| data | {contents(about['training'])} |",
         f"| commit | {about['provenance']['commit']} |",
         "",
-        "Jittered views of photos kept aside, at the end of training (before training in brackets):",
+        f"{validated_on(about['training']['config'])}, at the end of training (before training in brackets):",
         "",
         "| FPR@95 codes | FPR@95 descriptors | ones (mean, least, most) | stuck bits |",
         "|--:|--:|---|--:|",
@@ -132,6 +134,25 @@ def card(about: dict[str, Any]) -> str:
         lines += [f"| {row['source']} | {row['photos']} | {row['licence']} |" for row in about["data"]["sources"]]
     lines += ["", f"Generated from `{about['name']}.json` by `python -m eval ship`.", ""]
     return "\n".join(lines)
+
+
+def contents(training: dict[str, Any]) -> str:
+    """Say what a run learnt from."""
+    if "photos" in training:
+        return f"{training['photos']:,} photos, {training['keypoints']:,} keypoints"
+    seen = training["config"]["steps"] * training["config"]["batch_size"]
+    share = 100 * seen / PUBLISHED_PATCHES
+    return (
+        f"patch set {training['config']['train']} of {training['patches']:,} patches; {seen:,} patches seen, "
+        f"{share:.2g} % of the 40 million of the published training"
+    )
+
+
+def validated_on(config: dict[str, Any]) -> str:
+    """Say what validation measured."""
+    return (
+        f"Pairs of the patch set {config['validate']}" if config.get("validate") else "Jittered views of photos kept aside"
+    )
 
 
 def render_cards() -> list[str]:
