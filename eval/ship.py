@@ -151,7 +151,9 @@ def contents(training: dict[str, Any]) -> str:
 def validated_on(config: dict[str, Any]) -> str:
     """Say what validation measured."""
     return (
-        f"Pairs of the patch set {config['validate']}" if config.get("validate") else "Jittered views of photos kept aside"
+        f"Pairs of the patch set {config['validate']}"
+        if config.get("validate")
+        else "Jittered views of photos kept aside"
     )
 
 

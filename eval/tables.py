@@ -90,11 +90,57 @@ def homographies(name: str) -> str:
     return f"{markdown(header, rows)}\n\n{provenance_line(record)}"
 
 
+def verification(name: str) -> str:
+    """FPR@95 on patch sets, one column a set."""
+    record = read(ROOT / "eval" / "results" / f"{name}.json")
+    sets = list(dict.fromkeys(row["set"] for row in record["results"]))
+    names = list(dict.fromkeys(row["descriptor"] for row in record["results"]))
+    of = {(row["set"], row["descriptor"]): row for row in record["results"]}
+    rows = []
+    for descriptor in sorted(names, key=lambda n: sum(of[s, n]["fpr95"] for s in sets)):
+        cells = []
+        for patch_set in sets:
+            row = of[patch_set, descriptor]
+            cells.append(f"{row['fpr95']:.2f} ({row['interval'][0]:.1f} to {row['interval'][1]:.1f})")
+        rows.append([descriptor, *cells])
+    header = ["descriptor", *(f"{patch_set}, FPR@95 % (interval)" for patch_set in sets)]
+    return f"{markdown(header, rows)}\n\n{provenance_line(record)}"
+
+
+def ablation(name: str) -> str:
+    """Training runs side by side."""
+    record = read(ROOT / "eval" / "results" / f"{name}.json")
+    header = ["run", "GAN", "DMR", "BRE", "two views", "standardised", "patches seen", "minutes"]
+    header += ["FPR@95 % untrained", "mean of the second half", "last"]
+    rows = []
+    for r in record["results"]:
+        terms = [f"{r[f'lambda_{term}']:g}" for term in ("gan", "dmr", "bre", "two_view")]
+        scores = [f"{r[key]['fpr95']:.1f}" for key in ("untrained", "late_mean", "last")]
+        cost = [f"{r['patches']:,}", f"{r['seconds'] / 60:.0f}"]
+        rows.append([r["run"], *terms, "yes" if r["standardise"] else "no", *cost, *scores])
+    first = record["results"][0]
+    return f"{markdown(header, rows)}\n\n{provenance_line({**record, 'provenance': first['provenance']})}"
+
+
+def train_speed(name: str) -> str:
+    """Speed of a training step against a straightforward implementation."""
+    record = read(ROOT / "eval" / "results" / f"{name}.json")
+    rows = [
+        [r["step"], r["freed_memory"], f"{1 / r['seconds']:.2f}", f"{25 / r['seconds']:.0f}", f"{r['ratio']:.2f}"]
+        for r in record["results"]
+    ]
+    header = ["step", "freed memory", "steps / s", "patches / s", "x straightforward"]
+    return f"{markdown(header, rows)}\n\n{provenance_line(record)}"
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "models": models,
     "sfm-validate": lambda: sfm("sfm-validate"),
     "m95-validate": lambda: m95("m95-validate", "scene"),
     "hpatches-validate": lambda: homographies("hpatches-validate"),
+    "brown": lambda: verification("brown"),
+    "ablation": lambda: ablation("ablation"),
+    "train-speed": lambda: train_speed("train-speed"),
 }
 
 
