@@ -2,8 +2,8 @@
 
     python -m eval ablation RUN [RUN ...] [--out eval/results/ablation.json]
 
-Reads the folders that ``bingan train`` wrote and compares their validation curves; all must have been validated on the
-same pairs. A run of this kind fluctuates, so the table has the first value (the untrained network), the last one, and
+Reads the folders that ``bingan train`` wrote, or a JSON file that this command wrote before for all of its runs, and
+compares their validation curves; all must have been validated on the same pairs. A run of this kind fluctuates, so the table has the first value (the untrained network), the last one, and
 the mean of the last half of the curve. The curves are drawn beside the JSON as SVG.
 """
 
@@ -57,6 +57,20 @@ def read_run(folder: Path) -> dict[str, Any]:
     }
 
 
+def read_runs(path: Path) -> list[dict[str, Any]]:
+    """Read one run folder, or all runs of an earlier result file."""
+    if not path.is_file():
+        return [read_run(path)]
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UsageError(f"{path} is no JSON file: {error}") from error
+    if stored.get("protocol") != "ablation":
+        raise UsageError(f"{path} is no result of 'python -m eval ablation'; give run folders or such a file")
+    runs: list[dict[str, Any]] = stored["results"]
+    return runs
+
+
 def table(runs: list[dict[str, Any]]) -> str:
     """Render the runs as text."""
     header = ["run", "gan", "dmr", "bre", "two view", "standardised", "patches seen", "minutes"]
@@ -81,7 +95,10 @@ def main(argv: list[str]) -> int:
     parser.add_argument("runs", type=Path, nargs="+")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args(argv)
-    runs = [read_run(folder) for folder in arguments.runs]
+    runs = [run for path in arguments.runs for run in read_runs(path)]
+    names = [run["run"] for run in runs]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise UsageError(f"two runs are called {twice[0]}; rename a folder")
     for run in runs[1:]:
         if run["same"] != runs[0]["same"]:
             raise UsageError(f"{run['run']} was validated on {run['same']}, {runs[0]['run']} on {runs[0]['same']}")

@@ -205,7 +205,7 @@ def patches(
     paths: Annotated[tuple[Path, ...], tyro.conf.Positional],
     model: Path | None = None,
     detector: Literal["dog", "orb"] = "dog",
-    max_keypoints: int = 4096,
+    max_keypoints: int = 8192,
     seed: int = 0,
     json: bool = False,
 ) -> int:

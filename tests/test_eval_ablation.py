@@ -30,6 +30,12 @@ def test_runs_are_compared_by_their_logs(tmp_path: Path, capsys: pytest.CaptureF
     assert first["patches"] == 4 * SMALL["batch_size"]
     assert str(tmp_path) not in out.read_text()
     assert out.with_suffix(".svg").is_file()
+    train(preset_config("photos", data, tmp_path / "third", **changes, lambda_bre=0.1))
+    assert ablation.main([str(out), str(tmp_path / "third"), "--out", str(out)]) == 0
+    again = json.loads(out.read_text())["results"]
+    assert again[:2] == [first, second] and again[2]["run"] == "third"
+    with pytest.raises(UsageError, match="two runs are called with"):
+        ablation.main([str(out), str(tmp_path / "with")])
     other = write_photos(tmp_path / "other", 4)
     train(preset_config("photos", other, tmp_path / "elsewhere", **changes))
     with pytest.raises(UsageError, match="elsewhere was validated on"):
@@ -37,5 +43,9 @@ def test_runs_are_compared_by_their_logs(tmp_path: Path, capsys: pytest.CaptureF
 
 
 def test_folders_without_a_run_are_named(tmp_path: Path) -> None:
+    for text in ("{}", "not JSON"):
+        (tmp_path / "other.json").write_text(text)
+        with pytest.raises(UsageError, match=r"other\.json is no"):
+            ablation.main([str(tmp_path / "other.json")])
     with pytest.raises(UsageError, match="holds no training run"):
         ablation.main([str(tmp_path)])
