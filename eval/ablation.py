@@ -3,8 +3,9 @@
     python -m eval ablation RUN [RUN ...] [--out eval/results/ablation.json]
 
 Reads the folders that ``bingan train`` wrote, or a JSON file that this command wrote before for all of its runs, and
-compares their validation curves; all must have been validated on the same pairs. A run of this kind fluctuates, so the table has the first value (the untrained network), the last one, and
-the mean of the last half of the curve. The curves are drawn beside the JSON as SVG.
+compares their validation curves; all must have been validated on the same pairs. A run of this kind fluctuates, so the
+table has the first value (the untrained network), the last one, and the mean of the last half of the curve. The curves
+are drawn beside the JSON as SVG.
 """
 
 from __future__ import annotations

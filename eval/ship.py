@@ -67,6 +67,8 @@ def command(config: dict[str, Any]) -> str:
             if isinstance(value, dict):
                 changed = {k: v for k, v in value.items() if v != base[key][k]}
                 words += [f"--{key}.{k.replace('_', '-')} {v}" for k, v in changed.items()]
+            elif key == "tracks":
+                words.append("--tracks " + " ".join(value))
             elif isinstance(value, list):
                 words.append(f"--{key.replace('_', '-')} " + " ".join(str(x) for row in value for x in row))
             else:

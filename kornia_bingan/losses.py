@@ -140,7 +140,9 @@ def straight_through_sign(low: Tensor) -> Tensor:
     return code
 
 
-def two_view(low0: Tensor, low1: Tensor, temperature: float = 0.06, ignore: Tensor | None = None) -> Tensor:
+def two_view(
+    low0: Tensor, low1: Tensor, temperature: float = 0.06, ignore: Tensor | None = None, *, codes: bool = True
+) -> Tensor:
     """Two views of one keypoint must agree, and all other patches of the batch must not.
 
     Symmetric cross-entropy over the dot products of the codes, divided by the number of bits and by the temperature;
@@ -152,17 +154,52 @@ def two_view(low0: Tensor, low1: Tensor, temperature: float = 0.06, ignore: Tens
         temperature: of the softmax; dot products are in [-1, 1].
         ignore: bool, shape (N, N): pairs (row of view 0, row of view 1) that are neither alike nor different, such as
             two keypoints at one place. The diagonal is never ignored.
+        codes: False compares the descriptors themselves, scaled to length 1, instead of their codes.
 
     Raises:
         ValueError: fewer than 2 rows, or different numbers of rows.
     """
     count = _check_batch(low0, low1)
-    logits = straight_through_sign(low0) @ straight_through_sign(low1).T / (low0.shape[1] * temperature)
+    rows0, rows1 = (
+        straight_through_sign(low) / low.shape[1] ** 0.5 if codes else F.normalize(low) for low in (low0, low1)
+    )
+    logits = rows0 @ rows1.T / temperature
     if ignore is not None:
         off_diagonal = ~torch.eye(count, dtype=torch.bool, device=logits.device)
         logits = logits.masked_fill(ignore & off_diagonal, -torch.inf)
     target = torch.arange(count, device=logits.device)
     return 0.5 * (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target))
+
+
+def second_order(low0: Tensor, low1: Tensor, neighbours: int = 8) -> Tensor:
+    """Distances from a keypoint to its nearest others must be the same in both views.
+
+    Mean over keypoints of the root of the sum of squared differences of the codes' dot products (in [-1, 1]) to the
+    others that are among the nearest in one of the views.
+
+    Args:
+        low0: descriptors of the first views, shape (N, M).
+        low1: descriptors of the second views in the same order, shape (N, M).
+        neighbours: nearest others a view; at most N - 1 are there.
+
+    Raises:
+        ValueError: fewer than 2 rows, or different numbers of rows.
+
+    Source: Tian et al., "SOSNet", CVPR 2019, here in Hamming space.
+    """
+    count = _check_batch(low0, low1)
+    products = [code @ code.T / code.shape[1] for code in (straight_through_sign(low) for low in (low0, low1))]
+    near = torch.zeros(count, count, dtype=torch.bool, device=low0.device)
+    for product in products:
+        others = product.detach() - 3 * torch.eye(count, dtype=product.dtype, device=product.device)
+        near.scatter_(1, others.topk(min(neighbours, count - 1), dim=1).indices, True)
+    squared = (products[0] - products[1]).square() * near
+    return (squared.sum(1) + 1e-8).sqrt().mean()
+
+
+def quantisation(low: Tensor) -> Tensor:
+    """Mean squared distance of descriptors (N, M) from their codes: values near the threshold are unreliable bits."""
+    return (low - hard_sign(low)).square().mean()
 
 
 def bit_correlation(low: Tensor) -> Tensor:

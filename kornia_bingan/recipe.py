@@ -33,6 +33,9 @@ class TrainConfig:
         batch_size: keypoints a step.
         photos_per_batch: photos that a batch is drawn from.
         max_keypoints: strongest keypoints of a photo that are used.
+        tracks: patch sets in Brown's layout, folders beside or outside ``data``, whose matching patches are real
+            views to learn from beside the photos.
+        tracks_share: share of a batch that is drawn from them.
         learning_rate: peak value.
         schedule: cosine to 0 after a warm-up of 2 % of the steps, or constant.
         weight_decay: decoupled, for AdamW (the cosine schedule's optimiser).
@@ -40,6 +43,9 @@ class TrainConfig:
         lambda_dmr: weight of the distance matching regulariser.
         lambda_bre: weight of the binarised-representation-entropy regulariser.
         lambda_two_view: weight of the two-view term.
+        lambda_descriptor: weight of the two-view term of the descriptors before their sign.
+        lambda_second_order: weight of the second-order similarity of the codes of two views.
+        lambda_quantisation: weight of the squared distance of descriptors from their codes.
         lambda_bit_correlation: weight of the squared correlation between bits.
         gamma: constant of the soft sign in DMR and BRE.
         beta: constant of the pair weights in BRE.
@@ -74,6 +80,8 @@ class TrainConfig:
     batch_size: int = 1024
     photos_per_batch: int = 12
     max_keypoints: int = 1500
+    tracks: tuple[Path, ...] = ()
+    tracks_share: float = 0.25
     learning_rate: float = 2e-3
     schedule: Literal["cosine", "constant"] = "cosine"
     weight_decay: float = 1e-4
@@ -81,6 +89,9 @@ class TrainConfig:
     lambda_dmr: float = 0.0
     lambda_bre: float = 0.0
     lambda_two_view: float = 1.0
+    lambda_descriptor: float = 0.0
+    lambda_second_order: float = 0.0
+    lambda_quantisation: float = 0.0
     lambda_bit_correlation: float = 0.1
     gamma: float = losses.GAMMA
     beta: float = losses.BETA
@@ -101,6 +112,11 @@ class TrainConfig:
     checkpoint_every: int = 100
     time_limit: float = 0.0
     tensorboard: bool = False
+
+    @property
+    def needs_two_views(self) -> bool:
+        """Whether a term of the loss compares two views of a keypoint."""
+        return max(self.lambda_two_view, self.lambda_descriptor, self.lambda_second_order) > 0
 
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -150,13 +166,17 @@ def preset_config(preset: str, data: Path, out: Path, **changes: Any) -> TrainCo
 def describe_config(config: TrainConfig) -> dict[str, Any]:
     """Turn settings into what JSON can hold."""
     values = dataclasses.asdict(config)
-    return json.loads(json.dumps({**values, "data": str(config.data), "out": str(config.out)}))  # type: ignore[no-any-return]
+    return json.loads(json.dumps(values, default=str))  # type: ignore[no-any-return]
 
 
 def check_config(config: TrainConfig) -> None:
     """Raise UsageError if the settings contradict each other."""
     if config.steps < 1 or config.batch_size < 2:
         raise UsageError(f"steps is {config.steps} and batch_size {config.batch_size}; give at least 1 and 2")
-    terms = ("lambda_gan", "lambda_dmr", "lambda_bre", "lambda_two_view", "lambda_bit_correlation")
+    terms = [name for name in describe_config(config) if name.startswith("lambda_")]
     if all(getattr(config, term) == 0 for term in terms) or any(getattr(config, term) < 0 for term in terms):
         raise UsageError(f"the weights of the loss are {[getattr(config, t) for t in terms]}; some must be above 0")
+    if not 0 <= config.tracks_share <= 1:
+        raise UsageError(f"tracks_share is {config.tracks_share}; give a share between 0 and 1")
+    if config.tracks and config.train:
+        raise UsageError("tracks go with photos; with --train, name their set there")

@@ -52,7 +52,7 @@ _VALIDATION_BATCH = 500
 def discriminator_losses(state: TrainingState, batch: Batch) -> dict[str, Tensor]:
     """Compute the terms of the discriminator's loss that have a weight, by name, unweighted."""
     config = state.config
-    two_views = config.lambda_two_view > 0
+    two_views = config.needs_two_views
     views = [batch.patches0, batch.patches1] if two_views else [batch.patches0]
     real = torch.cat([state.prepare(view) for view in views])
     real = real.contiguous(memory_format=torch.channels_last)
@@ -83,9 +83,15 @@ def discriminator_losses(state: TrainingState, batch: Batch) -> dict[str, Tensor
         terms["dmr"] = losses.distance_matching(high, low, config.gamma)
     if config.lambda_bre > 0:
         terms["bre"] = losses.binarized_entropy(high, low, config.gamma, config.beta)
-    if two_views:
-        ignore = torch.from_numpy(batch.ignore).to(state.device)
+    ignore = torch.from_numpy(batch.ignore).to(state.device) if two_views else None
+    if config.lambda_two_view > 0:
         terms["two_view"] = losses.two_view(lows[0], lows[1], config.temperature, ignore)
+    if config.lambda_descriptor > 0:
+        terms["descriptor"] = losses.two_view(lows[0], lows[1], config.temperature, ignore, codes=False)
+    if config.lambda_second_order > 0:
+        terms["second_order"] = losses.second_order(lows[0], lows[1])
+    if config.lambda_quantisation > 0:
+        terms["quantisation"] = losses.quantisation(low)
     if config.lambda_bit_correlation > 0:
         terms["bit_correlation"] = losses.bit_correlation(low)
     return terms
@@ -325,7 +331,7 @@ def _learn(config: TrainConfig, source: Source, state: TrainingState, started: f
         "validation": last or validate(state, source.validation),
         "seconds": round(state.seconds, 1),
         "steps_per_second": round(rate, 3),
-        "patches_per_second": round(rate * config.batch_size * (2 if config.lambda_two_view > 0 else 1), 1),
+        "patches_per_second": round(rate * config.batch_size * (2 if config.needs_two_views else 1), 1),
     }
 
 
@@ -348,4 +354,5 @@ def _birth_certificate(config: TrainConfig, state: TrainingState, source: Source
     values = describe_config(config)
     for key in ("data", *_NOT_IDENTITY):
         values.pop(key)
+    values["tracks"] = [folder.name for folder in config.tracks]
     return {"config": values, "precision": str(state.precision), **source.contents}

@@ -33,7 +33,8 @@ def test_runs_are_compared_by_their_logs(tmp_path: Path, capsys: pytest.CaptureF
     train(preset_config("photos", data, tmp_path / "third", **changes, lambda_bre=0.1))
     assert ablation.main([str(out), str(tmp_path / "third"), "--out", str(out)]) == 0
     again = json.loads(out.read_text())["results"]
-    assert again[:2] == [first, second] and again[2]["run"] == "third"
+    assert again[:2] == [first, second]
+    assert again[2]["run"] == "third"
     with pytest.raises(UsageError, match="two runs are called with"):
         ablation.main([str(out), str(tmp_path / "with")])
     other = write_photos(tmp_path / "other", 4)

@@ -100,6 +100,8 @@ def test_gradients() -> None:
     assert gradcheck(lambda x: losses.binarized_entropy(high, x, 0.3, 0.5), (low,))
     assert gradcheck(lambda x: losses.binarized_entropy(high, x, 0.3, 0.5, "alpha"), (low,))
     assert gradcheck(losses.bit_correlation, (low,))
+    assert gradcheck(losses.quantisation, (low,))
+    assert gradcheck(lambda x: losses.two_view(x, high[:, :5], codes=False), (low,))
     assert gradcheck(losses.gan_discriminator, (logits, logits.detach() + 1))
     assert gradcheck(losses.feature_matching, (low, high[:, :5]))
 
@@ -144,13 +146,45 @@ def test_two_view_does_not_depend_on_the_order_of_views_or_rows() -> None:
     torch.testing.assert_close(losses.two_view(a[order], b[order]), loss)
 
 
+def test_two_view_of_descriptors_compares_directions() -> None:
+    low0 = torch.tensor([[3.0, 4.0], [0.0, 2.0]])
+    low1 = torch.tensor([[0.6, 0.8], [0.0, 1.0]])
+    # cosines: 1 on the diagonal, 0.8 beside it; temperature 0.5
+    wanted = -np.log(np.exp(2) / (np.exp(2) + np.exp(1.6)))
+    assert float(losses.two_view(low0, low1, 0.5, codes=False)) == pytest.approx(wanted, rel=1e-5)
+
+
+def test_second_order_equals_the_transcription() -> None:
+    rng = np.random.default_rng(5)
+    low = rng.standard_normal((2, 7, 9999))  # so many bits that no two dot products are equal
+    products = [code @ code.T / 9999 for code in np.where(low >= 0, 1.0, -1.0)]
+    assert all(len(set(row)) == 7 for product in products for row in product)
+    total = 0.0
+    for i in range(7):
+        near = set()
+        for product in products:
+            near |= set(sorted((j for j in range(7) if j != i), key=lambda j, row=product[i]: -row[j])[:2])
+        total += np.sqrt(sum((products[0][i, j] - products[1][i, j]) ** 2 for j in near))
+    value = float(losses.second_order(torch.from_numpy(low[0]), torch.from_numpy(low[1]), 2))
+    assert value == pytest.approx(total / 7, rel=1e-3)
+    same = torch.from_numpy(low[0])
+    assert float(losses.second_order(same, same)) == pytest.approx(0, abs=1e-3)
+
+
+def test_quantisation_by_hand() -> None:
+    assert float(losses.quantisation(torch.tensor([[1.0, -1.0]]))) == 0
+    assert float(losses.quantisation(torch.tensor([[0.5, -3.0]]))) == pytest.approx((0.25 + 4) / 2)
+
+
 def test_bit_correlation_is_zero_for_independent_bits_and_large_for_copies() -> None:
     bits = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
     assert float(losses.bit_correlation(bits)) == pytest.approx(0, abs=1e-6)
     assert float(losses.bit_correlation(bits[:, [0, 0, 0]])) == pytest.approx(2, abs=1e-4)
 
 
-@pytest.mark.parametrize("loss", [losses.distance_matching, losses.binarized_entropy, losses.two_view])
+@pytest.mark.parametrize(
+    "loss", [losses.distance_matching, losses.binarized_entropy, losses.two_view, losses.second_order]
+)
 def test_one_row_is_refused(loss: object) -> None:
     with pytest.raises(ValueError, match="at least 2"):
         loss(torch.randn(1, 4), torch.randn(1, 4))  # type: ignore[operator]

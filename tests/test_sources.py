@@ -1,17 +1,19 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from kornia_bingan.brown import write_patch_set
+from kornia_bingan.brown import read_patch_set, write_patch_set
 from kornia_bingan.errors import UsageError
 from kornia_bingan.recipe import preset_config
-from kornia_bingan.sources import open_source, pairs_of_views
+from kornia_bingan.sources import draw_tracks, open_source, pairs_of_views, read_tracks
 from kornia_bingan.train import train
-from kornia_bingan.views import Batch, Jitter
-from tests.conftest import texture
+from kornia_bingan.views import NO_JITTER, Batch, Jitter
+from kornia_bingan.weights import read_description
+from tests.conftest import texture, write_photos
 from tests.test_train import SMALL, log_of
 
 
@@ -100,3 +102,54 @@ def test_pairs_of_views_leave_out_near_duplicates() -> None:
     found = {(int(values[i]), int(values[j]) - 10, bool(m)) for i, j, m in rows}
     assert found >= {(0, 0, True), (3, 3, True), (1, 2, False), (0, 2, False)}
     assert (0, 1, False) not in found
+
+
+@pytest.fixture(scope="module")
+def tracks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A set of 30 points with 1 to 3 patches; the grey value of a patch is 8 x point + observation."""
+    folder = tmp_path_factory.mktemp("tracks") / "place"
+    points = np.repeat(np.arange(30), np.arange(30) % 3 + 1)
+    values = 8 * points + np.concatenate([np.arange(count) for count in np.arange(30) % 3 + 1])
+    patches = np.broadcast_to(values[:, None, None], (len(points), 64, 64)).astype(np.uint8)
+    interest = np.stack([40.0 * points, 0 * points, 0.1 + 0 * points, 1 + 0 * points], 1)
+    interest[points == 4, 0] = 40.0 * 5  # points 4 and 5 lie at one place
+    write_patch_set(folder, patches, points, reference=points // 15, interest=interest, pairs={})
+    return folder
+
+
+def test_tracks_give_two_patches_of_one_point(tracks: Path) -> None:
+    read = read_tracks(read_patch_set(tracks))
+    assert len(read.counts) == 20
+    batch = draw_tracks([read], 60, NO_JITTER, np.random.default_rng(0))
+    assert batch.patches0.shape == batch.patches1.shape == (60, 1, 32, 32)
+    value0, value1 = (np.round(255 * view[:, 0, 0, 0]).astype(int) for view in (batch.patches0, batch.patches1))
+    np.testing.assert_array_equal(value0 // 8, value1 // 8)
+    assert np.all(value0 != value1), "two different observations"
+    assert set(value0 // 8) <= {point for point in range(30) if point % 3}
+    point = value0 // 8
+    same_image = point[:10]  # the first image's points come together
+    assert len(set(same_image // 15)) == 1
+    pairs = np.argwhere(batch.ignore & ~np.eye(60, dtype=bool))
+    assert {tuple(sorted((point[i], point[j]))) for i, j in pairs} == {(4, 5)}
+
+
+def test_photos_and_tracks_share_a_batch(tracks: Path, tmp_path: Path) -> None:
+    data = write_photos(tmp_path / "photos", 4)
+    changes = {**SMALL, "tracks": (tracks,), "tracks_share": 0.5, "jitter": NO_JITTER, "steps": 2}
+    source = open_source(preset_config("photos", data, tmp_path / "run", **changes))
+    assert source.contents["tracks"] == 20
+    batch = source.draw(3, 0)
+    assert len(batch.patches0) == SMALL["batch_size"]
+    flat = np.ptp(batch.patches0.reshape(len(batch.patches0), -1), axis=1) == 0
+    np.testing.assert_array_equal(np.flatnonzero(flat), np.arange(12, 24))
+    assert not batch.ignore[:12, 12:].any()
+    np.testing.assert_array_equal(source.draw(3, 0).patches1, batch.patches1)
+    result = train(preset_config("photos", data, tmp_path / "run", **changes))
+    assert str(tmp_path) not in json.dumps(read_description(Path(result["weights"])))
+    with pytest.raises(UsageError, match=r"tracks_share is 1\.5"):
+        train(preset_config("photos", data, tmp_path / "other", **{**changes, "tracks_share": 1.5}))
+
+
+def test_sets_without_tracks_are_refused(sets: Path) -> None:
+    with pytest.raises(UsageError, match=r"liberty has no interest\.txt"):
+        read_tracks(read_patch_set(sets / "liberty"))
