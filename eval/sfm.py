@@ -4,57 +4,63 @@
 
 Protocol. The same DoG keypoints (strongest ``--max-keypoints`` an image) go into every reconstruction; only the
 matches differ. All image pairs are matched. ``sift`` is COLMAP's own way: RootSIFT vectors of 128 bytes, COLMAP's
-matcher with its default ratio, distance and cross check. Ours are packed codes, matched by mutual ratio test at the
-package's default ratio, or at ``--ratio``. Peers are matched by the same mutual ratio test, each at its own ratio of
-``thresholds.json`` (95 % precision on the validation scenes). Verification, mapping, their options and seeds are the
-same for all; the camera of a scene is shared by images of one size and its focal length is estimated, as in
-``bingan reconstruct``. Where a scene has ``cameras.json``, poses are compared after a similarity alignment. Nothing is
-tuned here.
+matcher with its default ratio, distance and cross check. Ours are packed codes. Ours and peers are matched by the same
+mutual ratio test, each at its own ratio of ``thresholds.json`` (95 % precision on the validation scenes), or ours at
+``--ratio``. Verification, mapping, their options and seeds are the same for all; the camera of a scene is shared by
+images of one size and its focal length is estimated, as in ``bingan reconstruct``. ``--own-detector`` adds COLMAP's
+SIFT and ORB with the keypoints of their own detectors.
+
+Where a scene has ``cameras.json``, poses are compared after a similarity alignment, and relative poses of all image
+pairs by their AUC (an image that is not registered makes its pairs failures). Looser matching adds points and error
+alike, so ``comparison`` also has the mean reprojection error of the same number of longest tracks. Finished
+reconstructions are kept in the cache, with their seconds, so that a killed run goes on. Nothing is tuned here.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import resource
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pycolmap
 from numpy.typing import NDArray
 
-from eval.matching import mutual_matches
-from eval.peers import Peer, load_peers
+from eval import matchers, options
+from eval.cache import cached, code_digest, digest
+from eval.features import cached_keypoints, keypoints_digest
+from eval.matchers import Features, Images, Matcher
+from eval.metrics import error_auc
+from eval.pairs import pose_error_deg
+from eval.peers import load_peers
 from eval.thresholds import read_thresholds, threshold_of
-from kornia_bingan import BinGAN
+from kornia_bingan import BinGAN, colmap, colmap_database, colmap_mapping, matching
 from kornia_bingan.colmap import reconstruct, write_features, write_matches
-from kornia_bingan.descriptor import describe
 from kornia_bingan.errors import JobError, UsageError
 from kornia_bingan.files import write_json
 from kornia_bingan.images import list_images, read_image
-from kornia_bingan.keypoints import Keypoints, detect, to_opencv
-from kornia_bingan.matching import match
 from kornia_bingan.memory import keep_freed_memory
-from kornia_bingan.model import cameras_for
+from kornia_bingan.model import Model, cameras_for
+from kornia_bingan.page import model_figure
 from kornia_bingan.provenance import provenance
-from kornia_bingan.reconstruction import DEFAULT_RATIO
 from kornia_bingan.report import text_table
-from kornia_bingan.scene import load_cameras, pose_errors
+from kornia_bingan.scene import Pose, load_cameras, pose_errors
 from kornia_bingan.weights import find_weights
 
 MAX_KEYPOINTS = 4096
 SEED = 0
+AUC_DEG = (1.0, 3.0, 5.0)
+SHOWN_POINTS = 1500
 
-Images = Mapping[str, NDArray[np.uint8]]
-Features = Mapping[str, Keypoints]
-Matches = dict[tuple[str, str], NDArray[np.int64]]
-Matcher = Callable[[Images, Features], tuple[Matches, int]]
+Arrays = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -62,12 +68,14 @@ class Result:
     """One scene with one descriptor; see the names in ``summary.json`` of ``bingan reconstruct``.
 
     ``descriptor_bytes`` is for all keypoints of the scene; ``rotation_deg`` and ``position_percent`` are medians
-    against the true cameras, None where there are none; ``peak_mib`` is the peak memory of the process so far.
+    against the true cameras and ``pair_auc`` is of the relative poses of all pairs, at 1, 3 and 5 degrees, None where
+    there are no true cameras; ``peak_mib`` is the peak memory of the process so far.
     """
 
     scene: str
     descriptor: str
     images: int
+    keypoints: int
     registered: tuple[str, ...]
     points: int
     observations: int
@@ -79,153 +87,161 @@ class Result:
     inliers: int
     rotation_deg: float | None
     position_percent: float | None
+    pair_auc: dict[str, float] | None
     descriptor_bytes: int
     seconds: float
     peak_mib: int
 
 
-def match_ours(model: BinGAN, ratio: float) -> Matcher:
-    """Match packed codes of every image pair by mutual ratio test."""
-
-    def run(images: Images, features: Features) -> tuple[Matches, int]:
-        codes = {name: describe(model, images[name], features[name]) for name in images}
-        pairs = {(a, b): match(codes[a], codes[b], "smnn", ratio)[1] for a, b in combinations(images, 2)}
-        return pairs, sum(c.nbytes for c in codes.values())
-
-    return run
-
-
-def match_peer(peer: Peer, ratio: float) -> Matcher:
-    """Match the rows of another descriptor by mutual ratio test."""
-
-    def run(images: Images, features: Features) -> tuple[Matches, int]:
-        rows = {name: peer.describe(images[name], features[name]) for name in images}
-        pairs: Matches = {}
-        for a, b in combinations(images, 2):
-            found = mutual_matches(rows[a], rows[b], peer.norm)
-            pairs[a, b] = found.indices[found.ratio_two_way <= ratio]
-        return pairs, peer.num_bytes * sum(len(r) for r in rows.values())
-
-    return run
-
-
-def match_sift(images: Images, features: Features) -> tuple[Matches, int]:
-    """Match RootSIFT bytes of every image pair by COLMAP's own matcher with its default options."""
-    sift = cv2.SIFT.create()
-    total = 0
-    with tempfile.TemporaryDirectory() as folder:
-        database = Path(folder) / "database.db"
-        write_features(database, features, cameras_for({n: image.shape[::-1] for n, image in images.items()}))
-        db = pycolmap.Database.open(str(database))
-        ids = {image.name: image.image_id for image in db.read_all_images()}
-        for name, image in images.items():
-            _, vectors = sift.compute(image, to_opencv(features[name]))
-            if vectors is None:
-                continue
-            assert len(vectors) == len(features[name])
-            root = np.sqrt(vectors / np.maximum(vectors.sum(1, keepdims=True), 1e-9))
-            data = np.clip(np.round(512 * root), 0, 255).astype(np.uint8)
-            total += data.nbytes
-            kind = pycolmap.FeatureExtractorType.SIFT
-            db.write_descriptors(ids[name], pycolmap.FeatureDescriptors(type=kind, data=data))
-        db.close()
-        options = pycolmap.FeatureMatchingOptions()
-        options.skip_geometric_verification = True
-        pycolmap.match_exhaustive(str(database), matching_options=options, device=pycolmap.Device.cpu)
-        db = pycolmap.Database.open(str(database))
-        pairs: Matches = {}
-        for a, b in combinations(images, 2):
-            rows = np.asarray(db.read_matches(ids[a], ids[b])).astype(np.int64).reshape(-1, 2)
-            if len(rows):
-                pairs[a, b] = rows
-        db.close()
-    return pairs, total
-
-
-def evaluate(scene: Path, descriptor: str, matcher: Matcher, images: Images, features: Features) -> Result:
-    """Reconstruct one scene from its images and keypoints with one way of matching."""
+def evaluate(scene: Path, matcher: Matcher, images: Images, features: Features, seed: int = SEED) -> tuple[Result, Any]:
+    """Reconstruct one scene from its images and keypoints with one way of matching; give the model too, or None."""
     started = time.monotonic()
-    pairs, descriptor_bytes = matcher(images, features)
+    matched = matcher.match(images, features)
     with tempfile.TemporaryDirectory() as folder:
         database = Path(folder) / "database.db"
-        write_features(database, features, cameras_for({n: image.shape[::-1] for n, image in images.items()}))
-        verification = write_matches(database, {k: v for k, v in pairs.items() if len(v)}, seed=SEED)
-        names: tuple[str, ...] = ()
-        points = observations = 0
-        track = error = 0.0
-        rotation = position = None
+        write_features(database, matched.features, cameras_for({n: i.shape[::-1] for n, i in images.items()}))
+        verification = write_matches(database, {k: v for k, v in matched.pairs.items() if len(v)}, seed=seed)
         try:
-            model = reconstruct(database, None, Path(folder) / "model", seed=SEED)
+            model = reconstruct(database, scene / "images", Path(folder) / "model", seed=seed)
         except JobError:
             model = None
-        if model is not None:
-            names, points, observations = model.names, len(model.xyz), model.observations
-            track, error = model.mean_track_length, model.mean_reprojection_error_px
-            truth = scene / "cameras.json"
-            if truth.is_file() and len(names) >= 3:
-                cameras = {name: (camera.R, camera.t) for name, camera in load_cameras(truth).items()}
-                poses = dict(zip(names, zip(model.rotations, model.translations, strict=True), strict=True))
-                errors = pose_errors(poses, cameras)
-                rotation, position = errors["median_rotation_deg"], errors["median_position_percent"]
-    return Result(
+    truth = scene / "cameras.json"
+    result = Result(
         scene=scene.name,
-        descriptor=descriptor,
+        descriptor=matcher.name,
         images=len(images),
-        registered=names,
-        points=points,
-        observations=observations,
-        mean_track_length=round(track, 4),
-        mean_reprojection_error_px=round(error, 4),
+        keypoints=sum(len(points) for points in matched.features.values()),
+        registered=() if model is None else model.names,
+        points=0 if model is None else len(model.xyz),
+        observations=0 if model is None else model.observations,
+        mean_track_length=0.0 if model is None else round(model.mean_track_length, 4),
+        mean_reprojection_error_px=0.0 if model is None else round(model.mean_reprojection_error_px, 4),
         pairs=verification.pairs,
         verified=verification.verified,
         matches=verification.matches,
         inliers=sum(verification.inliers.values()),
-        rotation_deg=rotation,
-        position_percent=position,
-        descriptor_bytes=descriptor_bytes,
+        **against_truth(model, truth if truth.is_file() else None),
+        descriptor_bytes=matched.descriptor_bytes,
         seconds=round(time.monotonic() - started, 2),
         peak_mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
     )
+    return result, model
 
 
-def load_scene(scene: Path, max_keypoints: int) -> tuple[Images, Features]:
+def against_truth(model: Model | None, cameras: Path | None) -> dict[str, Any]:
+    """Compare a model with true cameras: median pose errors, and the AUC of relative poses."""
+    nothing: dict[str, Any] = {"rotation_deg": None, "position_percent": None, "pair_auc": None}
+    if cameras is None:
+        return nothing
+    truth = {name: (camera.R, camera.t) for name, camera in load_cameras(cameras).items()}
+    if model is None:
+        return {**nothing, "pair_auc": dict.fromkeys((f"{limit:g}" for limit in AUC_DEG), 0.0)}
+    poses = dict(zip(model.names, zip(model.rotations, model.translations, strict=True), strict=True))
+    auc = error_auc(relative_pose_errors(poses, truth), AUC_DEG)
+    found = {**nothing, "pair_auc": {f"{limit:g}": round(v, 4) for limit, v in zip(AUC_DEG, auc, strict=True)}}
+    if len(model.names) >= 3:
+        errors = pose_errors(poses, truth)
+        found.update(rotation_deg=errors["median_rotation_deg"], position_percent=errors["median_position_percent"])
+    return found
+
+
+def relative_pose_errors(poses: Mapping[str, Pose], truth: Mapping[str, Pose]) -> list[float]:
+    """Give the error of the relative pose of each pair of images, degrees; infinite where one has no pose."""
+    errors = []
+    for pair in combinations(sorted(truth), 2):
+        if not all(name in poses for name in pair):
+            errors.append(np.inf)
+            continue
+        (R, t), (R_true, t_true) = (_relative(known[pair[0]], known[pair[1]]) for known in (poses, truth))
+        errors.append(pose_error_deg(R, t, R_true, t_true))
+    return errors
+
+
+def _relative(pose0: Pose, pose1: Pose) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    R0, t0, R1, t1 = (np.asarray(value, np.float64) for value in (*pose0, *pose1))
+    return R1 @ R0.T, t1 - R1 @ R0.T @ t0
+
+
+def cached_evaluate(
+    scene: Path, matcher: Matcher, images: Images, features: Features, folder: Path | None
+) -> tuple[Result, Arrays]:
+    """Give a result, the tracks of its model and a drawing of it, from the cache if they are there."""
+    truth = scene / "cameras.json"
+    key = {
+        "step": "sfm",
+        "scene": scene.name,
+        "names": list(images),
+        "images": digest(*images.values()),
+        "keypoints": [keypoints_digest(points) for points in features.values()],
+        "cameras": truth.read_text(encoding="utf-8") if truth.is_file() else None,
+        "matcher": matcher.name,
+        "identity": matcher.identity,
+        "seed": SEED,
+        "code": code_digest(sys.modules[__name__], matchers, matching, colmap, colmap_database, colmap_mapping),
+        "pycolmap": pycolmap.__version__,
+    }
+
+    def make() -> Arrays:
+        result, model = evaluate(scene, matcher, images, features)
+        figure, track, error = None, np.zeros(0, np.int64), np.zeros(0)
+        if model is not None:
+            track, error = model.track_length, model.error_px
+            figure = model_figure(model, np.argsort(-track, kind="stable")[:SHOWN_POINTS])
+        text = json.dumps({"result": asdict(result), "figure": figure})
+        return {"text": np.array(text), "track": track, "error": error}
+
+    arrays = cached(folder, key, make)
+    values = json.loads(str(arrays["text"]))["result"]
+    return Result(**{**values, "registered": tuple(values["registered"])}), arrays
+
+
+def error_of_longest(arrays: Arrays, count: int) -> float | None:
+    """Give the mean reprojection error of the points with the longest tracks, pixels; equal lengths by least error."""
+    order = np.lexsort([arrays["error"], -arrays["track"]])[:count]
+    return round(float(arrays["error"][order].mean()), 4) if len(order) else None
+
+
+def load_scene(scene: Path, max_keypoints: int, cache: Path | None) -> tuple[Images, Features]:
     """Read the photos of ``scene/images`` and detect their DoG keypoints."""
     names, skipped = list_images(scene / "images")
     if len(names) < 2:
         raise UsageError(f"{scene / 'images'} has {len(names)} images ({len(skipped)} files skipped); two are needed")
     images = {name: read_image(scene / "images" / name) for name in names}
-    return images, {name: detect(image, "dog", max_keypoints) for name, image in images.items()}
+    return images, {name: cached_keypoints(image, max_keypoints, cache) for name, image in images.items()}
 
 
-def comparison(results: list[Result], first: str, second: str) -> dict[str, Any]:
-    """Compare two descriptors over the scenes: images lost, and ratios of points and observations."""
-    rows = {}
-    for scene in dict.fromkeys(result.scene for result in results):
-        a, b = (next(r for r in results if (r.scene, r.descriptor) == (scene, name)) for name in (first, second))
-        rows[scene] = {
-            "registered": [len(a.registered), len(b.registered)],
-            "lost": sorted(set(b.registered) - set(a.registered)),
-            "points": [a.points, b.points],
-            "points_ratio": round(a.points / b.points, 4) if b.points else None,
-            "observations_ratio": round(a.observations / b.observations, 4) if b.observations else None,
-        }
-    return {"first": first, "second": second, "scenes": rows}
+def comparison(results: list[Result], tracks: dict[tuple[str, str], Arrays], first: str) -> dict[str, Any]:
+    """Compare a descriptor with each other one.
+
+    For every scene: images that only the other registers, ratios of points and observations, and the reprojection
+    error of the same number of longest tracks (all points of the smaller model).
+    """
+    of = {(result.scene, result.descriptor): result for result in results}
+    scenes = list(dict.fromkeys(result.scene for result in results))
+    compared: dict[str, Any] = {}
+    for other in dict.fromkeys(result.descriptor for result in results if result.descriptor != first):
+        rows = {}
+        for scene in scenes:
+            a, b = of[scene, first], of[scene, other]
+            count = min(a.points, b.points)
+            rows[scene] = {
+                "registered": [len(a.registered), len(b.registered)],
+                "lost": sorted(set(b.registered) - set(a.registered)),
+                "points": [a.points, b.points],
+                "points_ratio": round(a.points / b.points, 4) if b.points else None,
+                "observations_ratio": round(a.observations / b.observations, 4) if b.observations else None,
+                "longest_tracks": count,
+                "longest_error_px": [error_of_longest(tracks[scene, name], count) for name in (first, other)],
+            }
+        total = [sum(of[scene, name].observations for scene in scenes) for name in (first, other)]
+        compared[other] = {"observations_ratio": round(total[0] / total[1], 4) if total[1] else None, "scenes": rows}
+    return {"first": first, "others": compared}
 
 
 def table(results: list[Result]) -> str:
     """Render the results as text."""
-    header = [
-        "scene",
-        "descriptor",
-        "registered",
-        "points",
-        "observations",
-        "track",
-        "reproj. px",
-        "matches",
-        "inliers",
-    ]
-    header += ["rotation deg", "position %", "bytes", "seconds"]
+    header = ["scene", "descriptor", "registered", "points", "observations", "track", "reproj. px", "matches"]
+    header += ["inliers", "rotation deg", "position %", "AUC@1", "bytes", "seconds"]
     rows = [
         [
             r.scene,
@@ -239,6 +255,7 @@ def table(results: list[Result]) -> str:
             f"{r.inliers:,}",
             "" if r.rotation_deg is None else f"{r.rotation_deg:.3f}",
             "" if r.position_percent is None else f"{r.position_percent:.3f}",
+            "" if r.pair_auc is None else f"{r.pair_auc['1']:.3f}",
             f"{r.descriptor_bytes:,}",
             f"{r.seconds:.1f}",
         ]
@@ -247,15 +264,34 @@ def table(results: list[Result]) -> str:
     return text_table(header, rows)
 
 
+def choose_matchers(arguments: argparse.Namespace, model: BinGAN) -> tuple[list[Matcher], dict[str, str]]:
+    """Build the ways of matching that the options name, and say which are absent."""
+    names = [name for name in arguments.peers.split(",") if name]
+    thresholds = {} if arguments.ratio is not None and not names and not arguments.own_detector else read_thresholds()
+    ratio = threshold_of(thresholds, model.name) if arguments.ratio is None else arguments.ratio
+    chosen = [matchers.ours_matcher(model, ratio), matchers.sift_matcher()]
+    peers, absent = load_peers(names, arguments.peer_weights)
+    # The peer "sift" is matched by its ratio; "sift" alone is COLMAP's own way.
+    chosen += [matchers.peer_matcher(peer, threshold_of(thresholds, peer.name)) for peer in peers]
+    if arguments.own_detector:
+        (orb,), _ = load_peers(["orb"], arguments.peer_weights)
+        chosen.append(matchers.own_sift_matcher())
+        chosen.append(matchers.own_orb_matcher(orb, threshold_of(thresholds, "orb"), arguments.max_keypoints))
+    return chosen, absent
+
+
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m eval sfm", description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("data", type=Path, help="folder of scenes, each with images/ and perhaps cameras.json")
     parser.add_argument("--scenes", default="", help="names, separated by commas; all scenes by default")
     parser.add_argument("--descriptor", default="bingan256", help="shipped name or weights file")
-    parser.add_argument("--ratio", type=float, default=DEFAULT_RATIO, help="of our mutual ratio test")
+    parser.add_argument("--ratio", type=float, help="of our mutual ratio test; its threshold by default")
     parser.add_argument("--peers", default="", help="others of eval/peers.py, separated by commas")
     parser.add_argument("--peer-weights", type=Path, default=Path("../shared/data/peers"))
+    parser.add_argument("--own-detector", action="store_true", help="add SIFT and ORB with their own keypoints")
     parser.add_argument("--max-keypoints", type=int, default=MAX_KEYPOINTS)
+    parser.add_argument("--cache", type=Path, default=options.CACHE)
+    parser.add_argument("--no-cache", action="store_true", help="compute everything anew and keep nothing")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     arguments = parser.parse_args(argv)
     keep_freed_memory()
@@ -266,29 +302,34 @@ def main(argv: list[str]) -> int:
     if not scenes:
         raise UsageError(f"{arguments.data} has no folder with images/ in it")
     model = BinGAN.from_pretrained(arguments.descriptor)
-    matchers: dict[str, Matcher] = {model.name: match_ours(model, arguments.ratio), "sift": match_sift}
-    absent: dict[str, str] = {}
-    if names := [name for name in arguments.peers.split(",") if name]:
-        peers, absent = load_peers(names, arguments.peer_weights)
-        thresholds = read_thresholds()
-        for peer in peers:  # "sift" alone is COLMAP's own way
-            matchers[f"{peer.name} (ratio)"] = match_peer(peer, threshold_of(thresholds, peer.name))
+    chosen, absent = choose_matchers(arguments, model)
+    cache = None if arguments.no_cache else arguments.cache
     results: list[Result] = []
+    tracks: dict[tuple[str, str], Arrays] = {}
+    figures: dict[str, Any] = {}
     for scene in scenes:
-        images, features = load_scene(scene, arguments.max_keypoints)
-        for name, matcher in matchers.items():
-            results.append(evaluate(scene, name, matcher, images, features))
-            print(table(results[-1:]), flush=True)
-    compared = comparison(results, model.name, "sift")
+        images, features = load_scene(scene, arguments.max_keypoints, cache)
+        for matcher in chosen:
+            result, arrays = cached_evaluate(scene, matcher, images, features, cache)
+            results.append(result)
+            tracks[scene.name, matcher.name] = arrays
+            print(f"{scene.name} {matcher.name} {result.points:,} points", file=sys.stderr, flush=True)
+        figures[scene.name] = json.loads(str(tracks[scene.name, model.name]["text"]))["figure"]
     print(table(results))
+    for name, reason in absent.items():
+        print(f"absent: {name}: {reason}")
     if arguments.out:
+        asked = {"scenes": arguments.scenes, "peers": arguments.peers, "ratio": arguments.ratio}
+        words = [f"--{name} {value}" for name, value in asked.items() if value]
+        words += ["--own-detector"] if arguments.own_detector else []
         record = {
             "protocol": "sfm",
-            "command": f"python -m eval sfm DATA/{arguments.data.resolve().name} {' '.join(argv[1:])}".rstrip(),
+            "command": " ".join([f"python -m eval sfm DATA/{arguments.data.resolve().name}", *words]),
             "max_keypoints": arguments.max_keypoints,
-            "ratio": arguments.ratio,
+            "ratio": chosen[0].identity["ratio"],
             "results": [asdict(result) for result in results],
-            "comparison": compared,
+            "comparison": comparison(results, tracks, model.name),
+            "figures": figures,
             "absent": absent,
             "provenance": provenance(find_weights(arguments.descriptor), SEED),
         }

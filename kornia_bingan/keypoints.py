@@ -102,7 +102,7 @@ def detect(
         sift = cv2.SIFT.create(nfeatures=max_keypoints, contrastThreshold=0.02, enable_precise_upscale=True)
         found = from_opencv(sift.detect(image, mask))
     elif detector == "orb":
-        found = _orb_unbiased(from_opencv(cv2.ORB.create(max_keypoints).detect(image, mask)), image.shape)
+        found = unbiased_orb(from_opencv(cv2.ORB.create(max_keypoints).detect(image, mask)), image.shape)
     else:
         raise UsageError(f"the detector is '{detector}'; choose dog or orb")
     if mask is not None:
@@ -121,7 +121,7 @@ def _allowed(xy: NDArray[np.float32], mask: NDArray[np.uint8]) -> NDArray[np.boo
     return allowed
 
 
-def _orb_unbiased(keypoints: Keypoints, shape: tuple[int, ...]) -> Keypoints:
+def unbiased_orb(keypoints: Keypoints, shape: tuple[int, ...]) -> Keypoints:
     """ORB multiplies level positions by 1.2^octave although the level is a rounded resize: up to 1.7 px off."""
     sizes = np.array([shape[1], shape[0]], np.float64)
     factor = _ORB_SCALE ** keypoints.octave.astype(np.float64)[:, None]

@@ -3,9 +3,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from eval import sfm, tables
+from eval import sfm, sfm_check, tables
 from kornia_bingan.errors import UsageError
 from kornia_bingan.scene import render_scene
 
@@ -15,23 +16,69 @@ def test_a_rendered_scene_is_compared_with_sift_and_the_truth(
 ) -> None:
     render_scene(tmp_path / "data" / "room", 4)
     out = tmp_path / "sfm.json"
-    monkeypatch.setattr(sfm, "read_thresholds", lambda: {"rootsift": 0.85})
-    words = [str(tmp_path / "data"), "--max-keypoints", "700", "--peers", "rootsift"]
+    monkeypatch.setattr(sfm, "read_thresholds", lambda: {"rootsift": 0.85, "bingan256": 0.8, "orb": 0.9})
+    words = [
+        str(tmp_path / "data"),
+        "--max-keypoints",
+        "700",
+        "--peers",
+        "rootsift",
+        "--own-detector",
+        "--cache",
+        str(tmp_path / "cache"),
+    ]
     assert sfm.main([*words, "--out", str(out)]) == 0
     record = json.loads(out.read_text())
-    assert [row["descriptor"] for row in record["results"]] == ["bingan256", "sift", "rootsift (ratio)"]
+    assert [row["descriptor"] for row in record["results"]] == [
+        "bingan256",
+        "sift",
+        "rootsift (ratio)",
+        "sift, own detector",
+        "orb, own detector",
+    ]
     for row in record["results"]:
         assert len(row["registered"]) == row["images"] == 4
         assert row["points"] > 100
-        assert row["rotation_deg"] < 0.5
+        assert row["rotation_deg"] < 1
         assert row["position_percent"] < 1
-    ours, sift, root = record["results"]
+        assert row["pair_auc"]["5"] > 0.9
+    ours, sift, root, *_ = record["results"]
     assert (sift["descriptor_bytes"], root["descriptor_bytes"]) == (4 * 700 * 128, 4 * 700 * 512)
     assert ours["descriptor_bytes"] == 4 * 700 * 32
-    compared = record["comparison"]["scenes"]["room"]
+    compared = record["comparison"]["others"]["sift"]["scenes"]["room"]
+    assert compared["longest_tracks"] == min(ours["points"], sift["points"])
+    assert all(0 < error < 1 for error in compared["longest_error_px"])
     assert compared["lost"] == []
     assert compared["points"] == [ours["points"], sift["points"]]
     assert "room" in capsys.readouterr().out
+    assert record["figures"]["room"]["data"][0]["type"] == "scatter3d"
+
+    def refuse(*_arguments: object) -> None:
+        raise AssertionError("a finished reconstruction was made again")
+
+    monkeypatch.setattr(sfm, "evaluate", refuse)
+    assert sfm.main([*words, "--out", str(out)]) == 0
+    assert json.loads(out.read_text())["results"] == record["results"]
+
+
+def test_relative_poses_of_missing_images_are_failures() -> None:
+    turn = np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])
+    truth = {"a": (np.eye(3), np.zeros(3)), "b": (np.eye(3), np.array([1.0, 0, 0])), "c": (turn, np.array([0, 2.0, 0]))}
+    assert sfm.relative_pose_errors(truth, truth) == pytest.approx([0, 0, 0], abs=1e-9)
+    # The whole model turned, moved and scaled has the same relative poses.
+    moved = {name: (R @ turn, 3 * (t + R @ np.array([0.5, 1, 2]))) for name, (R, t) in truth.items()}
+    assert sfm.relative_pose_errors(moved, truth) == pytest.approx([0, 0, 0], abs=1e-5)
+    del moved["c"]
+    assert sfm.relative_pose_errors(moved, truth) == [pytest.approx(0, abs=1e-5), np.inf, np.inf]
+    swapped = {**truth, "b": (np.eye(3), np.array([0, 1.0, 0]))}
+    assert sfm.relative_pose_errors(swapped, truth)[0] == pytest.approx(90)
+
+
+def test_the_longest_tracks_are_taken_with_the_least_error_first() -> None:
+    arrays = {"track": np.array([2, 5, 3, 3]), "error": np.array([9.0, 1.0, 4.0, 2.0])}
+    assert sfm.error_of_longest(arrays, 2) == 1.5
+    assert sfm.error_of_longest(arrays, 4) == 4.0
+    assert sfm.error_of_longest(arrays, 0) is None
 
 
 def test_folders_without_scenes_are_refused(tmp_path: Path) -> None:
@@ -48,3 +95,18 @@ def test_tables_are_filled_between_their_marks(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(tables, "TABLES", {"one": lambda: "| new |"})
     text = "a\n<!-- table one -->\nold\n<!-- end -->\nb"
     assert tables.fill(text) == "a\n<!-- table one -->\n| new |\n<!-- end -->\nb"
+
+
+def test_sift_through_the_harness_is_plain_pycolmap(tmp_path: Path) -> None:
+    render_scene(tmp_path / "data" / "room", 4)
+    out = tmp_path / "check.json"
+    assert sfm_check.main([str(tmp_path / "data"), "--seeds", "1", "--out", str(out)]) == 0
+    plain, harness = json.loads(out.read_text())["results"]
+    assert (plain["pipeline"], harness["pipeline"]) == ("plain", "harness")
+    assert plain["registered"] == harness["registered"] == 4
+    assert harness["points"] == pytest.approx(plain["points"], rel=0.02)
+    assert harness["observations"] == pytest.approx(plain["observations"], rel=0.02)
+    assert harness["mean_reprojection_error_px"] == pytest.approx(plain["mean_reprojection_error_px"], abs=0.01)
+    assert max(plain["rotation_deg"], harness["rotation_deg"]) < 0.1
+    with pytest.raises(UsageError, match="has no folder with images/"):
+        sfm_check.main([str(tmp_path)])

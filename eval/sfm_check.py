@@ -1,0 +1,132 @@
+"""Is SIFT through this harness what SIFT through plain pycolmap is?
+
+    python -m eval sfm_check DATA/validate [--scenes herz_jesus] [--seeds 3]
+
+Protocol. COLMAP extracts and matches SIFT with its default options. ``plain`` goes on with pycolmap alone: its
+verification inside ``match_exhaustive`` and ``incremental_mapping``, default options. ``harness`` takes the same
+keypoints and raw matches through the functions that every descriptor of ``sfm`` goes through: ``write_features``,
+``write_matches`` (verification) and ``reconstruct``. Both are run with several random seeds; the spread between seeds
+is the noise that their difference is to be judged by.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import cv2  # noqa: F401 - before pycolmap, see colmap_database
+import numpy as np
+import pycolmap
+
+from eval.matchers import Images, Matched, Matcher, colmap_sift, read_raw_matches
+from eval.sfm import against_truth, evaluate
+from kornia_bingan.child import Report, run_in_child
+from kornia_bingan.colmap import read_features, read_model
+from kornia_bingan.errors import UsageError
+from kornia_bingan.files import write_json
+from kornia_bingan.images import list_images, read_image
+from kornia_bingan.provenance import provenance
+from kornia_bingan.report import text_table
+
+MEASURES = ("points", "observations", "mean_reprojection_error_px", "rotation_deg", "position_percent")
+
+
+def map_plain(report: Report, *, database: str, images: str, out: str, seed: int) -> str:
+    """Run pycolmap's mapper with its default options; give the name of the folder of the largest model."""
+    options = pycolmap.IncrementalPipelineOptions()
+    options.random_seed = options.mapper.random_seed = options.triangulation.random_seed = seed
+    options.num_threads = options.mapper.num_threads = 1
+    models = pycolmap.incremental_mapping(database, images, out, options)
+    if not models:
+        raise UsageError(f"{images}: plain pycolmap finds no model")
+    return str(max(models, key=lambda index: models[index].num_reg_images()))
+
+
+def plain(scene: Path, images: Images, seed: int) -> dict[str, Any]:
+    """Reconstruct a scene by pycolmap alone."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        database = colmap_sift(images, folder, seed=seed)
+        (folder / "models").mkdir()
+        arguments = {"database": str(database), "images": str(folder / "images"), "out": str(folder / "models")}
+        largest = run_in_child(f"{__name__}:map_plain", {**arguments, "seed": seed}, stage="mapping")
+        model = read_model(folder / "models" / largest)
+    truth = scene / "cameras.json"
+    return {
+        "registered": len(model.names),
+        "points": len(model.xyz),
+        "observations": model.observations,
+        "mean_reprojection_error_px": round(model.mean_reprojection_error_px, 4),
+        **against_truth(model, truth if truth.is_file() else None),
+    }
+
+
+def harness(scene: Path, images: Images, seed: int) -> dict[str, Any]:
+    """Reconstruct a scene from COLMAP's keypoints and raw matches as every descriptor of ``sfm`` is."""
+
+    def match(images: Images, _features: Any) -> Matched:
+        with tempfile.TemporaryDirectory() as folder:
+            database = colmap_sift(images, Path(folder), seed=seed)
+            return Matched(read_features(database), read_raw_matches(database), 0)
+
+    result, _ = evaluate(scene, Matcher("sift", {}, match), images, {}, seed)
+    return {
+        "registered": len(result.registered),
+        "points": result.points,
+        "observations": result.observations,
+        "mean_reprojection_error_px": result.mean_reprojection_error_px,
+        "rotation_deg": result.rotation_deg,
+        "position_percent": result.position_percent,
+        "pair_auc": result.pair_auc,
+    }
+
+
+def summarise(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Give mean, least and largest value of each measure by scene and pipeline."""
+    built = []
+    for scene in dict.fromkeys(row["scene"] for row in rows):
+        for pipeline in ("plain", "harness"):
+            chosen = [row for row in rows if (row["scene"], row["pipeline"]) == (scene, pipeline)]
+            entry: dict[str, Any] = {"scene": scene, "pipeline": pipeline, "seeds": len(chosen)}
+            entry["registered"] = [min(r["registered"] for r in chosen), max(r["registered"] for r in chosen)]
+            for name in MEASURES:
+                values = [row[name] for row in chosen if row[name] is not None]
+                entry[name] = [float(np.mean(values)), min(values), max(values)] if values else None
+            built.append(entry)
+    return built
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m eval sfm_check")
+    parser.add_argument("data", type=Path, help="folder of scenes, each with images/ and perhaps cameras.json")
+    parser.add_argument("--scenes", default="", help="names, separated by commas; all scenes by default")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--out", type=Path, help="JSON file to write")
+    arguments = parser.parse_args(argv)
+    wanted = [name for name in arguments.scenes.split(",") if name]
+    scenes = [arguments.data / name for name in wanted] or sorted(p.parent for p in arguments.data.glob("*/images"))
+    if not scenes or arguments.seeds < 1:
+        raise UsageError(f"{arguments.data} has no folder with images/ in it, or --seeds is below 1")
+    rows = []
+    for scene in scenes:
+        images = {name: read_image(scene / "images" / name) for name in list_images(scene / "images")[0]}
+        for seed in range(arguments.seeds):
+            for pipeline, run in (("plain", plain), ("harness", harness)):
+                rows.append({"scene": scene.name, "pipeline": pipeline, "seed": seed, **run(scene, images, seed)})
+                print(f"{scene.name} {pipeline} {rows[-1]['points']:,} points", file=sys.stderr, flush=True)
+    summary = summarise(rows)
+    cells = []
+    for entry in summary:
+        values = [entry[name] for name in MEASURES]
+        shown = ["" if v is None else f"{v[0]:,.3f} ({v[1]:,.3f} to {v[2]:,.3f})" for v in values]
+        cells.append([entry["scene"], entry["pipeline"], str(entry["registered"]), *shown])
+    print(text_table(["scene", "pipeline", "registered", *MEASURES], cells))
+    if arguments.out:
+        command = f"python -m eval sfm_check DATA/{arguments.data.resolve().name} --seeds {arguments.seeds}"
+        command += f" --scenes {arguments.scenes}" if wanted else ""
+        record = {"protocol": "sfm_check", "command": command, "results": rows, "summary": summary}
+        write_json(arguments.out, {**record, "provenance": provenance(None)})
+    return 0
