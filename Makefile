@@ -12,6 +12,9 @@ STAMP := .venv/.installed
 
 DATA ?= ../shared/data
 SPLIT ?= validate
+# the scene on which SIFT through the harness is compared with plain pycolmap, and the photo that speed is measured on
+CHECKED ?= $(if $(filter heldout,$(SPLIT)),fountain,herz_jesus)
+PHOTO ?= $(firstword $(sort $(wildcard $(DATA)/validate/herz_jesus/images/*)))
 
 .PHONY: demo test lint bench report clean .venv
 
@@ -33,15 +36,28 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	touch $(STAMP)
 
-# what is described or matched once is kept in bench/cache, so that a killed run goes on
+# what is described, matched or reconstructed once is kept in bench/, so that a killed run goes on
 bench: .venv
 	$(BIN)/python -m eval thresholds $(DATA)/validate
 	$(BIN)/python -m eval m95 $(DATA)/$(SPLIT)
 	$(BIN)/python -m eval hpatches $(DATA)/$(SPLIT)
 	$(BIN)/python -m eval pairs $(DATA)/pairs/$(SPLIT) --scenes $(DATA)/$(SPLIT) --out eval/results/pairs-$(SPLIT).json
-	$(BIN)/python -m eval sfm $(DATA)/$(SPLIT) --peers rootsift,hashsift256,teblid256,orb \
-		--out eval/results/sfm-$(SPLIT).json
+	$(BIN)/python -m eval patch_tasks $(DATA)/$(SPLIT)
+	$(BIN)/python -m eval sfm $(DATA)/$(SPLIT) --peers rootsift,hashsift256,teblid256,orb --own-detector \
+		--peer-weights $(DATA)/peers --out eval/results/sfm-$(SPLIT).json
+	$(BIN)/python -m eval sfm_check $(DATA)/$(SPLIT) --scenes $(CHECKED) --out eval/results/sfm-check-$(SPLIT).json
+	$(MAKE) bench/sets/monstree bench/sets/others
+	$(BIN)/python -m eval brown bench/sets/monstree bench/sets/others --peer-data $(DATA)/peers \
+		--out eval/results/brown.json
+	$(BIN)/python -m eval speed $(PHOTO)
+	$(BIN)/python -m eval pictures $(DATA)/$(SPLIT)
 	$(MAKE) report
+
+# patch sets of the training scenes, in Brown's layout
+bench/sets/monstree: | .venv
+	$(BIN)/bingan patches $(DATA)/train_scenes/monstree $@
+bench/sets/others: | .venv
+	$(BIN)/bingan patches $(addprefix $(DATA)/train_scenes/,mother_child alexander kermit et snowpeak) $@
 
 report: .venv
 	$(BIN)/python -m eval tables

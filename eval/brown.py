@@ -18,6 +18,7 @@ in the middle whose window of 12 sigma is the patch, ORB, BRIEF-like and boosted
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,12 +28,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from eval import options
+from eval.cache import cached, code_digest, digest
 from eval.curves import Line, Panel, svg_panels
 from eval.metrics import fpr95, fpr95_published, resampled_counts, roc_curve
 from eval.peers import Peer, load_peers
 from kornia_bingan import BinGAN
 from kornia_bingan.bits import pack
-from kornia_bingan.brown import PatchSet, read_patch_set
+from kornia_bingan.brown import read_patch_set
 from kornia_bingan.errors import UsageError
 from kornia_bingan.files import atomic_path, write_json
 from kornia_bingan.keypoints import Keypoints
@@ -118,13 +121,29 @@ def evaluate(distance: NDArray[np.float64], is_match: NDArray[np.bool_]) -> dict
 
 
 def describe_all(
-    patch_set: PatchSet, indices: Rows, peers: list[Peer], models: dict[str, BinGAN]
+    whole: NDArray[np.uint8],
+    small: NDArray[np.float32],
+    peers: list[Peer],
+    models: dict[str, BinGAN],
+    cache: Path | None = None,
 ) -> dict[str, tuple[str, Callable[[], Rows]]]:
-    """Give, by name, the norm of each descriptor and a call that describes the patches of a set."""
-    small, whole = patch_set.patches32(indices), patch_set.patches[indices]
+    """Give, by name, the norm of each descriptor and a call that describes patches.
+
+    Args:
+        whole: uint8 (N, 64, 64), for peers.
+        small: the same patches, float32 (N, 1, 32, 32) in [0, 1], for networks.
+        peers: of others.
+        models: ours, by name.
+        cache: folder that keeps the rows of peers; None keeps nothing.
+    """
+    content, code = digest(whole), code_digest(sys.modules[__name__])
     calls: dict[str, tuple[str, Callable[[], Rows]]] = {}
     for peer in peers:
-        calls[peer.name] = (peer.norm, lambda peer=peer: describe_with_peer(peer, whole))  # type: ignore[misc]
+        key = {"step": "patch_rows", "patches": content, "peer": peer.identity(), "code": code}
+        calls[peer.name] = (
+            peer.norm,
+            lambda peer=peer, key=key: cached(cache, key, lambda: {"rows": describe_with_peer(peer, whole)})["rows"],  # type: ignore[misc]
+        )
     calls["pixels"] = ("l2", lambda: _standardised(small))
     calls["untrained"] = ("hamming", lambda: pack(describe_with_network(untrained_network(small), small)))
     for name, model in models.items():
@@ -158,6 +177,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--ours", nargs="*", default=["bingan256"], help="shipped names or weights files")
     parser.add_argument("--pairs", type=int, default=10_000, help="A of m50_A_A_0.txt")
     parser.add_argument("--peer-data", type=Path, default=Path("../shared/data/peers"))
+    parser.add_argument("--cache", type=Path, default=options.CACHE)
+    parser.add_argument("--no-cache", action="store_true", help="compute everything anew and keep nothing")
     parser.add_argument("--out", type=Path, help="JSON file; the ROC curves are drawn beside it as SVG")
     arguments = parser.parse_args(argv)
     keep_freed_memory()
@@ -178,8 +199,10 @@ def main(argv: list[str]) -> int:
         if is_match.all() or not is_match.any():
             raise UsageError(f"{folder}: the pairs are all of one kind")
         indices, inverse = np.unique(np.concatenate([index0, index1]), return_inverse=True)
+        whole, small = patch_set.patches[indices], patch_set.patches32(indices)
+        described = describe_all(whole, small, peers, models, None if arguments.no_cache else arguments.cache)
         lines = []
-        for name, (norm, call) in describe_all(patch_set, indices, peers, models).items():
+        for name, (norm, call) in described.items():
             distance = distances(call(), inverse[: len(index0)], inverse[len(index0) :])
             scores = evaluate(distance, is_match)
             results.append({"set": folder.name, "patches": len(patch_set), "descriptor": name, "norm": norm, **scores})

@@ -89,7 +89,7 @@ def setup(protocol: str, arguments: argparse.Namespace) -> Setup:
     torch.set_num_threads(arguments.threads)
     cv2.setNumThreads(arguments.threads)
     names = [] if arguments.peers == "none" else _words(arguments.peers)
-    found, absent = load_peers(names, arguments.peer_weights or _peer_folder(data))
+    found, absent = load_peers(names, arguments.peer_weights or peer_folder(data))
     mine = tuple(_words(arguments.ours))
     for name in mine:
         found += ours(name)
@@ -111,7 +111,7 @@ def _words(text: str) -> list[str]:
     return [word for word in text.split(",") if word]
 
 
-def _peer_folder(data: Path) -> Path:
+def peer_folder(data: Path) -> Path:
     """The nearest folder ``peers`` beside the data or above; where there is none, its first place."""
     places = [parent / "peers" for parent in [data.resolve(), *data.resolve().parents][:4]]
     return next((place for place in places if place.is_dir()), places[1])

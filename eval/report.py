@@ -1,12 +1,14 @@
 """One page of all results: ``python -m eval report [--results eval/results] [--out bench/report.html]``.
 
-Reads JSON records only and computes nothing: tables with the best value of each column marked, curves, bytes against
-quality. Records of a protocol without a view of its own are shown as a plain table.
+Reads JSON records only and computes nothing: tables with the best value of each column marked, curves, bytes and speed
+against quality, models in three dimensions, and the pictures of ``python -m eval pictures`` if there are any. Records
+of a protocol without a view of its own are shown as a plain table.
 """
 
 from __future__ import annotations
 
 import argparse
+import base64
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -38,6 +40,11 @@ def make_table(rows: list[Record], columns: list[Column]) -> list[list[Cell]]:
             cells.append(Cell(show(value), "" if value is None else value, best=marked))
         table.append(cells)
     return table
+
+
+def column(key: str, name: str = "", order: str = "", of: Callable[[Any], Any] = lambda value: value) -> Column:
+    """Give the column of a key of the rows, by its own name or another, with the value as ``of`` turns it."""
+    return (name or key.replace("_", " "), lambda row: of(row.get(key)), order)
 
 
 def show(value: Any) -> str:
@@ -76,16 +83,9 @@ def section_m95(record: Record) -> list[Record]:
             ("95 % interval", lambda r: interval(r.get("times_rootsift_interval")), ""),
             ("least of a set", lambda r: r.get("least_times_rootsift"), "most"),
         ]
-        points = {
-            "type": "scatter",
-            "mode": "markers+text",
-            "text": [t["descriptor"] for t in totals],
-            "textposition": "top center",
-            "x": [record["peers"][t["descriptor"]]["num_bytes"] for t in totals],
-            "y": [t["m95"] for t in totals],
-        }
+        sized = [{**t, "num_bytes": record["peers"][t["descriptor"]]["num_bytes"]} for t in totals]
         layout = {"xaxis": {"title": {"text": "bytes a keypoint"}, "type": "log"}, "yaxis": {"title": {"text": "M95"}}}
-        figures = [{"data": [points], "layout": layout}]
+        figures = [{"data": [labelled(sized, "num_bytes")], "layout": layout}]
         for data in totals[0]["data"]:
             rows = [row for row in record["results"] if row["data"] == data]
             series = {}
@@ -145,11 +145,78 @@ def section_sfm(record: Record) -> list[Record]:
         ("bytes", lambda r: r["descriptor_bytes"], "least"),
         ("seconds", lambda r: r["seconds"], "least"),
     ]
-    scenes = dict.fromkeys(row["scene"] for row in record["results"])
-    return [
-        section(f"Reconstruction, {scene}", record, [r for r in record["results"] if r["scene"] == scene], columns, [])
-        for scene in scenes
-    ]
+    sections = []
+    for scene in dict.fromkeys(row["scene"] for row in record["results"]):
+        rows = [row for row in record["results"] if row["scene"] == scene]
+        figure = record.get("figures", {}).get(scene)
+        sections.append(section(f"Reconstruction, {scene}", record, rows, columns, [figure] if figure else []))
+    return sections
+
+
+def section_sfm_check(record: Record) -> list[Record]:
+    """SIFT through the harness beside plain pycolmap: mean over the seeds, and the spread."""
+    columns = [column(name) for name in ("scene", "pipeline", "seeds")]
+    for name in ("points", "observations", "mean_reprojection_error_px", "rotation_deg", "position_percent"):
+        columns += [
+            column(name, of=lambda v: v and v[0]),
+            column(name, "least to most", of=lambda v: interval(v and v[1:])),
+        ]
+    return [section("SIFT: this harness and plain pycolmap", record, record["summary"], columns, [])]
+
+
+def section_patch_tasks(record: Record) -> list[Record]:
+    """Verification, matching and retrieval of patches."""
+    columns = [column("descriptor")]
+    for task in ("verification", "matching", "retrieval"):
+        keys = [f"{task}_{level}" for level in ("easy", "hard", "tough")] + [task]
+        columns += [column(key, key.replace("_", " "), "most") for key in keys]
+        columns.append(column(f"{task}_interval", "95 % interval", of=interval))
+    return [section("Patch tasks, mean average precision", record, record["results"], columns, [])]
+
+
+def speed_against_quality(records: list[Record]) -> list[Record]:
+    """Draw keypoints a second against M95 where both were measured."""
+    sections = []
+    speeds = [record for record in records if record["protocol"] == "speed"]
+    for m95 in (record for record in records if record["protocol"] == "m95"):
+        for speed in speeds:
+            rate = {row["descriptor"]: row["keypoints_per_second"] for row in speed["results"]}
+            rows = [
+                {**total, "rate": rate[total["descriptor"]]}
+                for total in m95["totals"]
+                if total["part"] == "scene" and total["descriptor"] in rate
+            ]
+            columns: list[Column] = [
+                ("descriptor", lambda r: r["descriptor"], ""),
+                ("keypoints / s", lambda r: r["rate"], "most"),
+                ("M95", lambda r: r["m95"], "most"),
+            ]
+            layout = {"xaxis": {"title": {"text": "keypoints described a second"}, "type": "log"}}
+            figure = {"data": [labelled(rows, "rate")], "layout": {**layout, "yaxis": {"title": {"text": "M95"}}}}
+            if rows:
+                title = f"Speed against quality, {m95['file'].removesuffix('.json')}, {speed['threads']} thread(s)"
+                sections.append(section(title, speed, rows, columns, [figure]))
+    return sections
+
+
+def labelled(rows: list[Record], x: str) -> Record:
+    """Draw a named point a row."""
+    names = [row["descriptor"] for row in rows]
+    points = {"x": [row[x] for row in rows], "y": [row["m95"] for row in rows]}
+    return {"type": "scatter", "mode": "markers+text", "text": names, "textposition": "top center", **points}
+
+
+def match_pictures(folder: Path) -> list[Record]:
+    """Read the pictures of matches, as data URLs."""
+    path = folder / "pictures.json"
+    if not path.is_file():
+        return []
+    shown = []
+    for row in json.loads(path.read_text(encoding="utf-8"))["results"]:
+        data = base64.b64encode((folder / row["file"]).read_bytes()).decode()
+        text = f"{row['data']}, {row['descriptor']}: {row['correct']:,} of {row['matches']:,} matches are correct"
+        shown.append({"text": text, "source": f"data:image/jpeg;base64,{data}"})
+    return shown
 
 
 def section_brown(record: Record) -> list[Record]:
@@ -193,9 +260,6 @@ def section_other(record: Record) -> list[Record]:
     if not rows:
         return []
 
-    def column(name: str) -> Column:
-        return (name, lambda row: row.get(name), "")
-
     names = [name for name, value in rows[0].items() if isinstance(value, str | int | float)]
     return [section(record["protocol"], record, rows, [column(name) for name in names], [])]
 
@@ -205,6 +269,8 @@ VIEWS: dict[str, Callable[[Record], list[Record]]] = {
     "hpatches": section_hpatches,
     "pairs": section_pairs,
     "sfm": section_sfm,
+    "sfm_check": section_sfm_check,
+    "patch_tasks": section_patch_tasks,
     "brown": section_brown,
     "ablation": section_ablation,
 }
@@ -234,19 +300,18 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m eval report")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--out", type=Path, default=Path("bench/report.html"))
+    parser.add_argument("--pictures", type=Path, default=Path("bench/pictures"))
     arguments = parser.parse_args(argv)
     paths = sorted(arguments.results.glob("*.json"))
     if not paths:
         raise UsageError(f"{arguments.results} has no results; python -m eval m95 DATA makes some")
-    sections: list[Record] = []
-    machines: dict[str, Any] = {}
-    for path in paths:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        record["file"] = path.name
-        sections += VIEWS.get(record["protocol"], section_other)(record)
-        machines[path.name] = record.get("provenance")
+    records = [{**json.loads(path.read_text(encoding="utf-8")), "file": path.name} for path in paths]
+    sections = [view for record in records for view in VIEWS.get(record["protocol"], section_other)(record)]
+    sections += speed_against_quality(records)
+    machines = {record["file"]: record.get("provenance") for record in records}
+    pictures = match_pictures(arguments.pictures)
     templates = [Path(__file__).parent / "templates"]
-    page = render("results.html", "Results of kornia_bingan", machines, templates, sections=sections)
+    page = render("results.html", "Results of kornia_bingan", machines, templates, sections=sections, pictures=pictures)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(arguments.out) as temporary:
         temporary.write_text(page, encoding="utf-8")

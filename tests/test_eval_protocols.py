@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from eval import hpatches, options, pairs, thresholds
+from eval import hpatches, options, pairs, pictures, speed, thresholds
 from eval.data import HomographySequence, PosedPair, pairs_of_scene, read_scene
 from kornia_bingan.errors import UsageError
 from kornia_bingan.keypoints import Keypoints
@@ -39,7 +39,7 @@ def ratios(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "thresholds.json"
     words = [str(data), "--peers", NAMES, "--cache", str(data.parent / "cache"), "--out", str(path)]
     assert thresholds.main(words) == 0
-    for module in (hpatches, pairs):
+    for module in (hpatches, pairs, pictures):
         monkeypatch.setattr(module, "read_thresholds", lambda: thresholds.read_thresholds(path))
     return path
 
@@ -126,3 +126,47 @@ def test_pose_command_with_scenes(data: Path, ratios: Path, tmp_path: Path) -> N
     assert rows["pairs", "bingan256"]["inliers"] > 50
     assert isinstance(pair, PosedPair)
     assert options.RESULTS.name == "results"
+
+
+def test_pictures_of_matches(data: Path, ratios: Path, tmp_path: Path) -> None:
+    out = tmp_path / "pictures"
+    words = [str(data), "--peers", NAMES, "--out", str(out), "--cache", str(data.parent / "cache")]
+    assert pictures.main(words) == 0
+    rows = json.loads((out / "pictures.json").read_text())["results"]
+    assert {(row["data"], row["descriptor"]) for row in rows} == {
+        (name, peer) for name in ("room", "oxford_made") for peer in ("rootsift", "orb", "bingan256")
+    }
+    for row in rows:
+        image = cv2.imread(str(out / row["file"]))
+        assert image.shape[1] == pictures.WIDTH
+        assert 0 <= row["correct"] <= row["matches"]
+        if row["descriptor"] == "bingan256":
+            assert row["correct"] > 0.8 * row["matches"] > 20
+            green = (image[:, :, 1].astype(int) - image[:, :, 2] > 60).sum()
+            assert green > 1000
+
+
+def test_wrong_matches_are_red_and_on_top() -> None:
+    images = (np.zeros((40, 60), np.uint8), np.zeros((30, 60), np.uint8))
+    xy = np.array([[10.0, 10], [10, 10]])
+    drawn = pictures.draw(images, xy, xy, np.array([False, True]), width=240)
+    assert drawn.shape == (80, 240, 3)
+    assert np.abs(drawn[20, 80].astype(int) - pictures.RED).max() < 20
+
+
+def test_speed_command(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photo = data / "homography" / "oxford_made" / "1.png"
+    out = tmp_path / "speed.json"
+    assert speed.main([str(photo), "--peers", NAMES, "--repeats", "2", "--out", str(out)]) == 0
+    record = json.loads(out.read_text())
+    assert [row["descriptor"] for row in record["results"]] == ["rootsift", "orb", "bingan256"]
+    for row in record["results"]:
+        assert row["keypoints_per_second"] == pytest.approx(record["keypoints"] / row["seconds"], rel=0.01)
+        assert row["least_seconds"] <= row["seconds"]
+    assert "keypoints_per_second" in capsys.readouterr().out
+    flat = tmp_path / "flat.png"
+    cv2.imwrite(str(flat), np.full((100, 100), 90, np.uint8))
+    with pytest.raises(UsageError, match=r"flat\.png has no keypoints"):
+        speed.main([str(flat), "--peers", NAMES])
+    with pytest.raises(UsageError, match="--threads is 0"):
+        speed.main([str(photo), "--threads", "0"])

@@ -50,6 +50,33 @@ def test_unknown_records_are_plain_tables(tmp_path: Path) -> None:
         report.main(["--results", str(tmp_path / "absent")])
 
 
+def test_speed_stands_against_quality(tmp_path: Path) -> None:
+    totals = [{"part": "scene", "descriptor": name, "m95": m95} for name, m95 in (("a", 10), ("b", 20), ("c", 5))]
+    provenance = {"commit": "0"}
+    m95 = {"protocol": "m95", "command": "m", "file": "m95-x.json", "totals": totals, "provenance": provenance}
+    rows = [{"descriptor": name, "keypoints_per_second": rate} for name, rate in (("a", 100.0), ("b", 50.0))]
+    speed = {"protocol": "speed", "command": "s", "file": "s.json", "threads": 1, "results": rows}
+    (found,) = report.speed_against_quality([m95, speed])
+    assert [[cell.text for cell in row] for row in found["rows"]] == [["a", "100", "10"], ["b", "50", "20"]]
+    assert [[cell.best for cell in row[1:]] for row in found["rows"]] == [[True, False], [False, True]]
+    assert found["figures"][0]["data"][0]["x"] == [100.0, 50.0]
+    assert report.speed_against_quality([m95]) == []
+
+
+def test_pictures_are_part_of_the_page(tmp_path: Path) -> None:
+    (tmp_path / "pictures").mkdir()
+    row = {"data": "room", "descriptor": "<a>", "matches": 7, "correct": 5, "file": "room.jpg"}
+    (tmp_path / "pictures" / "pictures.json").write_text(json.dumps({"results": [row]}))
+    (tmp_path / "pictures" / "room.jpg").write_bytes(b"picture")
+    out = tmp_path / "r.html"
+    words = ["--results", str(RESULTS), "--out", str(out), "--pictures", str(tmp_path / "pictures")]
+    assert report.main(words) == 0
+    text = out.read_text(encoding="utf-8")
+    assert "room, &lt;a&gt;: 5 of 7 matches are correct" in text
+    assert "data:image/jpeg;base64,cGljdHVyZQ==" in text
+    assert report.match_pictures(tmp_path) == []
+
+
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed")
 def test_in_a_browser(tmp_path: Path) -> None:
     """No errors, all plots drawn, and a table that a click sorts by its numbers."""
