@@ -1,7 +1,7 @@
-"""Write the tables of README.md from the JSON files of ``eval/results`` and ``weights``.
+"""Write the tables of README.md and eval/RESULTS.md from the JSON files of ``eval/results`` and ``weights``.
 
-python -m eval tables            # rewrites README.md
-python -m eval tables --check    # exit status 1 if README.md is not what the files say
+python -m eval tables            # rewrites both
+python -m eval tables --check    # exit status 1 if one is not what the files say
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 from kornia_bingan.files import atomic_path
 
 ROOT = Path(__file__).parents[1]
+FILES = ("README.md", "eval/RESULTS.md")
 
 
 def read(path: Path) -> Any:
@@ -44,6 +45,95 @@ def models() -> str:
         for name, row in manifest.items()
     ]
     return markdown(["name", "bits", "multiply-adds a patch", "what it is"], rows)
+
+
+SUMMARISED = ("rootsift", "sift", "hardtfeat", "hashsift256", "boostdesc", "teblid256", "orb")
+"""Peers in the summary, beside ours."""
+
+
+def summary(split: str) -> str:
+    """The most telling value of each protocol, one row a descriptor, with the commands of all."""
+    folder = ROOT / "eval" / "results"
+    files = {name: folder / f"{name}-{split}.json" for name in ("m95", "hpatches", "pairs")}
+    files |= {name: folder / f"{name}.json" for name in ("brown", "speed")}
+    records = {name: read(path) for name, path in files.items() if path.is_file()}
+    of: dict[tuple[str, str], str] = {}
+    for t in records["m95"]["totals"]:
+        if column := {"scene": "scenes", "homography": "homographies"}.get(t["part"]):
+            of[f"M95 {column}, x RootSIFT", t["descriptor"]] = f"{t['times_rootsift']:.2f}"
+    for r in records["hpatches"]["results"]:
+        if r["part"] == "sequences":
+            of["homography AUC@3", r["descriptor"]] = f"{r['auc']['3']:.3f}"
+    for r in records["pairs"]["results"]:
+        if r["part"] == "scenes":
+            of["pose AUC@10", r["descriptor"]] = f"{r['auc']['10']:.3f}"
+    for r in records.get("brown", {"results": []})["results"]:
+        of[f"FPR@95 % {r['set']}", r["descriptor"]] = f"{r['fpr95']:.1f}"
+    for r in records.get("speed", {"results": []})["results"]:
+        of["keypoints / s", r["descriptor"]] = f"{r['keypoints_per_second']:,.0f}"
+    columns = list(dict.fromkeys(column for column, _ in of))
+    sizes = {name: about["num_bytes"] for name, about in records["m95"]["peers"].items()}
+    ours = [name for name in sizes if name.startswith("bingan")]
+    rows = [
+        [name, f"{sizes[name]:,}", *(of.get((column, name), "") for column in columns)]
+        for name in (*ours, *SUMMARISED)
+        if name in sizes
+    ]
+    commands = "\n".join(f"- {provenance_line(record)}" for record in records.values())
+    return f"{markdown(['descriptor', 'bytes', *columns], rows)}\n\n{commands}"
+
+
+def patch_tasks(name: str) -> str:
+    """Mean average precision of the three tasks of HPatches."""
+    record = read(ROOT / "eval" / "results" / f"{name}.json")
+    tasks = ("verification", "matching", "retrieval")
+    header = ["descriptor", *(f"{task} {level}" for task in tasks for level in ("easy", "hard", "tough"))]
+    header += [f"{task} (interval)" for task in tasks]
+    rows = []
+    for r in sorted(record["results"], key=lambda r: -r["matching"]):
+        cells = [f"{r[f'{task}_{level}']:.3f}" for task in tasks for level in ("easy", "hard", "tough")]
+        for task in tasks:
+            low, high = r[f"{task}_interval"]
+            cells.append(f"{r[task]:.3f} ({low:.3f} to {high:.3f})")
+        rows.append([r["descriptor"], *cells])
+    return f"{markdown(header, rows)}\n\n{provenance_line(record)}"
+
+
+def pose(name: str) -> str:
+    """Two-view pose."""
+    record = read(ROOT / "eval" / "results" / f"{name}.json")
+    header = ["descriptor", "part", "pairs", "AUC@5", "AUC@10 (interval)", "AUC@20", "matches", "inliers", "failures"]
+    rows = []
+    for r in sorted(record["results"], key=lambda r: (r["part"] != "scenes", -r["auc"]["10"])):
+        low, high = r["auc10_interval"]
+        auc = [f"{r['auc']['5']:.3f}", f"{r['auc']['10']:.3f} ({low:.3f} to {high:.3f})", f"{r['auc']['20']:.3f}"]
+        counts = [f"{r[key]:,}" for key in ("matches", "inliers", "failures")]
+        rows.append([r["descriptor"], r["part"], str(r["pairs"]), *auc, *counts])
+    return f"{markdown(header, rows)}\n\n{provenance_line(record)}"
+
+
+def sfm_check(name: str) -> str:
+    """SIFT through the harness beside plain pycolmap."""
+    record = read(ROOT / "eval" / "results" / f"{name}.json")
+    measures = ("points", "observations", "mean_reprojection_error_px", "rotation_deg", "position_percent")
+    rows = []
+    for r in record["summary"]:
+        values = [r[key] for key in measures]
+        cells = ["" if v is None else f"{v[0]:,.3f} ({v[1]:,.3f} to {v[2]:,.3f})" for v in values]
+        rows.append([r["scene"], r["pipeline"], str(r["seeds"]), *cells])
+    header = ["scene", "pipeline", "seeds", *(f"{key.replace('_', ' ')} (least to most)" for key in measures)]
+    return f"{markdown(header, rows)}\n\n{provenance_line(record)}"
+
+
+def speed(name: str) -> str:
+    """Keypoints described a second."""
+    record = read(ROOT / "eval" / "results" / f"{name}.json")
+    rows = [
+        [r["descriptor"], f"{r['bytes']:,}", f"{1000 * r['seconds']:.1f}", f"{r['keypoints_per_second']:,.0f}"]
+        for r in sorted(record["results"], key=lambda r: r["seconds"])
+    ]
+    header = ["descriptor", "bytes", f"ms for {record['keypoints']:,} keypoints", "keypoints / s"]
+    return f"{markdown(header, rows)}\n\n{provenance_line(record)}"
 
 
 def sfm(name: str) -> str:
@@ -135,6 +225,11 @@ def train_speed(name: str) -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     "models": models,
+    "summary": lambda: summary("validate"),
+    "pairs-validate": lambda: pose("pairs-validate"),
+    "patch-tasks-validate": lambda: patch_tasks("patch-tasks-validate"),
+    "sfm-check-validate": lambda: sfm_check("sfm-check-validate"),
+    "speed": lambda: speed("speed"),
     "sfm-validate": lambda: sfm("sfm-validate"),
     "m95-validate": lambda: m95("m95-validate", "scene"),
     "hpatches-validate": lambda: homographies("hpatches-validate"),
@@ -157,12 +252,15 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m eval tables")
     parser.add_argument("--check", action="store_true")
     arguments = parser.parse_args(argv)
-    path = ROOT / "README.md"
-    before = path.read_text(encoding="utf-8")
-    after = fill(before)
+    stale = []
+    for name in FILES:
+        before = (ROOT / name).read_text(encoding="utf-8")
+        after = fill(before)
+        if after != before:
+            stale.append(name)
+            if not arguments.check:
+                with atomic_path(ROOT / name) as temporary:
+                    temporary.write_text(after, encoding="utf-8")
     if arguments.check:
-        print("README.md is up to date" if after == before else "README.md is stale: run python -m eval tables")
-        return int(after != before)
-    with atomic_path(path) as temporary:
-        temporary.write_text(after, encoding="utf-8")
-    return 0
+        print(f"{', '.join(stale)}: stale, run python -m eval tables" if stale else "all tables are up to date")
+    return int(bool(stale) and arguments.check)

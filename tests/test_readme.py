@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import pytest
 
-from eval.tables import fill
+from eval.tables import FILES, ROOT, fill
 from kornia_bingan.scene import render_scene
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
@@ -42,5 +42,8 @@ def test_snippet(
         assert "5 registered images" in printed
 
 
-def test_tables_are_generated_from_the_files() -> None:
-    assert fill(README) == README
+@pytest.mark.parametrize("name", FILES)
+def test_tables_are_generated_from_the_files(name: str) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    assert "<!-- table " in text
+    assert fill(text) == text, "run python -m eval tables"
