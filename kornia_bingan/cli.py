@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -274,7 +275,9 @@ def _train(arguments: list[str]) -> int:
     from kornia_bingan.recipe import PRESETS, TrainConfig, preset_config
     from kornia_bingan.train import train
 
-    preset = "photos"
+    # "from" is no name for a field in Python. Going on from weights needs other settings than a start from nothing.
+    arguments = [re.sub(r"^--from(?=$|=)", "--start", word) for word in arguments]
+    preset = "adapt" if any(re.match(r"--start($|=)", word) for word in arguments) else "photos"
     for index, word in enumerate(arguments):
         if word == "--preset" and index + 1 < len(arguments):
             preset = arguments[index + 1]
@@ -294,9 +297,11 @@ def _train(arguments: list[str]) -> int:
     result = train(config)
     from kornia_bingan.report import text_table
 
-    rows = [[name, str(value)] for name, value in result.items() if name != "validation"]
-    rows += [[name, f"{value:.4g}"] for name, value in result["validation"].items()]
-    _print(result, text_table(["", "value"], rows), as_json)
+    rows = [[name, "", str(value)] for name, value in result.items() if name not in ("validation", "before")]
+    before = result["before"]
+    for name, value in result["validation"].items():
+        rows.append([name, f"{before[name]:.4g}" if name in before else "", f"{value:.4g}"])
+    _print(result, text_table(["", "before", "after"], rows), as_json)
     return 0
 
 

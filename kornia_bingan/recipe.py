@@ -24,6 +24,7 @@ class TrainConfig:
         data: folder of photos, searched recursively; or the folder that holds the patch sets named next.
         out: run folder; made if absent, continued if it holds the same run.
         preset: name of the preset that the other values started from.
+        start: weights to go on from (``--from`` too), a shipped name or a file; they decide network, layers and bits.
         train: patch set in Brown's layout to learn from, a folder in ``data``; empty takes ``data`` as photos.
         validate: patch set in Brown's layout to validate on.
         network: PatchTrunk (for real use) or PatchDiscriminator (as published).
@@ -64,13 +65,15 @@ class TrainConfig:
         validate_every: steps between validations.
         validation_pairs: pairs of views of photos kept aside that validation measures.
         checkpoint_every: steps between checkpoints.
-        time_limit: seconds after which the run stops with a checkpoint; 0 is no limit.
+        time_limit: seconds after which the run stops with a checkpoint, or, if its learning rate is constant and it
+            went on from weights, with finished weights; 0 is no limit.
         tensorboard: write the log and pictures for TensorBoard too.
     """
 
     data: Path
     out: Path
     preset: str = "photos"
+    start: str = ""
     train: str = ""
     validate: str = ""
     network: Literal["PatchTrunk", "PatchDiscriminator"] = "PatchTrunk"
@@ -114,6 +117,11 @@ class TrainConfig:
     tensorboard: bool = False
 
     @property
+    def can_stop_anywhere(self) -> bool:
+        """Whether the weights of any step are finished ones."""
+        return bool(self.start) and self.schedule == "constant"
+
+    @property
     def needs_two_views(self) -> bool:
         """Whether a term of the loss compares two views of a keypoint."""
         return max(self.lambda_two_view, self.lambda_descriptor, self.lambda_second_order) > 0
@@ -121,6 +129,16 @@ class TrainConfig:
 
 PRESETS: dict[str, dict[str, Any]] = {
     "photos": {},
+    # From shipped weights to those of a place, a camera or a kind of picture: small steps, averaged, to stop anywhere.
+    "adapt": {
+        "start": "bingan256",
+        "steps": 2000,
+        "learning_rate": 1e-4,
+        "schedule": "constant",
+        "moving_average": 0.99,
+        "temperature": 0.04,
+        "validate_every": 100,
+    },
     # The published recipe to the letter; its epochs are steps here.
     "brown": {
         "network": "PatchDiscriminator",

@@ -38,12 +38,14 @@ class ValidationPairs:
         patches: float32 in [0, 1], shape (P, 1, 32, 32).
         index0, index1: rows of ``patches``, shape (M,).
         is_match: bool, shape (M,).
+        views: the first ``views`` patches and the next ``views`` show the same keypoints in two views; 0 if not.
     """
 
     patches: NDArray[np.float32]
     index0: NDArray[np.int64]
     index1: NDArray[np.int64]
     is_match: NDArray[np.bool_]
+    views: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -247,4 +249,6 @@ def pairs_of_views(batch: Batch) -> ValidationPairs:
         index1.append(other[different])
         is_match.append(np.zeros(int(different.sum()), bool))
     patches = np.concatenate([batch.patches0, batch.patches1])
-    return ValidationPairs(patches, np.concatenate(index0), np.concatenate(index1) + count, np.concatenate(is_match))
+    return ValidationPairs(
+        patches, np.concatenate(index0), np.concatenate(index1) + count, np.concatenate(is_match), count
+    )

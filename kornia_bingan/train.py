@@ -2,6 +2,7 @@
 
     bingan train --data PHOTOS --out RUN                      # the recipe of the shipped weights
     bingan train --data PHOTOS --out RUN --preset brown       # the published network and objective
+    bingan train --data PHOTOS --out RUN --from bingan256 --time-limit 600    # shipped weights, adapted to your photos
     bingan train --data SETS --train liberty --validate notredame --preset brown --out RUN
     torchrun --nproc-per-node 2 -m kornia_bingan.cli train --data PHOTOS --out RUN    # on several processes
 
@@ -23,6 +24,8 @@ import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -43,7 +46,7 @@ from kornia_bingan.run_plots import draw_log, draw_patches, write_tensorboard
 from kornia_bingan.sources import Source, ValidationPairs, open_source
 from kornia_bingan.training_state import TrainingState
 from kornia_bingan.views import Batch
-from kornia_bingan.weights import save_weights
+from kornia_bingan.weights import find_weights, load_weights, save_weights
 
 _NOT_IDENTITY = ("out", "time_limit", "checkpoint_every", "tensorboard")  # may differ when a run is continued
 _VALIDATION_BATCH = 500
@@ -181,6 +184,7 @@ def validate(state: TrainingState, pairs: ValidationPairs) -> dict[str, float]:
 
     ``ones`` is the share of patches on which a bit is 1 (mean, least and largest over the bits); a bit is stuck when it
     is equal on more than 99 % of the patches. ``fpr95_median`` thresholds every bit at its median instead of 0.
+    ``nearest`` is the share of keypoints, percent, whose code is nearest to that of the other view, of all keypoints.
     """
     network = state.result().eval()
     parts = torch.split(torch.from_numpy(pairs.patches), _VALIDATION_BATCH)
@@ -192,6 +196,11 @@ def validate(state: TrainingState, pairs: ValidationPairs) -> dict[str, float]:
     for name, rows in kinds.items():
         distance = (rows[index0] - rows[index1]).norm(dim=1).numpy()
         result[name] = fpr95(distance[pairs.is_match], distance[~pairs.is_match])
+    if pairs.views:
+        codes = losses.hard_sign(low)
+        products = codes[: pairs.views] @ codes[pairs.views : 2 * pairs.views].T
+        right = products.argmax(1) == torch.arange(pairs.views)
+        result["nearest"] = 100 * float(right.float().mean())
     ones = (low >= 0).float().mean(0)
     result.update(ones_mean=float(ones.mean()), ones_min=float(ones.min()), ones_max=float(ones.max()))
     result["stuck_bits"] = int(((ones < 0.01) | (ones > 0.99)).sum())
@@ -217,6 +226,8 @@ def _open_run(config: TrainConfig, source: Source) -> None:
     """Make the run folder, or check that it holds the same run."""
     identity = {k: v for k, v in describe_config(config).items() if k not in _NOT_IDENTITY}
     identity.update(source.contents, processes=distributed.world())
+    if config.start:
+        identity["start_sha256"] = sha256_of(find_weights(config.start))
     path = config.out / "run.json"
     if path.exists():
         known = json.loads(path.read_text(encoding="utf-8"))["identity"]
@@ -246,6 +257,23 @@ def _resume(config: TrainConfig, state: TrainingState) -> None:
             temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
 
 
+def with_start(config: TrainConfig) -> TrainConfig:
+    """Take network, layers and bits from the weights that a run goes on from.
+
+    Raises:
+        UsageError: there are no such weights.
+    """
+    if not config.start:
+        return config
+    network = load_weights(find_weights(config.start))
+    changes: dict[str, Any] = {"network": type(network).__name__, "bits": network.bits}
+    if isinstance(network, PatchTrunk):
+        changes["layers"] = network.sizes
+    else:
+        changes["standardise"] = network.standardise
+    return replace(config, **changes)
+
+
 def train(config: TrainConfig) -> dict[str, Any]:
     """Run a training to its end, or to its time limit.
 
@@ -257,6 +285,7 @@ def train(config: TrainConfig) -> dict[str, Any]:
         UsageError: the data has no photos, the settings contradict each other, or ``out`` holds something else.
         JobError: the loss is no longer finite.
     """
+    config = with_start(config)
     check_config(config)
     started = time.monotonic()
     if config.device in ("auto", "cpu"):
@@ -303,13 +332,14 @@ def _learn(config: TrainConfig, source: Source, state: TrainingState, started: f
             if writes and state.step % config.log_every == 0:
                 write("train", {**record, "seconds": round(state.seconds, 2)})
                 bar.set_postfix({k: f"{v:.3g}" for k, v in record.items()})
-            if writes and (state.step % config.validate_every == 0 or ends):
+            stops = ends or (out_of_time and config.can_stop_anywhere)
+            if writes and (state.step % config.validate_every == 0 or stops):
                 last = validate(state, source.validation)
                 write("validation", last)
             if writes and (state.step % config.checkpoint_every == 0 or ends or out_of_time):
                 state.save(config.out / "checkpoint.pt")
             if out_of_time:
-                finished = False
+                finished = config.can_stop_anywhere
                 break
     weights = config.out / "weights.safetensors"
     if finished and writes:
@@ -321,6 +351,8 @@ def _learn(config: TrainConfig, source: Source, state: TrainingState, started: f
             write_tensorboard(config.out)
     distributed.wait()
     taken = state.seconds - before
+    lines = (config.out / "log.jsonl").read_text(encoding="utf-8").splitlines() if writes else []
+    validations = [line for line in map(json.loads, lines) if line["kind"] == "validation"]
     rate = (state.step - first) / taken if taken > 0 else 0.0
     return {
         "steps": state.step,
@@ -328,6 +360,7 @@ def _learn(config: TrainConfig, source: Source, state: TrainingState, started: f
         "weights": str(weights) if finished else None,
         "sha256": sha256_of(weights) if finished else None,
         "multiply_adds": multiply_adds(state.network),
+        "before": {k: v for k, v in validations[0].items() if k not in ("step", "kind")} if validations else {},
         "validation": last or validate(state, source.validation),
         "seconds": round(state.seconds, 1),
         "steps_per_second": round(rate, 3),
@@ -337,7 +370,7 @@ def _learn(config: TrainConfig, source: Source, state: TrainingState, started: f
 
 def _initialise(state: TrainingState, source: Source) -> None:
     """Data-based initialisation: 500 random real patches for the network, a batch of noise for the generator."""
-    if state.network.uses_batch_statistics:
+    if state.network.uses_batch_statistics or state.config.start:
         return
     count = -(-500 // state.config.batch_size)
     patches = np.concatenate([source.draw(step, 2).patches0 for step in range(count)])[:500]
@@ -354,5 +387,8 @@ def _birth_certificate(config: TrainConfig, state: TrainingState, source: Source
     values = describe_config(config)
     for key in ("data", *_NOT_IDENTITY):
         values.pop(key)
+    if config.start:
+        # A file's path would be one of this machine; its content is what counts.
+        values["start"] = {"name": Path(config.start).name, "sha256": sha256_of(find_weights(config.start))}
     values["tracks"] = [folder.name for folder in config.tracks]
     return {"config": values, "precision": str(state.precision), **source.contents}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +17,7 @@ from kornia_bingan.files import atomic_path
 from kornia_bingan.network import NETWORKS, Generator, PatchDiscriminator, PatchTrunk
 from kornia_bingan.optimiser import PublishedAdam
 from kornia_bingan.recipe import TrainConfig
+from kornia_bingan.weights import find_weights, load_weights
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -39,14 +41,15 @@ class TrainingState:
         bfloat16 = config.precision == "bfloat16" or (config.precision == "auto" and _has_bfloat16(self.device))
         self.precision = torch.bfloat16 if bfloat16 else torch.float32
         torch.manual_seed(config.seed)
-        self.network = self._place(_network(config))
+        self.network = self._place(load_weights(find_weights(config.start)) if config.start else _network(config))
+        if isinstance(self.network, PatchDiscriminator):
+            self.network.dropout = config.dropout
         self.optimiser = self._optimiser(self.network)
         self.generator = self._place(Generator(self.network.channels)) if config.lambda_gan > 0 else None
         self.generator_optimiser = self._optimiser(self.generator) if self.generator is not None else None
         self.average: PatchDiscriminator | PatchTrunk | None = None
         if config.moving_average > 0:
-            self.average = self._place(_network(config))
-            self.average.load_state_dict(self.network.state_dict())
+            self.average = deepcopy(self.network)
         self.noise = torch.Generator(self.device).manual_seed(config.seed)
         self.step = 0
         self.seconds = 0.0
@@ -134,10 +137,7 @@ def _network(config: TrainConfig) -> PatchDiscriminator | PatchTrunk:
         arguments["layers"] = config.layers
     else:
         arguments["standardise"] = config.standardise
-    network = NETWORKS[config.network](**arguments)
-    if isinstance(network, PatchDiscriminator):
-        network.dropout = config.dropout
-    return network
+    return NETWORKS[config.network](**arguments)
 
 
 def _has_bfloat16(device: torch.device) -> bool:

@@ -5,13 +5,14 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from kornia_bingan import BinGAN
+from kornia_bingan import BinGAN, cli
 from kornia_bingan.errors import JobError, UsageError
 from kornia_bingan.files import sha256_of
 from kornia_bingan.recipe import PRESETS, TrainConfig, preset_config
@@ -138,7 +139,7 @@ def test_published_preset_keeps_the_published_values(tmp_path: Path) -> None:
 
 
 def test_wrong_use_is_refused(data: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="choose one of photos, brown"):
+    with pytest.raises(UsageError, match="choose one of photos, adapt, brown"):
         preset_config("best", data, tmp_path)
     with pytest.raises(UsageError, match="some must be above 0"):
         train(preset_config("photos", data, tmp_path / "a", lambda_two_view=0.0, lambda_bit_correlation=0.0))
@@ -200,3 +201,46 @@ def test_moving_average_is_what_is_saved(data: Path, tmp_path: Path) -> None:
     last = torch.load(tmp_path / "plain" / "checkpoint.pt", weights_only=True)["network"]
     for name, value in state["network"].items():
         assert torch.equal(last[name], value), "the average changes nothing in what is learnt"
+
+
+def test_shipped_weights_are_adapted_and_can_stop_at_any_step(data: Path, tmp_path: Path) -> None:
+    first = train(preset_config("photos", data, tmp_path / "first", **{**SMALL, "steps": 40, "bits": 64}))
+    assert 0 <= first["before"]["nearest"] < first["validation"]["nearest"] <= 100
+    changes = {key: value for key, value in SMALL.items() if key != "layers"}
+    config = preset_config("adapt", data, tmp_path / "adapted", **{**changes, "start": first["weights"]})
+    result = train(replace(config, time_limit=1e-6))
+    assert result["finished"]
+    assert result["steps"] == 1
+    assert result["before"]["fpr95"] == pytest.approx(first["validation"]["fpr95"], abs=1), "weights are what was saved"
+    adapted = load_weights(Path(result["weights"]))
+    assert (adapted.bits, adapted.arguments()["layers"]) == (64, [[8, 2], [16, 2]])
+    certificate = read_description(Path(result["weights"]))["training"]
+    assert certificate["config"]["start"] == {"name": "weights.safetensors", "sha256": first["sha256"]}
+    assert str(tmp_path) not in json.dumps(certificate)
+    longer = train(config)
+    assert longer["steps"] == SMALL["steps"]
+    assert longer["sha256"] != result["sha256"]
+    with pytest.raises(UsageError, match="no weights 'absent'"):
+        train(replace(config, start="absent"))
+
+
+def test_from_chooses_the_settings_for_going_on(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["train", "--data", str(data), "--out", str(tmp_path / "run"), "--from", "bingan256"]
+    small = [
+        "--steps",
+        "1",
+        "--batch-size",
+        "8",
+        "--photos-per-batch",
+        "2",
+        "--validation-pairs",
+        "20",
+        "--threads",
+        "1",
+    ]
+    assert cli.main([*words, *small]) == 0
+    run = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert (run["config"]["preset"], run["config"]["start"]) == ("adapt", "bingan256")
+    printed = capsys.readouterr().out
+    assert "before" in printed
+    assert "nearest" in printed
