@@ -1,0 +1,133 @@
+"""Brown's sets revisited: how well the ratio of first to second distance tells right matches from wrong ones.
+
+    python -m eval revisited SET [SET ...] [--ours NAME_OR_PATH ...] [--out eval/results/revisited.json]
+
+Protocol (Pultar, Mishkin, Matas, "Leveraging Outdoor Webcams for Local Descriptor Learning", CVWW 2019; package
+``brown-phototour-revisited``). Within the patches of one reference image, every ordered pair of two patches of one
+point is an anchor and its positive; the negative is the patch of another point that is nearest to the anchor. A triplet
+is correct if the positive is not farther than the negative; triplets are ranked by the ratio of the smaller to the
+larger of both distances; average precision of that ranking, mean over reference images. ``map`` is this.
+``map_package`` is what the package computes: it looks for the negative only in sets of more than 1,000 patches, and
+there only for whole blocks of 128 anchors; elsewhere it takes the first patch of the image.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from eval import options
+from eval.brown import describe_all
+from eval.metrics import average_precision, bootstrap_interval
+from eval.options import peer_folder
+from eval.patch_tasks import all_distances
+from eval.peers import load_peers
+from kornia_bingan import BinGAN
+from kornia_bingan.brown import read_patch_set
+from kornia_bingan.errors import UsageError
+from kornia_bingan.files import write_json
+from kornia_bingan.memory import keep_freed_memory
+from kornia_bingan.provenance import provenance
+from kornia_bingan.report import text_table
+from kornia_bingan.weights import find_weights
+
+PEERS = ("sift", "rootsift", "orb", "teblid256", "boostdesc", "hashsift256", "tfeat-liberty", "hardtfeat")
+PACKAGE_LEAST = 1000
+PACKAGE_BLOCK = 128
+SEED = 0
+
+Rows = NDArray[Any]
+
+
+def ratio_average_precision(rows: Rows, points: NDArray[np.int64], *, package: bool = False) -> float | None:
+    """Score the patches of one reference image.
+
+    Args:
+        rows: descriptors, packed codes (N, bytes) or real values (N, D).
+        points: 3D point of each, shape (N,).
+        package: choose negatives as the package does.
+
+    Returns:
+        None where no point has two patches, no patch is of another point, or no triplet is correct.
+    """
+    count = len(points)
+    between = all_distances(rows, rows)
+    same = points[:, None] == points
+    negative = np.where(same, np.inf, between).argmin(1)
+    if package:
+        negative[0 if count <= PACKAGE_LEAST else count // PACKAGE_BLOCK * PACKAGE_BLOCK :] = 0
+    anchor, positive = np.nonzero(same & ~np.eye(count, dtype=bool))
+    if not len(anchor) or same.all():
+        return None
+    near, far = between[anchor, positive], between[anchor, negative[anchor]]
+    correct = near <= far
+    larger = np.maximum(near, far)
+    ratio = np.where(larger > 0, np.minimum(near, far) / np.where(larger > 0, larger, 1), 1.0)
+    return average_precision(ratio, correct) if correct.any() else None
+
+
+def evaluate(rows: Rows, points: NDArray[np.int64], reference: NDArray[np.int64]) -> dict[str, Any]:
+    """Score all reference images of a set: mean average precision in percent, and its interval over them."""
+    values: dict[str, list[float]] = {"map": [], "map_package": []}
+    for image in np.unique(reference):
+        inside = reference == image
+        for name, found in values.items():
+            ap = ratio_average_precision(rows[inside], points[inside], package=name == "map_package")
+            if ap is not None:
+                found.append(100 * ap)
+    if not values["map"]:
+        raise UsageError("no reference image has two patches of one point and a patch of another")
+    maps = np.array(values["map"])
+    low, high = bootstrap_interval(lambda c: float(c @ maps / c.sum()), [len(maps)], 500, SEED)
+    means = {name: round(float(np.mean(found)), 3) if found else None for name, found in values.items()}
+    return {**means, "interval": [round(low, 3), round(high, 3)], "images": len(maps)}
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m eval revisited")
+    parser.add_argument("sets", type=Path, nargs="+", help="folders in Brown's layout, with interest.txt")
+    parser.add_argument("--ours", nargs="*", default=["bingan256"], help="shipped names or weights files")
+    parser.add_argument("--peer-data", type=Path)
+    parser.add_argument("--cache", type=Path, default=options.CACHE)
+    parser.add_argument("--no-cache", action="store_true", help="compute everything anew and keep nothing")
+    parser.add_argument("--out", type=Path, help="JSON file")
+    arguments = parser.parse_args(argv)
+    keep_freed_memory()
+    cv2.setNumThreads(1)
+    peers, absent = load_peers(list(PEERS), arguments.peer_data or peer_folder(Path("../shared/data/peers")))
+    models = {}
+    for given in arguments.ours:
+        model = BinGAN.from_pretrained(given)
+        models[Path(given).parent.name if model.name == "weights" else model.name] = model
+    results = []
+    for folder in arguments.sets:
+        patch_set = read_patch_set(folder)
+        if patch_set.reference is None:
+            raise UsageError(f"{folder} has no interest.txt, which names the reference image of each patch")
+        every = np.arange(len(patch_set))
+        cache = None if arguments.no_cache else arguments.cache
+        described = describe_all(patch_set.patches[every], patch_set.patches32(every), peers, models, cache)
+        for name, (norm, call) in described.items():
+            scores = evaluate(call(), patch_set.point_ids, patch_set.reference)
+            results.append({"set": folder.name, "descriptor": name, "norm": norm, **scores})
+            print(f"{folder.name} {name} {scores['map']:.2f}", file=sys.stderr, flush=True)
+    rows = [
+        [r["set"], r["descriptor"], f"{r['map']:.2f}", str(r["interval"]), f"{r['map_package'] or 0:.2f}"]
+        for r in results
+    ]
+    print(text_table(["set", "descriptor", "mAP %", "interval", "package's rule"], rows))
+    for name, reason in absent.items():
+        print(f"absent: {name}: {reason}")
+    if arguments.out:
+        sets = " ".join(folder.name for folder in arguments.sets)
+        command = f"python -m eval revisited {sets} --ours {' '.join(models)}"
+        weights = find_weights(arguments.ours[0]) if arguments.ours else None
+        record = {"protocol": "revisited", "command": command, "results": results, "absent": absent}
+        write_json(arguments.out, {**record, "provenance": provenance(weights, SEED)})
+    return 0
