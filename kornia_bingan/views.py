@@ -38,6 +38,9 @@ class Jitter:
         blur: largest weight of the neighbours in the blur (0 to 0.25; 0.25 halves the resolution).
         noise: largest standard deviation of the sensor noise, 1 = black to white.
         occlusion: share of the views whose far side is replaced by another patch, as at an edge in depth.
+        occlusion_nearest: least distance of that edge from the middle, in halves of the side; the largest is 0.9.
+        relief: of smooth shifts inside the patch, in halves of its side, as of a surface that is not flat; the middle
+            stays.
     """
 
     log2_scale: float = 0.15
@@ -50,9 +53,11 @@ class Jitter:
     blur: float = 0.25
     noise: float = 0.03
     occlusion: float = 0.3
+    occlusion_nearest: float = 0.2
+    relief: float = 0.0
 
 
-NO_JITTER = Jitter(*(0.0,) * 10)
+NO_JITTER = Jitter(*(0.0,) * 12)
 
 
 @dataclass(frozen=True)
@@ -152,6 +157,8 @@ def draw_batch(
         row += count
         jittered = np.concatenate([jitter_lafs(lafs, jitter, rng), jitter_lafs(lafs, jitter, rng)])
         patches = cut_patches(photo.pyramid, jittered)
+        if jitter.relief > 0:
+            patches = bend(patches, jitter.relief, rng)
         views[0].append(patches[:count])
         views[1].append(patches[count:])
     patches0, patches1 = (change_grey_values(np.concatenate(parts), jitter, rng) for parts in views)
@@ -198,7 +205,7 @@ def change_grey_values(patches: Floats, jitter: Jitter, rng: np.random.Generator
         return (deviation * rng.standard_normal((count, 1, 1, 1))).astype(np.float32)
 
     if jitter.occlusion > 0:
-        _occlude(patches, rng.random(count) < jitter.occlusion, rng)
+        _occlude(patches, rng.random(count) < jitter.occlusion, jitter.occlusion_nearest, rng)
     if jitter.blur > 0:
         weight = (jitter.blur * rng.random((count, 1, 1, 1))).astype(np.float32)
         for axis in (2, 3):
@@ -218,10 +225,31 @@ def change_grey_values(patches: Floats, jitter: Jitter, rng: np.random.Generator
     return np.clip(patches, 0, 1, out=patches)
 
 
-def _occlude(patches: Floats, chosen: NDArray[np.bool_], rng: np.random.Generator) -> None:
+def bend(patches: Floats, deviation: float, rng: np.random.Generator) -> Floats:
+    """Shift the inside of patches smoothly; the middle and its surroundings stay about where they are.
+
+    Args:
+        patches: float32 (N, 1, S, S).
+        deviation: of the shifts of a 3 x 3 net over the patch, in halves of its side.
+        rng: every random number comes from it.
+    """
+    side = patches.shape[2]
+    net = (deviation * side / 2 * rng.standard_normal((len(patches), 3, 3, 2))).astype(np.float32)
+    net[:, 1, 1] = 0
+    rows, columns = np.meshgrid(np.arange(side), np.arange(side), indexing="ij")
+    straight = np.stack([columns, rows], 2).astype(np.float32)
+    bent = np.empty_like(patches)
+    for patch, out, shifts in zip(patches, bent, net, strict=True):
+        place = straight + cv2.resize(shifts, (side, side), interpolation=cv2.INTER_CUBIC)
+        x, y = place[..., 0], place[..., 1]
+        out[0] = cv2.remap(patch[0], x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+    return bent
+
+
+def _occlude(patches: Floats, chosen: NDArray[np.bool_], nearest: float, rng: np.random.Generator) -> None:
     """Replace the far side of a random line by another patch of the batch; the keypoint's own middle stays."""
     rows = np.flatnonzero(chosen)
-    angle, distance = rng.uniform(0, 2 * np.pi, len(rows)), rng.uniform(0.2, 0.9, len(rows))
+    angle, distance = rng.uniform(0, 2 * np.pi, len(rows)), rng.uniform(nearest, 0.9, len(rows))
     unit = (2 * np.arange(PATCH_SIZE) + 1) / PATCH_SIZE - 1
     side = np.cos(angle)[:, None, None] * unit + np.sin(angle)[:, None, None] * unit[:, None]
     other = patches[rng.permutation(len(patches))[: len(rows)]]

@@ -11,6 +11,7 @@ from kornia_bingan.views import (
     NO_JITTER,
     Jitter,
     Photo,
+    bend,
     draw_batch,
     jitter_lafs,
     load_photos,
@@ -61,7 +62,10 @@ def test_views_of_one_keypoint_are_more_alike_than_others(photos: list[Photo]) -
     assert np.median(others) < 0.2
 
 
-@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(Jitter)])
+CHANGES = [field.name for field in dataclasses.fields(Jitter) if field.name != "occlusion_nearest"]
+
+
+@pytest.mark.parametrize("name", CHANGES)
 def test_every_change_changes_the_patches(photos: list[Photo], name: str) -> None:
     jitter = dataclasses.replace(NO_JITTER, **{name: getattr(Jitter(), name) or 0.1})
     batch = draw_batch(photos, 40, 4, jitter, np.random.default_rng(0))
@@ -125,3 +129,17 @@ def test_few_keypoints_are_drawn_with_replacement() -> None:
     batch = draw_batch([photo], 10, 3, Jitter(), np.random.default_rng(0))
     assert len(batch.patches0) == 10
     assert batch.ignore.sum() > 10
+
+
+def test_bending_keeps_the_middle_and_moves_the_rest() -> None:
+    rng = np.random.default_rng(0)
+    patches = np.stack([texture(32, 32, seed) for seed in range(8)])[:, None].astype(np.float32) / 255
+    np.testing.assert_allclose(bend(patches, 0.0, rng), patches, atol=1e-6)
+    bent = bend(patches, 0.1, rng)
+    assert bent.shape == patches.shape
+    assert bent.dtype == np.float32
+    change = np.abs(bent - patches)[:, 0]
+    assert change[:, 14:18, 14:18].mean() < 0.5 * change.mean()
+    ramp = np.broadcast_to(np.arange(32, dtype=np.float32), (200, 1, 32, 32)).copy() / 32
+    moved = 32 * (bend(ramp, 0.1, rng) - ramp)[:, 0, 16, 4]  # interpolated between the nodes at the left
+    assert 0.7 < moved.std() < 2, "a deviation of 0.1 halves of a side of 32 is 1.6 pixels"
