@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from eval import hpatches, options, pairs, pictures, speed, thresholds
+from eval import hpatches, options, pairs, pictures, robustness, speed, thresholds
 from eval.data import HomographySequence, PosedPair, pairs_of_scene, read_scene
 from kornia_bingan.errors import UsageError
 from kornia_bingan.keypoints import Keypoints
@@ -39,7 +39,7 @@ def ratios(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "thresholds.json"
     words = [str(data), "--peers", NAMES, "--cache", str(data.parent / "cache"), "--out", str(path)]
     assert thresholds.main(words) == 0
-    for module in (hpatches, pairs, pictures):
+    for module in (hpatches, pairs, pictures, robustness):
         monkeypatch.setattr(module, "read_thresholds", lambda: thresholds.read_thresholds(path))
     return path
 
@@ -170,3 +170,47 @@ def test_speed_command(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture
         speed.main([str(flat), "--peers", NAMES])
     with pytest.raises(UsageError, match="--threads is 0"):
         speed.main([str(photo), "--threads", "0"])
+
+
+@pytest.mark.parametrize("change", ["rotation", "scale", "tilt"])
+def test_geometric_changes_and_their_homographies_agree(change: str) -> None:
+    image = cv2.GaussianBlur(texture(200, 300, 1), (0, 0), 3)
+    apply, strengths, _ = robustness.CHANGES[change]
+    for strength in strengths[:4]:
+        copy, H = apply(np.asarray(image), strength)
+        there = cv2.warpPerspective(image, H, copy.shape[::-1], flags=cv2.INTER_AREA)
+        inside = cv2.warpPerspective(np.full_like(image, 255), H, copy.shape[::-1]) == 255
+        inside = cv2.erode(inside.astype(np.uint8), np.ones((9, 9))) > 0
+        assert inside.mean() > 0.3
+        assert np.abs(copy.astype(int) - there)[inside].mean() < 4, strength
+
+
+def test_changes_of_grey_values_stay_in_range() -> None:
+    image = texture(60, 80, 1)
+    for change in ("brightness", "gamma", "blur", "jpeg", "noise"):
+        apply, strengths, _ = robustness.CHANGES[change]
+        for strength in strengths:
+            copy, H = apply(image, strength)
+            assert copy.dtype == np.uint8
+            assert copy.shape == image.shape
+            np.testing.assert_array_equal(H, np.eye(3))
+    np.testing.assert_array_equal(robustness.CHANGES["gamma"][0](image, 1)[0], image)
+    assert robustness.CHANGES["brightness"][0](image, 0.5)[0].mean() == pytest.approx(image.mean() / 2, rel=0.02)
+
+
+def test_robustness_command(
+    data: Path, ratios: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = {name: (apply, strengths[:2], unit) for name, (apply, strengths, unit) in robustness.CHANGES.items()}
+    monkeypatch.setattr(robustness, "CHANGES", {name: few[name] for name in ("rotation", "noise")})
+    out = tmp_path / "robustness.json"
+    words = [str(data), "--peers", NAMES, "--out", str(out), "--cache", str(data.parent / "cache")]
+    assert robustness.main(words) == 0
+    rows = {(row["change"], row["descriptor"]): row for row in json.loads(out.read_text())["results"]}
+    assert set(rows) == {
+        (c, p) for c in ("rotation", "noise") for p in ("rootsift", "orb", "bingan256", "bingan256/float")
+    }
+    assert rows["noise", "bingan256"]["score"][0] > 0.9, "the same picture"
+    assert rows["noise", "bingan256"]["score"][1] < rows["noise", "bingan256"]["score"][0]
+    assert out.with_suffix(".svg").is_file()
+    assert "rotation (degrees)" in capsys.readouterr().out
