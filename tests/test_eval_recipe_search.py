@@ -16,7 +16,6 @@ from tests.test_train import SMALL
 
 def measured(name: str, rootsift: int, code: int, real: int) -> dict[str, Any]:
     values = {"rootsift": rootsift, name: code, f"{name}/float": real}
-    common = {"part": "scene", "times_rootsift_interval": [0.9, 1.3]}
     totals = [
         {
             "part": "scene",
