@@ -35,6 +35,47 @@ _BASE_CHUNK = 2**14
 
 
 @dataclass(frozen=True)
+class Calibration:
+    """A logistic model of how likely a match is right, fitted for one set of weights by ``python -m eval calibrate``.
+
+    Attributes:
+        intercept: log odds at distance 0 and ratio 0.
+        distance: change of the log odds from distance 0 to all bits.
+        ratio: change of the log odds from ratio 0 to 1.
+    """
+
+    intercept: float
+    distance: float
+    ratio: float
+
+
+def match_probability(
+    distances: NDArray[Any], ratios: NDArray[Any], bits: int, calibration: Calibration
+) -> NDArray[np.float64]:
+    """Say how likely matches are right: the two keypoints lie on one point of the scene.
+
+    Args:
+        distances: Hamming distances of mutual nearest neighbours, shape (M,).
+        ratios: larger of the ratios of both directions, shape (M,), as :func:`match` with ``smnn`` gives them.
+        bits: width of the codes.
+        calibration: of the weights, see :func:`kornia_bingan.weights.calibration_of`.
+
+    Returns:
+        Probabilities, float64 (M,).
+
+    Raises:
+        UsageError: the shapes differ, a distance is not between 0 and ``bits``, or a ratio not between 0 and 1.
+    """
+    d, r = np.asarray(distances, np.float64), np.asarray(ratios, np.float64)
+    if d.shape != r.shape or d.ndim != 1:
+        raise UsageError(f"distances and ratios are one a match, got shapes {d.shape} and {r.shape}")
+    if not ((d >= 0) & (d <= bits)).all() or not ((r >= 0) & (r <= 1)).all():
+        raise UsageError(f"distances lie between 0 and {bits} and ratios between 0 and 1")
+    log_odds = calibration.intercept + calibration.distance * d / bits + calibration.ratio * r
+    return np.asarray(1 / (1 + np.exp(-log_odds)), np.float64)
+
+
+@dataclass(frozen=True)
 class _Neighbours:
     """The two smallest distances of each query, float32 (N,), and the nearest's row, int64 (N,).
 

@@ -9,10 +9,11 @@ import cv2
 import numpy as np
 import pytest
 
-from eval import hpatches, options, pairs, pictures, robustness, speed, thresholds
+from eval import calibrate, hpatches, options, pairs, pictures, robustness, speed, thresholds
 from eval.data import HomographySequence, PosedPair, pairs_of_scene, read_scene
 from kornia_bingan.errors import UsageError
 from kornia_bingan.keypoints import Keypoints
+from kornia_bingan.matching import Calibration, match_probability
 from kornia_bingan.scene import render_scene
 from tests.conftest import texture
 
@@ -214,3 +215,29 @@ def test_robustness_command(
     assert rows["noise", "bingan256"]["score"][1] < rows["noise", "bingan256"]["score"][0]
     assert out.with_suffix(".svg").is_file()
     assert "rotation (degrees)" in capsys.readouterr().out
+
+
+def test_a_logistic_model_is_found_again() -> None:
+    rng = np.random.default_rng(0)
+    distance, ratio = rng.uniform(0, 128, 40_000), rng.uniform(0.3, 1, 40_000)
+    truth = Calibration(6.0, -9.0, -4.0)
+    p = match_probability(distance, ratio, 256, truth)
+    correct = rng.random(len(p)) < p
+    found = calibrate.fit(distance, ratio, correct, np.ones(len(p)), 256)
+    assert vars(found) == pytest.approx(vars(truth), rel=0.06)
+    judged = calibrate.reliability(match_probability(distance, ratio, 256, found), correct)
+    assert judged["calibration_error"] < 0.01
+    assert judged["brier"] < 0.25
+    assert calibrate.reliability(np.full(100, 0.9), np.arange(100) < 50)["calibration_error"] == pytest.approx(0.4)
+    with pytest.raises(UsageError, match="right and wrong"):
+        calibrate.fit(distance, ratio, np.ones(len(p), bool), np.ones(len(p)), 256)
+
+
+def test_calibration_command(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "calibration.json"
+    assert calibrate.main([str(data), "--out", str(out), "--cache", str(data.parent / "cache")]) == 0
+    record = json.loads(out.read_text())
+    assert record["bits"] == 256
+    assert record["calibration"]["distance"] < 0
+    assert record["results"] == [], "one scene cannot be left out"
+    assert "Calibration(" in capsys.readouterr().out

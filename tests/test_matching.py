@@ -15,7 +15,7 @@ import torch
 
 from kornia_bingan import bits, matching
 from kornia_bingan.errors import UsageError
-from kornia_bingan.matching import HammingMatcher, match
+from kornia_bingan.matching import Calibration, HammingMatcher, match, match_probability
 
 MODES = ["nn", "mnn", "snn", "smnn"]
 
@@ -386,3 +386,18 @@ def test_memory_against_100_000_codes() -> None:
     """Both searches go through the queries in chunks, so a part of 100,000 queries shows their peak."""
     done = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True)
     assert int(done.stdout) < 500
+
+
+def test_probability_of_matches() -> None:
+    calibration = Calibration(4.0, -8.0, -2.0)
+    p = match_probability(np.array([0, 64, 256]), np.array([0.0, 1.0, 1.0]), 256, calibration)
+    np.testing.assert_allclose(p, 1 / (1 + np.exp([-4.0, 0.0, 6.0])))
+    assert match_probability(np.zeros(0), np.zeros(0), 256, calibration).shape == (0,)
+    for distances, ratios, message in (
+        ([1, 2], [0.5], "one a match"),
+        ([257], [0.5], "between 0 and 256"),
+        ([1], [1.5], "ratios between 0 and 1"),
+        ([1], [np.nan], "ratios between 0 and 1"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            match_probability(np.array(distances), np.array(ratios), 256, calibration)
