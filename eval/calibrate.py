@@ -6,7 +6,8 @@ Protocol. The mutual nearest neighbours of ``m95`` on scenes with cameras, each 
 Model: ``p = 1 / (1 + exp(-(a + b d + c r)))`` with d the distance over the number of bits and r the larger ratio of
 both directions; maximum likelihood, every scene with equal weight. Judged by leaving one scene out: Brier score,
 expected calibration error over ten bins of equal width, and the reliability of each bin. What is stored is fitted on
-all scenes. A wrong match lies on the epipolar line by chance now and then, so small probabilities are a little too large.
+all scenes. A wrong match lies on the epipolar line by chance now and then, so small probabilities are a little too
+large.
 """
 
 from __future__ import annotations
