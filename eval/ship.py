@@ -3,8 +3,9 @@
     python -m eval ship RUN NAME --summary "one line" [--licences FILE]
 
 Writes ``weights/NAME.safetensors``, ``NAME.json`` (the birth certificate: recipe, machine, seconds, validation) and
-``NAME.md`` (the card, rendered from it and from ``eval/results``), and the row of ``weights/manifest.json``. Without
-RUN and NAME, all cards are rendered again from their certificates: ``python -m eval ship``.
+``NAME.md`` (the card, rendered from it), and ``weights/manifest.json``, which takes the calibration of matches from
+``eval/results/calibration-NAME.json``. Without RUN and NAME, cards and manifest are written again: ``python -m eval
+ship``.
 """
 
 from __future__ import annotations
@@ -129,6 +130,7 @@ def card(about: dict[str, Any]) -> str:
         f"({first['fpr95_descriptor']:.1f} %) | {last['ones_mean']:.2f}, {last['ones_min']:.2f}, "
         f"{last['ones_max']:.2f} | {last['stuck_bits']} |"
     )
+    lines += measured_results(about)
     if about["data"]["sources"]:
         lines += ["", "Trained on photos of these repositories; the licence is what each states, and need not cover "]
         lines[-1] += "every photo in it. The photos are not part of this package."
@@ -136,6 +138,31 @@ def card(about: dict[str, Any]) -> str:
         lines += [f"| {row['source']} | {row['photos']} | {row['licence']} |" for row in about["data"]["sources"]]
     lines += ["", f"Generated from `{about['name']}.json` by `python -m eval ship`.", ""]
     return "\n".join(lines)
+
+
+def measured_results(about: dict[str, Any]) -> list[str]:
+    """Give the rows of M95 that were measured with just these weights, by split."""
+    rows = []
+    for path in sorted(RESULTS.glob("m95-*.json")):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if record["peers"].get(about["name"], {}).get("sha256") != about["sha256"]:
+            continue
+        for total in record["totals"]:
+            if total["descriptor"] == about["name"] and total["times_rootsift"] is not None:
+                low, high = total["times_rootsift_interval"]
+                data = ", ".join(total["data"])
+                rows.append(
+                    f"| {path.stem.removeprefix('m95-')}: {data} | {total['m95']:,} | {total['times_rootsift']:.3f} "
+                    f"({low:.3f} to {high:.3f}) | {total['least_times_rootsift']:.3f} |"
+                )
+    if not rows:
+        return []
+    header = [
+        "",
+        "Correct matches at 95 % precision (M95, `python -m eval m95`), all results in `eval/RESULTS.md`:",
+        "",
+    ]
+    return [*header, "| data | M95 | x RootSIFT (95 % interval) | least of one set |", "|---|--:|--:|--:|", *rows]
 
 
 def contents(training: dict[str, Any]) -> str:
@@ -157,6 +184,22 @@ def validated_on(config: dict[str, Any]) -> str:
         if config.get("validate")
         else "Jittered views of photos kept aside"
     )
+
+
+def manifest() -> dict[str, Any]:
+    """Collect a row for each certificate, with the calibration that was measured with just these weights, if any."""
+    rows = {}
+    for path in sorted(WEIGHTS.glob("*.json")):
+        if path.name == "manifest.json":
+            continue
+        about = json.loads(path.read_text(encoding="utf-8"))
+        rows[path.stem] = {key: about[key] for key in ("bits", "multiply_adds", "sha256", "summary")}
+        measured = RESULTS / f"calibration-{path.stem}.json"
+        if measured.is_file():
+            found = json.loads(measured.read_text(encoding="utf-8"))
+            if found["peers"][path.stem]["sha256"] == about["sha256"]:
+                rows[path.stem]["calibration"] = found["calibration"]
+    return rows
 
 
 def render_cards() -> list[str]:
@@ -190,10 +233,7 @@ def main(argv: list[str]) -> int:
         with atomic_path(WEIGHTS / f"{arguments.name}.safetensors") as temporary:
             shutil.copyfile(source, temporary)
         write_json(WEIGHTS / f"{arguments.name}.json", about)
-        path = WEIGHTS / "manifest.json"
-        manifest = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        manifest[arguments.name] = {key: about[key] for key in ("bits", "multiply_adds", "sha256", "summary")}
-        write_json(path, dict(sorted(manifest.items())))
+    write_json(WEIGHTS / "manifest.json", manifest())
     for name in render_cards():
         print(f"weights/{name}.md")
     return 0

@@ -76,6 +76,20 @@ def find_weights(name_or_path: str | Path) -> Path:
     return path
 
 
+def calibration_of(name: str) -> dict[str, float]:
+    """Give what :class:`kornia_bingan.matching.Calibration` takes, for shipped weights.
+
+    Raises:
+        UsageError: the name is not shipped, or its weights have no calibration.
+    """
+    row = _manifest().get(name)
+    if row is None or "calibration" not in row:
+        have = ", ".join(key for key, value in sorted(_manifest().items()) if "calibration" in value) or "none"
+        raise UsageError(f"there is no calibration for '{name}', only for: {have}")
+    found: dict[str, float] = row["calibration"]
+    return found
+
+
 def _digest(tensors: dict[str, Tensor]) -> str:
     total = hashlib.sha256()
     for name in sorted(tensors):
