@@ -14,7 +14,7 @@ from kornia_bingan import bits
 from kornia_bingan.errors import UsageError
 from kornia_bingan.files import sha256_of
 from kornia_bingan.keypoints import Keypoints, support_regions
-from kornia_bingan.network import PatchDiscriminator, PatchTrunk
+from kornia_bingan.network import ImageDiscriminator, PatchDiscriminator, PatchTrunk
 from kornia_bingan.patches import PATCH_SIZE, build_pyramid, cut_patches
 from kornia_bingan.weights import find_weights, load_weights
 
@@ -63,7 +63,10 @@ class BinGAN(nn.Module):
             UsageError: there is no such name or file, or the file is damaged or of another network.
         """
         path = find_weights(name_or_path)
-        model = cls(load_weights(path), output=output)
+        network = load_weights(path)
+        if isinstance(network, ImageDiscriminator):
+            raise UsageError(f"{path} describes whole pictures, not patches; it is for bingan index")
+        model = cls(network, output=output)
         model.name, model.sha256 = path.stem, sha256_of(path)
         return model
 

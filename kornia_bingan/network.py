@@ -194,6 +194,83 @@ class PatchDiscriminator(nn.Module):
         self._run(x, lambda layer, y: layer.initialise(y), only_low=False)
 
 
+class ImageDiscriminator(nn.Module):
+    """The published discriminator for whole pictures; its code layer is the descriptor.
+
+    Pictures (N, 3, 32, 32) in [-1, 1] (see :meth:`prepare`) become :class:`Taps`: ``high`` is the last 1x1 layer
+    averaged over 6x6 (192), ``low`` the linear code layer, which is ``matching`` too. Dropout acts in training mode.
+    Call :meth:`initialise` on a batch of real pictures before training.
+
+    Args:
+        bits: width of the code: 16, 32 or 64 in the article.
+        normalise: normalise each bit's value over the batch, without learned scale and shift, before its sign; not
+            published.
+
+    Source: Zieba et al., NIPS 2018, CIFAR-10; taps and layers as in the published code.
+    """
+
+    channels = 3
+
+    def __init__(self, bits: int = 32, *, normalise: bool = False) -> None:
+        super().__init__()
+        self.bits = bits
+        self.normalise = normalise
+        self.uses_batch_statistics = normalise
+        self.dropout = True
+        self.layers = nn.ModuleList(
+            [
+                _Conv(3, 96, 3, 1, 1),
+                _Conv(96, 96, 3, 1, 1),
+                _Conv(96, 96, 3, 2, 1),
+                _Conv(96, 192, 3, 1, 1),
+                _Conv(192, 192, 3, 1, 1),
+                _Conv(192, 192, 3, 2, 1),
+                _Conv(192, 192, 3, 1, 0),
+                _Conv(192, 192, 1, 1, 0),
+                _Conv(192, 192, 1, 1, 0),
+            ]
+        )
+        self.code_layer = _Dense(192, bits)
+        self.code_normalisation = nn.BatchNorm1d(bits, affine=False) if normalise else nn.Identity()
+        self.logits_layer = _Dense(bits, 2)
+
+    def arguments(self) -> dict[str, Any]:
+        """Give the constructor's arguments, for the weights file."""
+        return {"bits": self.bits, "normalise": self.normalise}
+
+    @staticmethod
+    def prepare(pictures: Tensor) -> Tensor:
+        """Turn RGB pictures (N, 3, 32, 32) in [0, 1] into the network's input: (255 x - 127.5) / 128."""
+        return (255 * pictures - 127.5) / 128
+
+    def _run(self, x: Tensor, call: Callable[[_WeightNorm, Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        x = F.dropout(x, 0.2, self.training and self.dropout)
+        for index, layer in enumerate(self.layers):
+            x = _leaky_relu(call(layer, x))  # type: ignore[arg-type]
+            if index in (2, 5):
+                x = F.dropout(x, 0.5, self.training and self.dropout)
+        high = x.mean((2, 3))
+        return high, call(self.code_layer, high)
+
+    def forward(self, x: Tensor) -> Taps:
+        """Turn prepared pictures (N, 3, 32, 32) into the taps of the losses."""
+        high, code = self._run(x, lambda layer, y: layer(y))
+        low = self.code_normalisation(code.float())
+        return Taps(high, low, code, self.logits_layer(code))
+
+    def describe(self, x: Tensor) -> Tensor:
+        """Turn prepared pictures (N, 3, 32, 32) into descriptors (N, bits)."""
+        code = self._run(x, lambda layer, y: layer(y))[1]
+        low: Tensor = self.code_normalisation(code.to(self.code_layer.weight.dtype))
+        return low
+
+    @torch.no_grad()
+    def initialise(self, x: Tensor) -> None:
+        """Set scales and biases from a batch of prepared real pictures, layer by layer (dropout as the mode says)."""
+        _, code = self._run(x, lambda layer, y: layer.initialise(y))
+        self.logits_layer.initialise(code)
+
+
 class PatchTrunk(nn.Module):
     """The network for real use: patches standardised one by one, few wide layers, an 8x8 layer instead of averaging.
 
@@ -327,15 +404,18 @@ class Generator(nn.Module):
         self.last.initialise(self._hidden(noise))
 
 
-NETWORKS: dict[str, type[PatchDiscriminator] | type[PatchTrunk]] = {
+Network = PatchDiscriminator | PatchTrunk | ImageDiscriminator
+
+NETWORKS: dict[str, type[PatchDiscriminator] | type[PatchTrunk] | type[ImageDiscriminator]] = {
     "PatchDiscriminator": PatchDiscriminator,
     "PatchTrunk": PatchTrunk,
+    "ImageDiscriminator": ImageDiscriminator,
 }
 
 
 @torch.no_grad()
-def multiply_adds(network: PatchDiscriminator | PatchTrunk) -> int:
-    """Count the multiply-adds of describing one patch, convolutions and matrix products only."""
+def multiply_adds(network: Network) -> int:
+    """Count the multiply-adds of describing one patch or picture, convolutions and matrix products only."""
     counts: list[int] = []
 
     def count(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -343,7 +423,7 @@ def multiply_adds(network: PatchDiscriminator | PatchTrunk) -> int:
         assert isinstance(weight, Tensor)
         counts.append(weight.numel() * output[0, 0].numel())
 
-    layers = [layer for layer in network.modules() if isinstance(layer, _Conv | nn.Conv2d)]
+    layers = [layer for layer in network.modules() if isinstance(layer, _Conv | _Dense | nn.Conv2d)]
     handles = [layer.register_forward_hook(count) for layer in layers]
     was_training = network.training
     network.eval()

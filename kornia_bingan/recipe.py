@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from kornia_bingan import losses
 from kornia_bingan.errors import UsageError
+from kornia_bingan.picture_views import NO_PICTURE_JITTER, PictureJitter
 from kornia_bingan.views import NO_JITTER, Jitter
 
 
@@ -27,9 +28,12 @@ class TrainConfig:
         start: weights to go on from (``--from`` too), a shipped name or a file; they decide network, layers and bits.
         train: patch set in Brown's layout to learn from, a folder in ``data``; empty takes ``data`` as photos.
         validate: patch set in Brown's layout to validate on.
-        network: PatchTrunk (for real use) or PatchDiscriminator (as published).
+        network: PatchTrunk (for real use), PatchDiscriminator (as published), or ImageDiscriminator, which takes
+            ``data`` as a set of small pictures, such as CIFAR-10.
         layers: (channels, stride) of the convolutions of PatchTrunk.
         bits: width of the code.
+        nested: further widths; the first so many bits are trained to be a good code by themselves.
+        normalise: normalise the values of ImageDiscriminator over the batch before their sign; PatchTrunk always does.
         steps: optimiser steps of the whole run.
         batch_size: keypoints a step.
         photos_per_batch: photos that a batch is drawn from.
@@ -56,7 +60,8 @@ class TrainConfig:
         standardise: give PatchDiscriminator patches of mean 0 and deviation 1; PatchTrunk always does.
         centre_high: subtract the batch mean from the high features before their sign in DMR and BRE.
         moving_average: of the weights, per step, such as 0.999; 0 saves the last weights (published).
-        jitter: random changes of the two views.
+        jitter: random changes of the two views of a patch.
+        picture_jitter: random changes of the two views of a picture.
         precision: auto is bfloat16 where the processor computes in it, else float32.
         device: auto is CUDA if present, else cpu.
         seed: of everything random.
@@ -76,9 +81,11 @@ class TrainConfig:
     start: str = ""
     train: str = ""
     validate: str = ""
-    network: Literal["PatchTrunk", "PatchDiscriminator"] = "PatchTrunk"
+    network: Literal["PatchTrunk", "PatchDiscriminator", "ImageDiscriminator"] = "PatchTrunk"
     layers: tuple[tuple[int, int], ...] = ((32, 2), (64, 1), (64, 1), (128, 2), (128, 1))
     bits: int = 256
+    nested: tuple[int, ...] = ()
+    normalise: bool = False
     steps: int = 3600
     batch_size: int = 1024
     photos_per_batch: int = 12
@@ -105,6 +112,7 @@ class TrainConfig:
     centre_high: bool = False
     moving_average: float = 0.0
     jitter: Jitter = field(default_factory=Jitter)
+    picture_jitter: PictureJitter = field(default_factory=PictureJitter)
     precision: Literal["auto", "bfloat16", "float32"] = "auto"
     device: str = "auto"
     seed: int = 1
@@ -167,6 +175,35 @@ PRESETS: dict[str, dict[str, Any]] = {
         "lambda_dmr": 0.05,
         "lambda_bre": 0.01,
     },
+    # The published recipe for whole pictures; 32 bits, or --bits 16 and --bits 64.
+    "cifar10": {
+        "network": "ImageDiscriminator",
+        "bits": 32,
+        "batch_size": 25,
+        "learning_rate": 3e-4,
+        "schedule": "constant",
+        "weight_decay": 0.0,
+        "lambda_gan": 1.0,
+        "lambda_dmr": 0.05,
+        "lambda_bre": 0.01,
+        "lambda_two_view": 0.0,
+        "lambda_bit_correlation": 0.0,
+        "shared_pass": False,
+        "picture_jitter": NO_PICTURE_JITTER,
+        "steps": 2000,
+    },
+    # The published network for pictures with two views; 16, 32 and 64 bits from one run.
+    "cifar10-two-view": {
+        "network": "ImageDiscriminator",
+        "bits": 64,
+        "nested": (16, 32),
+        "normalise": True,
+        "dropout": False,
+        "batch_size": 256,
+        "learning_rate": 5e-4,
+        "temperature": 0.2,
+        "steps": 2000,
+    },
 }
 
 
@@ -194,6 +231,8 @@ def check_config(config: TrainConfig) -> None:
     terms = [name for name in describe_config(config) if name.startswith("lambda_")]
     if all(getattr(config, term) == 0 for term in terms) or any(getattr(config, term) < 0 for term in terms):
         raise UsageError(f"the weights of the loss are {[getattr(config, t) for t in terms]}; some must be above 0")
+    if any(not 8 <= width < config.bits for width in config.nested):
+        raise UsageError(f"nested is {config.nested}; give widths from 8 to below the {config.bits} bits of the code")
     if not 0 <= config.tracks_share <= 1:
         raise UsageError(f"tracks_share is {config.tracks_share}; give a share between 0 and 1")
     if config.tracks and config.train:

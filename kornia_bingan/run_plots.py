@@ -52,17 +52,20 @@ def draw_patches(out: Path, real: NDArray[np.float32], generator: Generator | No
 
     Args:
         out: run folder.
-        real: float32 in [0, 1], shape (N, 1, 32, 32).
-        generator: its output in (-1, 1) is shown as grey values.
+        real: float32 in [0, 1], shape (N, 1, 32, 32), or (N, 3, 32, 32) for pictures.
+        generator: its output in (-1, 1) is shown in grey beside patches, in colour beside pictures.
         seed: of the noise.
     """
-    grids = [_grid(real[:64, 0])]
+    grids = [_grid(real[:64])]
     if generator is not None:
         device = next(generator.parameters()).device
         noise = generator.sample_noise(64, torch.Generator(device).manual_seed(seed))
         with torch.no_grad():
-            fake = generator(noise).mean(1).float().cpu().numpy()
-        grids += [np.full((len(grids[0]), 16), 255, np.uint8), _grid((fake * 128 + 127.5) / 255)]
+            fake = generator(noise).float().cpu().numpy()
+        if real.shape[1] == 1:
+            fake = fake.mean(1, keepdims=True)
+        gap = np.full((256, 16, *grids[0].shape[2:]), 255, np.uint8)
+        grids += [gap, _grid((fake * 128 + 127.5) / 255)]
     path = out / "patches.png"
     _write(path, np.hstack(grids))
     return path
@@ -83,17 +86,20 @@ def write_tensorboard(out: Path) -> Path:
     for name, (steps, values) in read_log(out).items():
         for step, value in zip(steps, values, strict=True):
             writer.add_scalar(name, value, step)
-    picture = cv2.imread(str(out / "patches.png"), cv2.IMREAD_GRAYSCALE)
+    picture = cv2.imread(str(out / "patches.png"), cv2.IMREAD_COLOR_RGB)
     if picture is not None:
-        writer.add_image("patches, real and generated", picture, dataformats="HW")
+        writer.add_image("patches, real and generated", picture, dataformats="HWC")
     writer.close()
     return folder
 
 
 def _grid(patches: NDArray[np.float32]) -> Picture:
-    cells = np.zeros((64, 32, 32), np.float32)
+    channels = patches.shape[1]
+    cells = np.zeros((64, channels, 32, 32), np.float32)
     cells[: len(patches)] = patches
-    rows = cells.reshape(8, 8, 32, 32).transpose(0, 2, 1, 3).reshape(256, 256)
+    rows = cells.reshape(8, 8, channels, 32, 32).transpose(0, 3, 1, 4, 2).reshape(256, 256, channels)
+    # OpenCV writes blue, green, red; grey pictures have no third axis
+    rows = rows[..., ::-1] if channels == 3 else rows[..., 0]
     return np.asarray(np.clip(rows, 0, 1) * 255, np.uint8)
 
 

@@ -12,6 +12,8 @@ from kornia_bingan.brown import PatchSet, read_patch_set
 from kornia_bingan.errors import UsageError
 from kornia_bingan.keypoints import BLOB_SUPPORT
 from kornia_bingan.patches import build_pyramid, cut_patches
+from kornia_bingan.picture_sets import Splits, read_picture_set
+from kornia_bingan.picture_views import NO_PICTURE_JITTER, draw_views
 from kornia_bingan.recipe import TrainConfig
 from kornia_bingan.views import (
     NO_JITTER,
@@ -25,6 +27,9 @@ from kornia_bingan.views import (
     near_duplicates,
     split_photos,
 )
+
+VALIDATION_DATABASE = 5000
+"""Pictures that validation searches, beside its queries."""
 
 POINTS_PER_IMAGE = 64
 """Points of one reference image in a batch of real views: they are the hardest negatives of each other."""
@@ -46,6 +51,21 @@ class ValidationPairs:
     index1: NDArray[np.int64]
     is_match: NDArray[np.bool_]
     views: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class ValidationPictures:
+    """Pictures with their classes: the first ``queries`` search among the others.
+
+    Attributes:
+        patches: float32 in [0, 1], shape (P, 3, 32, 32).
+        labels: int64 (P,).
+        queries: how many of them are queries.
+    """
+
+    patches: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    queries: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +99,7 @@ class Source:
     """
 
     draw: Callable[[int, int], Batch]
-    validation: ValidationPairs
+    validation: ValidationPairs | ValidationPictures
     contents: dict[str, int]
 
 
@@ -90,6 +110,8 @@ def open_source(config: TrainConfig) -> Source:
         UsageError: there is nothing to learn from at ``data``.
         JobError: the photos have no texture.
     """
+    if config.network == "ImageDiscriminator":
+        return picture_source(config, read_picture_set(config.data))
     if not config.train and not config.validate:
         return photo_source(config, load_photos(config.data, config.max_keypoints))
     if not config.train or not config.validate:
@@ -120,6 +142,36 @@ def photo_source(config: TrainConfig, photos: list[Photo]) -> Source:
     if tracks:
         contents["tracks"] = sum(len(each.counts) for each in tracks)
     return Source(draw, pairs_of_views(batch), contents)
+
+
+def picture_source(config: TrainConfig, splits: Splits) -> Source:
+    """Learn from small pictures without their labels; validate on labelled pictures of the same, the training, split.
+
+    Every epoch is a random order of all pictures; the last incomplete batch is left out.
+
+    Raises:
+        UsageError: there are fewer pictures than a batch, or too few to validate on.
+    """
+    pictures, size = splits.train.pictures, config.batch_size
+    batches = len(pictures) // size
+    kept = min(VALIDATION_DATABASE + config.validation_pairs, len(pictures))
+    queries = min(config.validation_pairs, kept // 2)
+    if not batches or queries < 1:
+        raise UsageError(f"{config.data} has {len(pictures)} training pictures; a batch of {size} needs more")
+
+    def draw(step: int, stream: int) -> Batch:
+        epoch, number = divmod(step, batches)
+        order = np.random.default_rng([config.seed, epoch, stream]).permutation(len(pictures))
+        chosen = pictures[order[number * size : (number + 1) * size]]
+        rng = np.random.default_rng([config.seed, step, stream])
+        first = draw_views(chosen, config.picture_jitter, rng)
+        second = draw_views(chosen, config.picture_jitter, rng) if config.needs_two_views else first
+        return Batch(first, second, np.eye(size, dtype=bool))
+
+    chosen = np.random.default_rng(config.seed).permutation(len(pictures))[:kept]
+    whole = draw_views(pictures[chosen], NO_PICTURE_JITTER, np.random.default_rng(0))
+    validation = ValidationPictures(whole, splits.train.labels[chosen], queries)
+    return Source(draw, validation, {"pictures": len(pictures)})
 
 
 def read_tracks(patch_set: PatchSet) -> Tracks:

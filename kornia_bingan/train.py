@@ -39,11 +39,12 @@ from kornia_bingan.errors import JobError, UsageError
 from kornia_bingan.files import atomic_path, sha256_of, write_json
 from kornia_bingan.memory import keep_freed_memory
 from kornia_bingan.metrics import fpr95
-from kornia_bingan.network import PatchDiscriminator, PatchTrunk, Taps, multiply_adds
+from kornia_bingan.network import ImageDiscriminator, Network, PatchTrunk, Taps, multiply_adds
 from kornia_bingan.provenance import provenance
 from kornia_bingan.recipe import TrainConfig, check_config, describe_config
+from kornia_bingan.retrieval_metrics import expected_average_precision, histogram
 from kornia_bingan.run_plots import draw_log, draw_patches, write_tensorboard
-from kornia_bingan.sources import Source, ValidationPairs, open_source
+from kornia_bingan.sources import Source, ValidationPairs, ValidationPictures, open_source
 from kornia_bingan.training_state import TrainingState
 from kornia_bingan.views import Batch
 from kornia_bingan.weights import find_weights, load_weights, save_weights
@@ -88,7 +89,11 @@ def discriminator_losses(state: TrainingState, batch: Batch) -> dict[str, Tensor
         terms["bre"] = losses.binarized_entropy(high, low, config.gamma, config.beta)
     ignore = torch.from_numpy(batch.ignore).to(state.device) if two_views else None
     if config.lambda_two_view > 0:
-        terms["two_view"] = losses.two_view(lows[0], lows[1], config.temperature, ignore)
+        each = [
+            losses.two_view(lows[0][:, :width], lows[1][:, :width], config.temperature, ignore)
+            for width in (config.bits, *config.nested)
+        ]
+        terms["two_view"] = torch.stack(each).mean()
     if config.lambda_descriptor > 0:
         terms["descriptor"] = losses.two_view(lows[0], lows[1], config.temperature, ignore, codes=False)
     if config.lambda_second_order > 0:
@@ -101,7 +106,7 @@ def discriminator_losses(state: TrainingState, batch: Batch) -> dict[str, Tensor
 
 
 def _run_discriminator(
-    network: PatchDiscriminator | PatchTrunk, real: Tensor, fake: Tensor | None, *, own_passes: bool
+    network: Network, real: Tensor, fake: Tensor | None, *, own_passes: bool
 ) -> tuple[Taps, Tensor, Tensor]:
     """Run real and generated patches: the taps of both, and the low and high features of the real ones.
 
@@ -179,16 +184,41 @@ def _step(optimiser: torch.optim.Optimizer, module: nn.Module, loss: Tensor) -> 
 
 
 @torch.no_grad()
-def validate(state: TrainingState, pairs: ValidationPairs) -> dict[str, float]:
+def validate(state: TrainingState, data: ValidationPairs | ValidationPictures) -> dict[str, float]:
+    """Measure the codes of the network, or of its moving average, on data that is kept aside."""
+    network = state.result().eval()
+    parts = torch.split(torch.from_numpy(data.patches), _VALIDATION_BATCH)
+    low = torch.cat([network.describe(network.prepare(part.to(state.device))).float().cpu() for part in parts])
+    measured = validate_pairs(low, data) if isinstance(data, ValidationPairs) else validate_pictures(low, data)
+    ones = (low >= 0).float().mean(0)
+    measured.update(ones_mean=float(ones.mean()), ones_min=float(ones.min()), ones_max=float(ones.max()))
+    measured["stuck_bits"] = int(((ones < 0.01) | (ones > 0.99)).sum())
+    return measured
+
+
+def validate_pictures(low: Tensor, data: ValidationPictures) -> dict[str, float]:
+    """Measure retrieval in percent: mAP of the first 1,000 ranks, expected over all orders of equal distances.
+
+    ``map_median`` thresholds every bit at its median over the database instead of 0.
+    """
+    result: dict[str, float] = {}
+    first = data.labels[data.queries :] == data.labels[: data.queries, None]
+    for name, centred in (("map", low), ("map_median", low - low[data.queries :].median(0).values)):
+        codes = losses.hard_sign(centred)
+        distance = ((low.shape[1] - codes[: data.queries] @ codes[data.queries :].T) / 2).round().long().numpy()
+        counts = histogram(distance, first, low.shape[1])
+        result[name] = 100 * float(expected_average_precision(counts, 1000).mean())
+    return result
+
+
+@torch.no_grad()
+def validate_pairs(low: Tensor, pairs: ValidationPairs) -> dict[str, float]:
     """Measure FPR@95 of codes and descriptors, and the balance of the bits.
 
     ``ones`` is the share of patches on which a bit is 1 (mean, least and largest over the bits); a bit is stuck when it
     is equal on more than 99 % of the patches. ``fpr95_median`` thresholds every bit at its median instead of 0.
     ``nearest`` is the share of keypoints, percent, whose code is nearest to that of the other view, of all keypoints.
     """
-    network = state.result().eval()
-    parts = torch.split(torch.from_numpy(pairs.patches), _VALIDATION_BATCH)
-    low = torch.cat([network.describe(network.prepare(part.to(state.device))).float().cpu() for part in parts])
     index0, index1 = torch.from_numpy(pairs.index0), torch.from_numpy(pairs.index1)
     result: dict[str, float] = {}
     centred = low - low.median(0).values
@@ -201,9 +231,6 @@ def validate(state: TrainingState, pairs: ValidationPairs) -> dict[str, float]:
         products = codes[: pairs.views] @ codes[pairs.views : 2 * pairs.views].T
         right = products.argmax(1) == torch.arange(pairs.views)
         result["nearest"] = 100 * float(right.float().mean())
-    ones = (low >= 0).float().mean(0)
-    result.update(ones_mean=float(ones.mean()), ones_min=float(ones.min()), ones_max=float(ones.max()))
-    result["stuck_bits"] = int(((ones < 0.01) | (ones > 0.99)).sum())
     return result
 
 
@@ -269,6 +296,8 @@ def with_start(config: TrainConfig) -> TrainConfig:
     changes: dict[str, Any] = {"network": type(network).__name__, "bits": network.bits}
     if isinstance(network, PatchTrunk):
         changes["layers"] = network.sizes
+    elif isinstance(network, ImageDiscriminator):
+        changes["normalise"] = network.normalise
     else:
         changes["standardise"] = network.standardise
     return replace(config, **changes)

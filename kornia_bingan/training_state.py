@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from kornia_bingan import distributed
 from kornia_bingan.files import atomic_path
-from kornia_bingan.network import NETWORKS, Generator, PatchDiscriminator, PatchTrunk
+from kornia_bingan.network import NETWORKS, Generator, ImageDiscriminator, Network, PatchDiscriminator
 from kornia_bingan.optimiser import PublishedAdam
 from kornia_bingan.recipe import TrainConfig
 from kornia_bingan.weights import find_weights, load_weights
@@ -42,12 +42,12 @@ class TrainingState:
         self.precision = torch.bfloat16 if bfloat16 else torch.float32
         torch.manual_seed(config.seed)
         self.network = self._place(load_weights(find_weights(config.start)) if config.start else _network(config))
-        if isinstance(self.network, PatchDiscriminator):
+        if isinstance(self.network, PatchDiscriminator | ImageDiscriminator):
             self.network.dropout = config.dropout
         self.optimiser = self._optimiser(self.network)
         self.generator = self._place(Generator(self.network.channels)) if config.lambda_gan > 0 else None
         self.generator_optimiser = self._optimiser(self.generator) if self.generator is not None else None
-        self.average: PatchDiscriminator | PatchTrunk | None = None
+        self.average: Network | None = None
         if config.moving_average > 0:
             self.average = deepcopy(self.network)
         self.noise = torch.Generator(self.device).manual_seed(config.seed)
@@ -103,7 +103,7 @@ class TrainingState:
             else:
                 value.copy_(current)
 
-    def result(self) -> PatchDiscriminator | PatchTrunk:
+    def result(self) -> Network:
         """Give the network that is validated and saved: the average, if there is one."""
         return self.network if self.average is None else self.average
 
@@ -131,10 +131,12 @@ class TrainingState:
             part.load_state_dict(state[name])
 
 
-def _network(config: TrainConfig) -> PatchDiscriminator | PatchTrunk:
+def _network(config: TrainConfig) -> Network:
     arguments: dict[str, Any] = {"bits": config.bits}
     if config.network == "PatchTrunk":
         arguments["layers"] = config.layers
+    elif config.network == "ImageDiscriminator":
+        arguments["normalise"] = config.normalise
     else:
         arguments["standardise"] = config.standardise
     return NETWORKS[config.network](**arguments)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from kornia_bingan.errors import UsageError
 from kornia_bingan.files import atomic_path, sha256_of
-from kornia_bingan.network import NETWORKS, PatchDiscriminator, PatchTrunk
+from kornia_bingan.network import NETWORKS, Network
 
 _KEY = "kornia_bingan"
 
@@ -99,7 +99,7 @@ def _digest(tensors: dict[str, Tensor]) -> str:
     return total.hexdigest()
 
 
-def save_weights(path: Path, network: PatchDiscriminator | PatchTrunk, training: dict[str, Any]) -> None:
+def save_weights(path: Path, network: Network, training: dict[str, Any]) -> None:
     """Write a network with what is needed to build it again and how it was trained.
 
     Filters and matrices are stored in half precision, vectors as they are.
@@ -151,7 +151,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return description, tensors
 
 
-def load_weights(path: Path) -> PatchDiscriminator | PatchTrunk:
+def load_weights(path: Path) -> Network:
     """Build the network of a weights file, in evaluation mode, on the CPU.
 
     Raises:
