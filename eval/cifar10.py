@@ -1,0 +1,201 @@
+"""Retrieval of CIFAR-10 pictures by short codes: mean average precision by every convention in one run.
+
+    python -m eval cifar10 PICTURES [--ours NAME_OR_PATH ...] [--bits 16 32 64] [--out eval/results/cifar10.json]
+
+PICTURES is what ``bingan train --preset cifar10`` takes. The database is the training set, the queries are the test
+set; labels are used for scoring only. Columns, in percent:
+
+- ``deepbit``: all queries, the first 1,000 ranks, equal distances in the order of the database (Lin et al., CVPR 2016);
+- ``published``: 1,000 queries (permutation of NumPy's ``RandomState(6)``), the first 10,000 ranks, one step a distinct
+  distance (code of Zieba et al., NIPS 2018);
+- ``exact``: all queries, expected value over all orders of equal distances, at 1,000 ranks, with a 95 % bootstrap
+  interval over the queries;
+- ``full``: the same over the whole database.
+
+``precision`` is the expected share of right pictures among the first N, ``recall`` that of all right pictures.
+
+Peers: random projections (LSH), spectral hashing and PCA-ITQ of pixels and of HOG features; our network's float
+features by ITQ, LSH and per-bit medians; the untrained network by per-bit medians and ITQ. Nothing is tuned here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from eval import hashing, options
+from eval.metrics import bootstrap_interval
+from kornia_bingan.bits import hamming_distances
+from kornia_bingan.errors import UsageError
+from kornia_bingan.files import write_json
+from kornia_bingan.memory import keep_freed_memory
+from kornia_bingan.network import ImageDiscriminator
+from kornia_bingan.picture_sets import Splits, read_picture_set
+from kornia_bingan.provenance import provenance
+from kornia_bingan.report import text_table
+from kornia_bingan.retrieval_metrics import (
+    Histogram,
+    expected_average_precision,
+    grouped_average_precision,
+    histogram,
+    precision_at,
+    ranked_average_precision,
+)
+from kornia_bingan.weights import find_weights, load_weights
+
+BITS = (16, 32, 64)
+DEPTH = 1000
+PUBLISHED_DEPTH = 10_000
+PUBLISHED_QUERIES = 1000
+PUBLISHED_SEED = 6
+SHOWN = (1, 10, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
+CHUNK = 250
+BATCH = 500
+SEED = 1
+
+Codes = NDArray[np.uint8]
+
+
+def evaluate(queries: Codes, database: Codes, query_labels: NDArray[Any], labels: NDArray[Any]) -> dict[str, Any]:
+    """Score packed codes by all conventions."""
+    bits = 8 * database.shape[1]
+    chosen = np.zeros(len(queries), bool)
+    chosen[np.random.RandomState(PUBLISHED_SEED).permutation(len(queries))[:PUBLISHED_QUERIES]] = True
+    deepbit, published, counts, relevant = [], [], [], []
+    for start in range(0, len(queries), CHUNK):
+        part = slice(start, start + CHUNK)
+        distance = hamming_distances(queries[part], database).astype(np.uint8)
+        right = labels == query_labels[part, None]
+        deepbit.append(ranked_average_precision(distance, right, DEPTH))
+        inside = chosen[part]
+        published.append(grouped_average_precision(distance[inside], right[inside], PUBLISHED_DEPTH))
+        found = histogram(distance.astype(np.int64), right, bits)
+        counts.append(found.count)
+        relevant.append(found.relevant)
+    both = Histogram(np.concatenate(counts), np.concatenate(relevant))
+    exact = expected_average_precision(both, DEPTH)
+    low, high = bootstrap_interval(lambda c: float(c @ exact / c.sum()), [len(exact)], 500, SEED)
+    depths = [depth for depth in SHOWN if depth <= len(database)]
+    precision = precision_at(both, depths).mean(0)
+    total = both.relevant.sum(1).mean()
+    return {
+        "deepbit": round(100 * float(np.concatenate(deepbit).mean()), 3),
+        "published": round(100 * float(np.concatenate(published).mean()), 3),
+        "exact": round(100 * float(exact.mean()), 3),
+        "interval": [round(100 * low, 3), round(100 * high, 3)],
+        "full": round(100 * float(expected_average_precision(both).mean()), 3),
+        "precision": {str(n): round(float(p), 4) for n, p in zip(depths, precision, strict=True)},
+        "recall": {str(n): round(float(p * n / total), 4) for n, p in zip(depths, precision, strict=True)},
+    }
+
+
+def pixels(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Give RGB values as one row a picture, float32 in [0, 1]."""
+    return pictures.reshape(len(pictures), -1).astype(np.float32) / np.float32(255)
+
+
+def hog(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Give histograms of oriented gradients of the grey pictures, float32 (N, 324)."""
+    descriptor = cv2.HOGDescriptor((32, 32), (16, 16), (8, 8), (8, 8), 9)
+    rows = [descriptor.compute(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)) for picture in pictures]
+    return np.asarray(rows, np.float32).reshape(len(pictures), -1)
+
+
+@torch.no_grad()
+def network_features(network: ImageDiscriminator, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Give the real values whose signs are the code, float32 (N, bits)."""
+    rows = []
+    for start in range(0, len(pictures), BATCH):
+        part = torch.from_numpy(pictures[start : start + BATCH]).permute(0, 3, 1, 2).float() / 255
+        part = network.prepare(part).contiguous(memory_format=torch.channels_last)
+        with torch.autocast("cpu", torch.bfloat16, enabled=bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())):
+            rows.append(network.describe(part).float().numpy())
+    return np.concatenate(rows)
+
+
+def untrained_network(pictures: NDArray[np.uint8], bits: int) -> ImageDiscriminator:
+    """Give the published network with its data-based initialisation and no training."""
+    torch.manual_seed(SEED)
+    network = ImageDiscriminator(bits)
+    first = torch.from_numpy(pictures[:BATCH]).permute(0, 3, 1, 2).float() / 255
+    network.train().initialise(network.prepare(first))
+    return network.eval()
+
+
+def descriptors(
+    splits: Splits, widths: list[int], networks: dict[str, ImageDiscriminator]
+) -> Iterator[tuple[str, int, Codes, Codes]]:
+    """Give name, bits, codes of the queries and codes of the database of every way to make codes."""
+    train, test = splits.train.pictures, splits.test.pictures
+    for kind, features in (("pixels", pixels), ("hog", hog)):
+        rows, queries = features(train), features(test)
+        for name, method in hashing.METHODS.items():
+            for width in widths:
+                encode = method(rows, width)
+                yield f"{name} of {kind}", width, encode(queries), encode(rows)
+    ways = {"medians": hashing.medians, "itq": hashing.pca_itq, "lsh": hashing.lsh}
+    rows, queries = (network_features(untrained_network(train, 64), part) for part in (train, test))
+    for way in ("medians", "itq"):
+        for width in widths:
+            encode = ways[way](rows, width)
+            yield f"untrained, {way}", width, encode(queries), encode(rows)
+    for name, network in networks.items():
+        rows, queries = network_features(network, train), network_features(network, test)
+        for width in sorted({*(w for w in widths if w < network.bits and w in (16, 32)), network.bits}):
+            part, part_queries = rows[:, :width], queries[:, :width]
+            yield name, width, np.packbits(part_queries >= 0, axis=1), np.packbits(part >= 0, axis=1)
+            for way, method in ways.items():
+                encode = method(part, width)
+                yield f"{name}, {way}", width, encode(part_queries), encode(part)
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m eval cifar10")
+    parser.add_argument("data", type=Path, help="folder of pictures, see kornia_bingan.picture_sets")
+    parser.add_argument("--ours", nargs="*", default=[], help="shipped names or weights files")
+    parser.add_argument("--bits", type=int, nargs="*", default=list(BITS))
+    parser.add_argument("--queries", type=int, default=0, help="only the first so many; all by default")
+    parser.add_argument("--out", type=Path, default=options.RESULTS / "cifar10.json")
+    arguments = parser.parse_args(argv)
+    if any(width % 8 or not 8 <= width <= 64 for width in arguments.bits):
+        raise UsageError(f"--bits {arguments.bits}: give multiples of 8 from 8 to 64")
+    keep_freed_memory()
+    networks = {}
+    for given in arguments.ours:
+        path = find_weights(given)
+        network = load_weights(path)
+        if not isinstance(network, ImageDiscriminator):
+            raise UsageError(f"{given} describes patches, not pictures")
+        networks[path.parent.name if path.stem == "weights" else path.stem] = network
+    splits = read_picture_set(arguments.data)
+    count = arguments.queries or len(splits.test)
+    results: list[dict[str, Any]] = []
+    for name, width, queries, database in descriptors(splits, arguments.bits, networks):
+        scores = evaluate(queries[:count], database, splits.test.labels[:count], splits.train.labels)
+        results.append({"descriptor": name, "bits": width, **scores})
+        print(f"{name} {width} bits: {scores['exact']:.2f}", file=sys.stderr, flush=True)
+    header = ["mAP %", "bits", "deepbit", "published", "exact", "interval", "full"]
+    cells = []
+    for row in results:
+        values = [f"{row[key]:.2f}" for key in ("deepbit", "published", "exact")]
+        cells.append([row["descriptor"], str(row["bits"]), *values, str(row["interval"]), f"{row['full']:.2f}"])
+    print(text_table(header, cells))
+    record = {
+        "protocol": "cifar10",
+        "command": f"python -m eval cifar10 PICTURES --ours {' '.join(networks)}",
+        "pictures": splits.source,
+        "database": len(splits.train),
+        "queries": count,
+        "results": results,
+        "provenance": provenance(find_weights(arguments.ours[0]) if arguments.ours else None, SEED),
+    }
+    write_json(arguments.out, record)
+    return 0

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from eval import cifar10, hashing
+from kornia_bingan.errors import UsageError
+from kornia_bingan.recipe import preset_config
+from kornia_bingan.train import train
+from tests.test_pictures import SMALL, tree  # noqa: F401 - a fixture
+
+
+def two_classes(seed: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 2, count)
+    centre = np.random.default_rng(0).standard_normal((2, 40))
+    return (centre[labels] + 0.3 * rng.standard_normal((count, 40))).astype(np.float32), labels
+
+
+@pytest.mark.parametrize("method", [*hashing.METHODS.values(), hashing.medians])
+@pytest.mark.parametrize("bits", [8, 16])
+def test_codes_of_two_classes_find_their_class(method, bits: int) -> None:
+    rows, labels = two_classes(1, 400)
+    encode = method(rows, bits)
+    queries, query_labels = two_classes(2, 60)
+    codes = encode(queries)
+    assert codes.shape == (60, bits // 8)
+    assert codes.dtype == np.uint8
+    scores = cifar10.evaluate(codes, encode(rows), query_labels, labels)
+    assert scores["exact"] > 80
+    assert scores["interval"][0] <= scores["exact"] <= scores["interval"][1]
+    np.testing.assert_array_equal(encode(queries), codes)
+    share = np.unpackbits(encode(rows), axis=1).mean(0)
+    assert 0.2 < share.mean() < 0.8
+
+
+def test_the_order_of_the_database_changes_no_exact_figure() -> None:
+    rng = np.random.default_rng(0)
+    database, queries = rng.integers(0, 256, (3000, 2), np.uint8), rng.integers(0, 256, (40, 2), np.uint8)
+    labels, query_labels = rng.integers(0, 10, 3000), rng.integers(0, 10, 40)
+    order = rng.permutation(3000)
+    a = cifar10.evaluate(queries, database, query_labels, labels)
+    b = cifar10.evaluate(queries, database[order], query_labels, labels[order])
+    for key in ("exact", "full", "interval", "precision", "recall"):
+        assert a[key] == b[key], key
+    assert a["deepbit"] != b["deepbit"], "the order of equal distances decides here"
+    assert a["full"] == pytest.approx(10, abs=1.5)
+    assert a["precision"]["1000"] == pytest.approx(0.1, abs=0.02)
+    assert a["recall"]["1000"] == pytest.approx(1 / 3, abs=0.05)
+
+
+def test_command(tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: F811
+    changes = {**SMALL, "steps": 2, "bits": 32, "nested": (16,)}
+    run = train(preset_config("cifar10-two-view", tree, tmp_path / "run", **changes))
+    out = tmp_path / "cifar10.json"
+    assert cifar10.main([str(tree), "--ours", run["weights"], "--bits", "16", "--out", str(out)]) == 0
+    record = json.loads(out.read_text())
+    rows = {(row["descriptor"], row["bits"]): row for row in record["results"]}
+    assert {
+        ("lsh of pixels", 16),
+        ("spectral of hog", 16),
+        ("untrained, itq", 16),
+        ("run", 16),
+        ("run, itq", 32),
+    } <= set(rows)
+    assert all(0 <= row["exact"] <= 100 for row in record["results"])
+    assert rows["pca-itq of pixels", 16]["exact"] > 70, "two colours"
+    assert record["pictures"] == "a folder a class"
+    assert str(tmp_path) not in out.read_text()
+    assert "deepbit" in capsys.readouterr().out
+    with pytest.raises(UsageError, match="multiples of 8"):
+        cifar10.main([str(tree), "--bits", "12"])
+    with pytest.raises(UsageError, match="describes patches"):
+        cifar10.main([str(tree), "--ours", "bingan256"])
