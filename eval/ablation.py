@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.curves import Line, Panel, svg_panels
+from eval.options import rows_of_runs
 from kornia_bingan.errors import UsageError
 from kornia_bingan.files import atomic_path, write_json
 from kornia_bingan.report import text_table
@@ -58,20 +59,6 @@ def read_run(folder: Path) -> dict[str, Any]:
     }
 
 
-def read_runs(path: Path) -> list[dict[str, Any]]:
-    """Read one run folder, or all runs of an earlier result file."""
-    if not path.is_file():
-        return [read_run(path)]
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UsageError(f"{path} is no JSON file: {error}") from error
-    if stored.get("protocol") != "ablation":
-        raise UsageError(f"{path} is no result of 'python -m eval ablation'; give run folders or such a file")
-    runs: list[dict[str, Any]] = stored["results"]
-    return runs
-
-
 def table(runs: list[dict[str, Any]]) -> str:
     """Render the runs as text."""
     header = ["run", "gan", "dmr", "bre", "two view", "standardised", "patches seen", "minutes"]
@@ -96,10 +83,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("runs", type=Path, nargs="+")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args(argv)
-    runs = [run for path in arguments.runs for run in read_runs(path)]
-    names = [run["run"] for run in runs]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise UsageError(f"two runs are called {twice[0]}; rename a folder")
+    runs = rows_of_runs(arguments.runs, "ablation", read_run)
     for run in runs[1:]:
         if run["same"] != runs[0]["same"]:
             raise UsageError(f"{run['run']} was validated on {run['same']}, {runs[0]['run']} on {runs[0]['same']}")

@@ -184,10 +184,7 @@ def main(argv: list[str]) -> int:
     keep_freed_memory()
     cv2.setNumThreads(1)
     peers, absent = load_peers([*PEERS, *NETWORK_PEERS], arguments.peer_data)
-    models = {}
-    for given in arguments.ours:
-        model = BinGAN.from_pretrained(given)
-        models[Path(given).parent.name if model.name == "weights" else model.name] = model
+    models = options.load_models(arguments.ours)
     trained = {
         name: read_description(find_weights(g))["training"] for name, g in zip(models, arguments.ours, strict=True)
     }

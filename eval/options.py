@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import cv2
 import torch
 
 from eval.peers import PEERS, Peer, load_peers, ours
+from kornia_bingan import BinGAN
 from kornia_bingan.errors import UsageError
 from kornia_bingan.memory import keep_freed_memory
 from kornia_bingan.provenance import provenance
@@ -105,6 +108,45 @@ def setup(protocol: str, arguments: argparse.Namespace) -> Setup:
     defaults = parser(protocol, "").parse_args([str(data)])
     words = [f"{k} {v}" for k, v in asked.items() if v and v != getattr(defaults, k.removeprefix("--"))]
     return Setup(data, only, tuple(found), absent, cache, out, " ".join(words), mine)
+
+
+def load_models(names: Sequence[str]) -> dict[str, BinGAN]:
+    """Load our descriptors; a file called ``weights.safetensors`` is named after its folder.
+
+    Raises:
+        UsageError: there are no such weights.
+    """
+    models = {}
+    for given in names:
+        model = BinGAN.from_pretrained(given)
+        models[Path(given).parent.name if model.name == "weights" else model.name] = model
+    return models
+
+
+def rows_of_runs(
+    paths: Sequence[Path], protocol: str, read_run: Callable[[Path], dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Read run folders, and JSON files of a protocol that compares runs for all of their rows.
+
+    Raises:
+        UsageError: a file is no result of the protocol, or two runs have one name.
+    """
+    rows: list[dict[str, Any]] = []
+    for path in paths:
+        if not path.is_file():
+            rows.append(read_run(path))
+            continue
+        try:
+            stored = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise UsageError(f"{path} is no JSON file: {error}") from error
+        if stored.get("protocol") != protocol:
+            raise UsageError(f"{path} is no result of 'python -m eval {protocol}'; give run folders or such a file")
+        rows += stored["results"]
+    names = [row["run"] for row in rows]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise UsageError(f"two runs are called {twice[0]}; rename a folder")
+    return rows
 
 
 def _words(text: str) -> list[str]:

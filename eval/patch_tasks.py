@@ -38,7 +38,6 @@ from eval.data import HomographySequence, find_sequences, read_sequence, transfo
 from eval.metrics import average_precision, bootstrap_interval
 from eval.options import peer_folder
 from eval.peers import load_peers
-from kornia_bingan import BinGAN
 from kornia_bingan.bits import hamming_distances
 from kornia_bingan.brown import halve_patches
 from kornia_bingan.errors import UsageError
@@ -286,10 +285,7 @@ def main(argv: list[str]) -> int:
     parts = [part for s in sequences for part in (s.reference, *(view for level in LEVELS for view in s.views[level]))]
     whole = np.stack([cv2.resize(patch, (64, 64), interpolation=cv2.INTER_AREA) for patch in np.concatenate(parts)])
     peers, absent = load_peers(list(PEERS), peer_folder(arguments.data))
-    models = {}
-    for given in arguments.ours:
-        model = BinGAN.from_pretrained(given)
-        models[Path(given).parent.name if model.name == "weights" else model.name] = model
+    models = options.load_models(arguments.ours)
     cache = None if arguments.no_cache else arguments.cache
     results = []
     for name, (norm, call) in describe_all(whole, halve_patches(whole), peers, models, cache).items():

@@ -16,6 +16,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from eval.options import rows_of_runs
 from kornia_bingan.errors import UsageError
 from kornia_bingan.files import write_json
 from kornia_bingan.network import multiply_adds
@@ -66,17 +67,6 @@ def read_row(folder: Path) -> dict[str, Any]:
     }
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Read one run folder, or all rows of an earlier result file."""
-    if not path.is_file():
-        return [read_row(path)]
-    stored = json.loads(path.read_text(encoding="utf-8"))
-    if stored.get("protocol") != "recipe_search":
-        raise UsageError(f"{path} is no result of 'python -m eval recipe_search'; give run folders or such a file")
-    rows: list[dict[str, Any]] = stored["results"]
-    return rows
-
-
 def changes(row: dict[str, Any], reference: dict[str, Any]) -> dict[str, Any]:
     """Give the settings of a run that differ from those of the reference, nested ones by their dotted name."""
     found = {}
@@ -113,17 +103,14 @@ def main(argv: list[str]) -> int:
     parser.add_argument("runs", type=Path, nargs="+")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args(argv)
-    rows = [row for path in arguments.runs for row in read_rows(path)]
-    names = [row["run"] for row in rows]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise UsageError(f"two runs are called {twice[0]}; rename a folder")
+    rows = rows_of_runs(arguments.runs, "recipe_search", read_row)
     for row in rows:
         if row["m95_rootsift"] != rows[0]["m95_rootsift"]:
             raise UsageError(f"{row['run']} was measured on other data than {rows[0]['run']}")
         row["changes"] = changes(row, rows[0])
     print(table(rows))
     if arguments.out:
-        command = "python -m eval recipe_search " + " ".join(names)
+        command = "python -m eval recipe_search " + " ".join(row["run"] for row in rows)
         last = rows[-1]["provenance"]
         write_json(
             arguments.out, {"protocol": "recipe_search", "command": command, "results": rows, "provenance": last}

@@ -28,7 +28,6 @@ from eval.metrics import average_precision, bootstrap_interval
 from eval.options import peer_folder
 from eval.patch_tasks import all_distances
 from eval.peers import load_peers
-from kornia_bingan import BinGAN
 from kornia_bingan.brown import read_patch_set
 from kornia_bingan.errors import UsageError
 from kornia_bingan.files import write_json
@@ -101,10 +100,7 @@ def main(argv: list[str]) -> int:
     keep_freed_memory()
     cv2.setNumThreads(1)
     peers, absent = load_peers(list(PEERS), arguments.peer_data or peer_folder(Path("../shared/data/peers")))
-    models = {}
-    for given in arguments.ours:
-        model = BinGAN.from_pretrained(given)
-        models[Path(given).parent.name if model.name == "weights" else model.name] = model
+    models = options.load_models(arguments.ours)
     results = []
     for folder in arguments.sets:
         patch_set = read_patch_set(folder)

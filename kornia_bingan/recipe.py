@@ -135,6 +135,19 @@ class TrainConfig:
         return max(self.lambda_two_view, self.lambda_descriptor, self.lambda_second_order) > 0
 
 
+_PUBLISHED: dict[str, Any] = {
+    "batch_size": 25,
+    "learning_rate": 3e-4,
+    "schedule": "constant",
+    "weight_decay": 0.0,
+    "lambda_gan": 1.0,
+    "lambda_dmr": 0.05,
+    "lambda_bre": 0.01,
+    "lambda_two_view": 0.0,
+    "lambda_bit_correlation": 0.0,
+    "shared_pass": False,
+}
+
 PRESETS: dict[str, dict[str, Any]] = {
     "photos": {},
     # From shipped weights to those of a place, a camera or a kind of picture: small steps, averaged, to stop anywhere.
@@ -150,17 +163,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     # The published recipe to the letter; its epochs are steps here.
     "brown": {
         "network": "PatchDiscriminator",
-        "batch_size": 25,
+        **_PUBLISHED,
         "photos_per_batch": 25,
-        "learning_rate": 3e-4,
-        "schedule": "constant",
-        "weight_decay": 0.0,
-        "lambda_gan": 1.0,
-        "lambda_dmr": 0.05,
-        "lambda_bre": 0.01,
-        "lambda_two_view": 0.0,
-        "lambda_bit_correlation": 0.0,
-        "shared_pass": False,
         "jitter": NO_JITTER,
     },
     # The published network where it learns to match: standardised patches, two views, no dropout, larger batches.
@@ -179,16 +183,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "cifar10": {
         "network": "ImageDiscriminator",
         "bits": 32,
-        "batch_size": 25,
-        "learning_rate": 3e-4,
-        "schedule": "constant",
-        "weight_decay": 0.0,
-        "lambda_gan": 1.0,
-        "lambda_dmr": 0.05,
-        "lambda_bre": 0.01,
-        "lambda_two_view": 0.0,
-        "lambda_bit_correlation": 0.0,
-        "shared_pass": False,
+        **_PUBLISHED,
         "picture_jitter": NO_PICTURE_JITTER,
         "steps": 2000,
     },
