@@ -55,6 +55,7 @@ class TrainConfig:
         gamma: constant of the soft sign in DMR and BRE.
         beta: constant of the pair weights in BRE.
         temperature: of the two-view term.
+        code_noise: deviation of the noise that the two-view term adds to descriptors before their sign.
         shared_pass: one dropout pass for GAN, low and high features instead of one each (published).
         dropout: of PatchDiscriminator, 0.2 on its input and 0.5 twice (published); PatchTrunk has none.
         standardise: give PatchDiscriminator patches of mean 0 and deviation 1; PatchTrunk always does.
@@ -106,6 +107,7 @@ class TrainConfig:
     gamma: float = losses.GAMMA
     beta: float = losses.BETA
     temperature: float = 0.06
+    code_noise: float = 0.0
     shared_pass: bool = True
     dropout: bool = True
     standardise: bool = False

@@ -89,8 +89,9 @@ def discriminator_losses(state: TrainingState, batch: Batch) -> dict[str, Tensor
         terms["bre"] = losses.binarized_entropy(high, low, config.gamma, config.beta)
     ignore = torch.from_numpy(batch.ignore).to(state.device) if two_views else None
     if config.lambda_two_view > 0:
+        noisy = [part + config.code_noise * torch.randn_like(part) for part in lows] if config.code_noise else lows
         each = [
-            losses.two_view(lows[0][:, :width], lows[1][:, :width], config.temperature, ignore)
+            losses.two_view(noisy[0][:, :width], noisy[1][:, :width], config.temperature, ignore)
             for width in (config.bits, *config.nested)
         ]
         terms["two_view"] = torch.stack(each).mean()

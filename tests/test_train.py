@@ -77,9 +77,11 @@ def test_published_objective_runs_on_both_networks(data: Path, tmp_path: Path) -
 
 
 def test_all_terms_together(data: Path, tmp_path: Path) -> None:
-    terms = {"lambda_gan": 0.1, "lambda_dmr": 0.05, "lambda_bre": 0.01, "gamma": 0.5}
+    terms = {"lambda_gan": 0.1, "lambda_dmr": 0.05, "lambda_bre": 0.01, "gamma": 0.5, "code_noise": 0.3}
+    terms |= {"lambda_descriptor": 0.1, "lambda_second_order": 0.1, "lambda_quantisation": 0.1, "nested": (64, 128)}
     train(preset_config("photos", data, tmp_path / "run", **{**SMALL, "steps": 2, **terms}))
-    assert set(log_of(tmp_path / "run", "train")[0]) >= {"gan", "dmr", "bre", "two_view", "bit_correlation"}
+    names = {"gan", "dmr", "bre", "two_view", "bit_correlation", "descriptor", "second_order", "quantisation"}
+    assert set(log_of(tmp_path / "run", "train")[0]) >= names
 
 
 @pytest.mark.parametrize("preset", ["photos", "brown"])
