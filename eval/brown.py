@@ -23,7 +23,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -39,7 +38,6 @@ from kornia_bingan.brown import read_patch_set
 from kornia_bingan.errors import UsageError
 from kornia_bingan.files import atomic_path, write_json
 from kornia_bingan.keypoints import Keypoints
-from kornia_bingan.memory import keep_freed_memory
 from kornia_bingan.network import PatchDiscriminator
 from kornia_bingan.provenance import provenance
 from kornia_bingan.report import text_table
@@ -47,12 +45,11 @@ from kornia_bingan.weights import find_weights, read_description
 
 PEERS = ("sift", "rootsift", "orb", "teblid256", "boostdesc", "hashsift256")
 NETWORK_PEERS = ("tfeat-liberty", "hardtfeat")
+"""They take the patch itself."""
 MIDDLE = 31.5
 SIFT_SIZE = 2 * 64 / 12
 SIFT_OCTAVE = 1 | (2 << 8)
 """OpenCV's octave field for octave 1, layer 2, whose nominal size is nearest to SIFT_SIZE."""
-TFEAT_SIZE = 64 / 6
-"""Size of a keypoint whose side of 12 sigma is the patch."""
 NUM_RESAMPLES = 500
 SEED = 1
 BATCH = 500
@@ -61,11 +58,10 @@ Rows = NDArray[Any]
 
 
 def describe_with_peer(peer: Peer, patches: NDArray[np.uint8]) -> Rows:
-    """Describe the middle of each patch, uint8 (N, 64, 64), with a peer."""
-    size = TFEAT_SIZE if peer.name in NETWORK_PEERS else SIFT_SIZE
+    """Describe the middle of each patch, uint8 (N, 64, 64), with a peer that is no network."""
     one = np.ones(1, np.float32)
     octave = np.array([SIFT_OCTAVE], np.int32)
-    middle = Keypoints(np.array([[MIDDLE, MIDDLE]], np.float32), one * np.float32(size), 0 * one, one, octave)
+    middle = Keypoints(np.array([[MIDDLE, MIDDLE]], np.float32), one * np.float32(SIFT_SIZE), 0 * one, one, octave)
     return np.concatenate([peer.describe(patch, middle) for patch in patches])
 
 
@@ -140,20 +136,26 @@ def describe_all(
     calls: dict[str, tuple[str, Callable[[], Rows]]] = {}
     for peer in peers:
         key = {"step": "patch_rows", "patches": content, "peer": peer.identity(), "code": code}
-        calls[peer.name] = (
-            peer.norm,
-            lambda peer=peer, key=key: cached(cache, key, lambda: {"rows": describe_with_peer(peer, whole)})["rows"],  # type: ignore[misc]
-        )
+
+        def rows(peer: Peer = peer, key: dict[str, Any] = key) -> Rows:
+            def describe() -> dict[str, Rows]:
+                if peer.network is not None:
+                    return {"rows": describe_with_network(peer.network, small)}
+                return {"rows": describe_with_peer(peer, whole)}
+
+            return cached(cache, key, describe)["rows"]
+
+        calls[peer.name] = (peer.norm, rows)
     calls["pixels"] = ("l2", lambda: _standardised(small))
     calls["untrained"] = ("hamming", lambda: pack(describe_with_network(untrained_network(small), small)))
     for name, model in models.items():
-        rows: list[Rows] = []
+        kept: list[Rows] = []
 
-        def real(model: BinGAN = model, rows: list[Rows] = rows) -> Rows:
-            if not rows:
+        def real(model: BinGAN = model, kept: list[Rows] = kept) -> Rows:
+            if not kept:
                 network = model.network
-                rows.append(describe_with_network(lambda part: network.describe(network.prepare(part)), small))
-            return rows[0]
+                kept.append(describe_with_network(lambda part: network.describe(network.prepare(part)), small))
+            return kept[0]
 
         calls[name] = ("hamming", lambda real=real: pack(real()))  # type: ignore[misc]
         calls[f"{name}/median"] = ("hamming", lambda real=real: pack(real() - np.median(real(), 0)))  # type: ignore[misc]
@@ -177,12 +179,12 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--ours", nargs="*", default=["bingan256"], help="shipped names or weights files")
     parser.add_argument("--pairs", type=int, default=10_000, help="A of m50_A_A_0.txt")
     parser.add_argument("--peer-data", type=Path, default=Path("../shared/data/peers"))
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--cache", type=Path, default=options.CACHE)
     parser.add_argument("--no-cache", action="store_true", help="compute everything anew and keep nothing")
     parser.add_argument("--out", type=Path, help="JSON file; the ROC curves are drawn beside it as SVG")
     arguments = parser.parse_args(argv)
-    keep_freed_memory()
-    cv2.setNumThreads(1)
+    options.use_threads(arguments.threads)
     peers, absent = load_peers([*PEERS, *NETWORK_PEERS], arguments.peer_data)
     models = options.load_models(arguments.ours)
     trained = {

@@ -36,7 +36,6 @@ from eval.metrics import bootstrap_interval
 from kornia_bingan.bits import hamming_distances
 from kornia_bingan.errors import UsageError
 from kornia_bingan.files import write_json
-from kornia_bingan.memory import keep_freed_memory
 from kornia_bingan.network import ImageDiscriminator
 from kornia_bingan.picture_sets import Splits, read_picture_set
 from kornia_bingan.provenance import provenance
@@ -163,11 +162,12 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--ours", nargs="*", default=[], help="shipped names or weights files")
     parser.add_argument("--bits", type=int, nargs="*", default=list(BITS))
     parser.add_argument("--queries", type=int, default=0, help="only the first so many; all by default")
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=options.RESULTS / "cifar10.json")
     arguments = parser.parse_args(argv)
     if any(width % 8 or not 8 <= width <= 64 for width in arguments.bits):
         raise UsageError(f"--bits {arguments.bits}: give multiples of 8 from 8 to 64")
-    keep_freed_memory()
+    options.use_threads(arguments.threads)
     networks = {}
     for given in arguments.ours:
         path = find_weights(given)

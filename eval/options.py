@@ -86,11 +86,7 @@ def setup(protocol: str, arguments: argparse.Namespace) -> Setup:
     data: Path = arguments.data
     if not data.is_dir():
         raise UsageError(f"{data} is no folder; give the folder of a split, such as DATA/validate")
-    if arguments.threads < 1:
-        raise UsageError(f"--threads is {arguments.threads}; give 1 or more")
-    keep_freed_memory()
-    torch.set_num_threads(arguments.threads)
-    cv2.setNumThreads(arguments.threads)
+    use_threads(arguments.threads)
     names = [] if arguments.peers == "none" else _words(arguments.peers)
     found, absent = load_peers(names, arguments.peer_weights or peer_folder(data))
     mine = tuple(_words(arguments.ours))
@@ -108,6 +104,19 @@ def setup(protocol: str, arguments: argparse.Namespace) -> Setup:
     defaults = parser(protocol, "").parse_args([str(data)])
     words = [f"{k} {v}" for k, v in asked.items() if v and v != getattr(defaults, k.removeprefix("--"))]
     return Setup(data, only, tuple(found), absent, cache, out, " ".join(words), mine)
+
+
+def use_threads(count: int) -> None:
+    """Let torch and OpenCV use so many threads, and keep freed memory.
+
+    Raises:
+        UsageError: the count is below 1.
+    """
+    if count < 1:
+        raise UsageError(f"--threads is {count}; give 1 or more")
+    keep_freed_memory()
+    torch.set_num_threads(count)
+    cv2.setNumThreads(count)
 
 
 def load_models(names: Sequence[str]) -> dict[str, BinGAN]:

@@ -43,7 +43,6 @@ from kornia_bingan.brown import halve_patches
 from kornia_bingan.errors import UsageError
 from kornia_bingan.files import write_json
 from kornia_bingan.keypoints import detect
-from kornia_bingan.memory import keep_freed_memory
 from kornia_bingan.patches import build_pyramid, cut_patches
 from kornia_bingan.provenance import provenance
 from kornia_bingan.report import text_table
@@ -275,12 +274,12 @@ def main(argv: list[str]) -> int:
     parser.add_argument("data", type=Path, help="folder of the release, or of a split with homography sequences")
     parser.add_argument("--ours", nargs="*", default=["bingan256"], help="shipped names or weights files")
     parser.add_argument("--max-patches", type=int, default=MAX_PATCHES, help="a sequence, when patches are made")
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--cache", type=Path, default=options.CACHE)
     parser.add_argument("--no-cache", action="store_true", help="compute everything anew and keep nothing")
     parser.add_argument("--out", type=Path, help=f"JSON file; {options.RESULTS}/patch-tasks-SPLIT.json by default")
     arguments = parser.parse_args(argv)
-    keep_freed_memory()
-    cv2.setNumThreads(1)
+    options.use_threads(arguments.threads)
     sequences = load(arguments.data, arguments.max_patches)
     parts = [part for s in sequences for part in (s.reference, *(view for level in LEVELS for view in s.views[level]))]
     whole = np.stack([cv2.resize(patch, (64, 64), interpolation=cv2.INTER_AREA) for patch in np.concatenate(parts)])

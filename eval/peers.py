@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
@@ -67,6 +67,7 @@ class Peer:
         about: support region and parameters, in words.
         sha256: of its weights or table; None if it has none.
         code: checksum of the sources that compute it.
+        network: takes patches (B, 1, 32, 32) in [0, 1]; None if the descriptor is no network.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Peer:
     about: str
     sha256: str | None = None
     code: str = ""
+    network: nn.Module | None = None
 
     def identity(self) -> dict[str, Any]:
         """Everything that decides its rows besides image and keypoints, as JSON can hold it."""
@@ -281,7 +283,7 @@ def _mkd(name: str, folder: Path) -> Peer:
     # Its whitening matrices would be downloaded; without them the published descriptor is better than this one.
     net = KF.MKDDescriptor(patch_size=PATCH_SIZE, kernel_type="concat", whitening=None)
     peer = _network_peer(name, net.eval(), 238, PATCH_SIDE_SIGMA, None)
-    return Peer(peer.name, peer.norm, peer.num_bytes, peer.describe, f"{peer.about}, no whitening")
+    return replace(peer, about=f"{peer.about}, no whitening")
 
 
 class _UnitLength(nn.Module):
@@ -293,7 +295,7 @@ def _network_peer(name: str, net: nn.Module, width: int, side_sigma: float, path
     inner = net[0] if isinstance(net, nn.Sequential) else net
     about = f"Kornia {type(inner).__name__}, patch side {side_sigma:g} sigma"
     sha256 = None if path is None else sha256_of(path)
-    return Peer(name, "l2", 4 * width, partial(network_rows, net, side_sigma), about, sha256)
+    return Peer(name, "l2", 4 * width, partial(network_rows, net, side_sigma), about, sha256, network=net)
 
 
 def _at_hand(path: Path) -> Path:
@@ -349,7 +351,7 @@ def load_peers(names: Sequence[str], folder: Path) -> tuple[list[Peer], dict[str
             continue
         except (OSError, ValueError, KeyError, RuntimeError, UnpicklingError) as error:
             raise UsageError(f"the weights of {name} in {folder} cannot be used: {error}") from error
-        present.append(Peer(peer.name, peer.norm, peer.num_bytes, peer.describe, peer.about, peer.sha256, code))
+        present.append(replace(peer, code=code))
     return present, absent
 
 

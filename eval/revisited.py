@@ -18,7 +18,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -31,7 +30,6 @@ from eval.peers import load_peers
 from kornia_bingan.brown import read_patch_set
 from kornia_bingan.errors import UsageError
 from kornia_bingan.files import write_json
-from kornia_bingan.memory import keep_freed_memory
 from kornia_bingan.provenance import provenance
 from kornia_bingan.report import text_table
 from kornia_bingan.weights import find_weights
@@ -93,12 +91,12 @@ def main(argv: list[str]) -> int:
     parser.add_argument("sets", type=Path, nargs="+", help="folders in Brown's layout, with interest.txt")
     parser.add_argument("--ours", nargs="*", default=["bingan256"], help="shipped names or weights files")
     parser.add_argument("--peer-data", type=Path)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--cache", type=Path, default=options.CACHE)
     parser.add_argument("--no-cache", action="store_true", help="compute everything anew and keep nothing")
     parser.add_argument("--out", type=Path, help="JSON file")
     arguments = parser.parse_args(argv)
-    keep_freed_memory()
-    cv2.setNumThreads(1)
+    options.use_threads(arguments.threads)
     peers, absent = load_peers(list(PEERS), arguments.peer_data or peer_folder(Path("../shared/data/peers")))
     models = options.load_models(arguments.ours)
     results = []

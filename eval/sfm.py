@@ -47,7 +47,6 @@ from kornia_bingan.colmap import reconstruct, write_features, write_matches
 from kornia_bingan.errors import JobError, UsageError
 from kornia_bingan.files import write_json
 from kornia_bingan.images import list_images, read_image
-from kornia_bingan.memory import keep_freed_memory
 from kornia_bingan.model import Model, cameras_for
 from kornia_bingan.page import model_figure
 from kornia_bingan.provenance import provenance
@@ -292,9 +291,10 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--max-keypoints", type=int, default=MAX_KEYPOINTS)
     parser.add_argument("--cache", type=Path, default=options.CACHE)
     parser.add_argument("--no-cache", action="store_true", help="compute everything anew and keep nothing")
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, help="JSON file to write")
     arguments = parser.parse_args(argv)
-    keep_freed_memory()
+    options.use_threads(arguments.threads)
     if not arguments.data.is_dir():
         raise UsageError(f"{arguments.data} is no folder of scenes")
     wanted = [name for name in arguments.scenes.split(",") if name]

@@ -13,9 +13,7 @@ import argparse
 import time
 from pathlib import Path
 
-import cv2
 import numpy as np
-import torch
 
 from eval import options
 from eval.options import peer_folder
@@ -24,7 +22,6 @@ from kornia_bingan.errors import UsageError
 from kornia_bingan.files import write_json
 from kornia_bingan.images import read_image
 from kornia_bingan.keypoints import detect
-from kornia_bingan.memory import keep_freed_memory
 from kornia_bingan.provenance import provenance
 from kornia_bingan.report import text_table
 from kornia_bingan.weights import find_weights
@@ -43,11 +40,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--repeats", type=int, default=REPEATS)
     parser.add_argument("--out", type=Path, default=options.RESULTS / "speed.json")
     arguments = parser.parse_args(argv)
-    if arguments.threads < 1 or arguments.repeats < 1:
-        raise UsageError(f"--threads is {arguments.threads} and --repeats {arguments.repeats}; give 1 or more")
-    keep_freed_memory()
-    torch.set_num_threads(arguments.threads)
-    cv2.setNumThreads(arguments.threads)
+    if arguments.repeats < 1:
+        raise UsageError(f"--repeats is {arguments.repeats}; give 1 or more")
+    options.use_threads(arguments.threads)
     image = read_image(arguments.photo)
     keypoints = detect(image, "dog", MAX_KEYPOINTS)
     if not len(keypoints):
