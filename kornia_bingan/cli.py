@@ -52,7 +52,8 @@ def reconstruct(
         detector: dog for blobs at all scales, orb for fast corners.
         max_keypoints: strongest keypoints of a photo.
         ratio: largest Hamming ratio of a match; the package's default if not given.
-        pairs: exhaustive, sequential, or a text file with two names a line.
+        pairs: exhaustive, sequential, retrieval:K (each photo with the K most similar), or a text file with two names a
+            line.
         camera: one for all photos, one for each size, or one for each photo.
         camera_model: COLMAP's name of the camera model.
         focal_px: focal length in pixels, as a start.

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import re
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
+import faiss
 import numpy as np
 from numpy.typing import NDArray
 
 from kornia_bingan.errors import UsageError
 from kornia_bingan.files import atomic_path
+from kornia_bingan.global_code import global_code
 
 Pair = tuple[str, str]
 
@@ -22,8 +24,46 @@ BLOCK_PAIRS = 64
 """Pairs in one file: few files for thousands of pairs, and little work lost by a kill."""
 
 
+def retrieval_count(choice: str) -> int | None:
+    """Give K of the choice ``retrieval:K``, None for another choice.
+
+    Raises:
+        UsageError: K is no number, or below 1.
+    """
+    kind, _, count = choice.partition(":")
+    if kind != "retrieval":
+        return None
+    if not count.isdecimal() or int(count) < 1:
+        raise UsageError(f"the pairs are '{choice}'; write retrieval:K with a number of photos, such as retrieval:10")
+    return int(count)
+
+
+def similar_pairs(codes: Mapping[str, NDArray[np.uint8]], count: int) -> list[Pair]:
+    """Pair each photo with the most similar other ones.
+
+    Args:
+        codes: packed codes of the keypoints of each photo, uint8 (N, bytes).
+        count: others a photo; all pairs if there are not so many photos.
+
+    Returns:
+        Pairs in the order of the photos; at most ``count`` times their number.
+    """
+    names = list(codes)
+    if count >= len(names) - 1:
+        return list(combinations(names, 2))
+    whole = np.stack([global_code(codes[name]) for name in names])
+    index = faiss.IndexBinaryFlat(8 * whole.shape[1])
+    index.add(whole)
+    # one more, since a photo is most similar to itself; of equal photos faiss may list another first
+    _, found = index.search(whole, count + 1)
+    pairs = set()
+    for row, others in enumerate(found.tolist()):
+        pairs |= {(min(row, other), max(row, other)) for other in [o for o in others if o != row][:count]}
+    return [(names[i], names[j]) for i, j in sorted(pairs)]
+
+
 def choose_pairs(names: Sequence[str], choice: str) -> list[Pair]:
-    """Choose the pairs of photos to compare.
+    """Choose the pairs of photos to compare, for all choices but ``retrieval:K``, see :func:`similar_pairs`.
 
     Args:
         names: of all photos.
@@ -42,7 +82,7 @@ def choose_pairs(names: Sequence[str], choice: str) -> list[Pair]:
         text = Path(choice).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(
-            f"the pairs '{choice}' are neither exhaustive nor sequential nor a readable text file"
+            f"the pairs '{choice}' are neither exhaustive nor sequential nor retrieval:K nor a readable text file"
         ) from error
     return parse_pairs(text, names, choice)
 

@@ -32,7 +32,16 @@ from kornia_bingan.files import atomic_path, sha256_of
 from kornia_bingan.images import Skipped, list_images
 from kornia_bingan.keypoints import Detector
 from kornia_bingan.model import Camera, Model, NoModelError, Sharing, Verification, by, cameras_for
-from kornia_bingan.pairs import Block, Pair, block_path, blocks_of, choose_pairs, match_block
+from kornia_bingan.pairs import (
+    Block,
+    Pair,
+    block_path,
+    blocks_of,
+    choose_pairs,
+    match_block,
+    retrieval_count,
+    similar_pairs,
+)
 from kornia_bingan.provenance import versions
 from kornia_bingan.report import PairStatistics, Summary
 from kornia_bingan.runs import Stopwatch, TimeLimit, checksums, open_run
@@ -50,7 +59,8 @@ class ReconstructOptions:
         detector: dog for blobs at all scales, orb for fast corners.
         max_keypoints: the strongest of a photo that are described.
         ratio: largest Hamming ratio of a match, between 0 and 1.
-        pairs: exhaustive, sequential (each photo with the 10 after it), or a text file with two names a line.
+        pairs: exhaustive, sequential (each photo with the 10 after it), retrieval:K (each photo with the K most similar
+            ones), or a text file with two names a line.
         camera: one camera for all photos (single), for those of one size (per-size), or for each (per-image).
         camera_model: COLMAP's name of the camera model.
         focal_px: focal length of all photos in pixels, as a start; none guesses 1.2 times the longer side.
@@ -100,7 +110,8 @@ def reconstruct_photos(photos: Path, out: Path, options: ReconstructOptions | No
         others = f"; of {len(passed_over)} other files none is a photo" if passed_over else ""
         raise UsageError(f"{photos} holds no photos{others}")
     weights = find_weights(options.descriptor)
-    chosen = choose_pairs(names, options.pairs)
+    similar = retrieval_count(options.pairs)
+    chosen = choose_pairs(names, options.pairs) if similar is None else []
     with open_run(out, _identity(options, weights, chosen, checksums(photos, names))):
         if (out / "summary.json").exists():
             return Summary.read(out / "summary.json")
@@ -119,8 +130,10 @@ def reconstruct_photos(photos: Path, out: Path, options: ReconstructOptions | No
         if len(usable) < 2:
             why = "".join(f"; {item.name}: {item.reason}" for item in skipped[:3])
             raise JobError(f"{photos} has {len(usable)} usable photos, two that overlap are needed{why}")
-        pairs = [pair for pair in chosen if pair[0] in usable and pair[1] in usable]
         with watch.stage("match"):
+            if similar is not None:
+                chosen = similar_pairs({name: found.codes for name, found in usable.items()}, similar)
+            pairs = [pair for pair in chosen if pair[0] in usable and pair[1] in usable]
             match_photos(pairs, usable, out / "matches", options.ratio, limit)
         with watch.stage("verify"):
             verification = _verify(pairs, usable, out, options, limit)
@@ -183,7 +196,7 @@ def _identity(
     values = asdict(options)
     for name in ("descriptor", "time_limit"):
         del values[name]
-    if options.pairs not in ("exhaustive", "sequential"):
+    if options.pairs not in ("exhaustive", "sequential") and retrieval_count(options.pairs) is None:
         lines = "\n".join("\t".join(pair) for pair in pairs)
         values["pairs"] = f"a list with SHA-256 {hashlib.sha256(lines.encode()).hexdigest()[:16]}"
     return {"format": 1, **values, "weights_sha256": sha256_of(weights), "photos": photos}

@@ -15,6 +15,8 @@ from kornia_bingan.pairs import (
     choose_pairs,
     match_block,
     parse_pairs,
+    retrieval_count,
+    similar_pairs,
 )
 
 NAMES = ["a.jpg", "b c.jpg", "b", "c.jpg", "sub/a.jpg"]
@@ -90,3 +92,29 @@ def test_a_block_is_matched_by_codes() -> None:
     block = match_block([("a", "b"), ("a", "one"), ("none", "b")], sets.__getitem__, 0.8)
     np.testing.assert_array_equal(block.matches[0], np.stack([np.arange(50), np.arange(49, -1, -1)], 1))
     assert [len(matches) for matches in block.matches] == [50, 0, 0]
+
+
+def test_similar_photos_are_paired() -> None:
+    rng = np.random.default_rng(0)
+    places = [rng.integers(0, 256, (300, 32), np.uint8) for _ in range(4)]
+    codes = {}
+    for number, place in enumerate(places):
+        for view in range(3):
+            flips = np.packbits(rng.random((300, 256)) < 0.05, axis=1)
+            codes[f"{view}{number}.jpg"] = place ^ flips
+    pairs = similar_pairs(codes, 2)
+    assert set(pairs) == {(a, b) for a in codes for b in codes if a < b and a[1] == b[1]}
+    assert similar_pairs(codes, 11) == similar_pairs(codes, 99)
+    assert len(similar_pairs(codes, 99)) == 66
+    same = {name: places[0] for name in ("a", "b", "c", "d")}
+    found = similar_pairs(same, 1)
+    assert 2 <= len(found) <= 4
+    assert all(a < b for a, b in found)
+
+
+def test_retrieval_needs_a_number() -> None:
+    assert retrieval_count("retrieval:12") == 12
+    assert retrieval_count("exhaustive") is None
+    for choice in ("retrieval:", "retrieval:0", "retrieval:ten", "retrieval"):
+        with pytest.raises(UsageError, match=r"write retrieval:K"):
+            retrieval_count(choice)

@@ -211,3 +211,17 @@ def test_damaged_features_are_named(tmp_path: Path) -> None:
     path.write_bytes(b"PK nothing")
     with pytest.raises(UsageError, match=r"a\.jpg\.npz is no file of features"):
         Features.read(path)
+
+
+def test_pairs_by_similarity(scene: tuple[Path, Scene], whole: Path, tmp_path: Path) -> None:
+    """With as many others as there are, all pairs; with fewer, fewer pairs and still one model."""
+    options = ReconstructOptions(max_keypoints=700, pairs="retrieval:4")
+    summary = reconstruct_photos(scene[0], tmp_path / "all", options)
+    assert summary.pairs.tried == 10
+    assert results(tmp_path / "all") == results(whole)
+    few = reconstruct_photos(scene[0], tmp_path / "few", ReconstructOptions(max_keypoints=700, pairs="retrieval:2"))
+    assert 5 <= few.pairs.tried < 10
+    assert few.registered == 5
+    with pytest.raises(UsageError, match=r"write retrieval:K"):
+        reconstruct_photos(scene[0], tmp_path / "none", ReconstructOptions(pairs="retrieval:0"))
+    assert not (tmp_path / "none").exists()
