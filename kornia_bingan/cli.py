@@ -264,6 +264,61 @@ def _write_page(out: Path, photos: Path) -> None:
         print(f"{out / 'report.html'} was not written, since Jinja2 or Plotly is missing: {INSTALL}", file=sys.stderr)
 
 
+def index(folder: Photos, index: Photos, descriptor: str = "bingan256", json: bool = False) -> int:
+    """Index a folder of photos, to be searched by bingan search; the same command brings the index up to date.
+
+    Args:
+        folder: folder of photos, searched recursively.
+        index: folder of the index; the same command goes on in it after a kill.
+        descriptor: shipped name or weights file.
+        json: print one JSON object on stdout instead of a table.
+    """
+    from kornia_bingan.report import skipped_lines, text_table
+    from kornia_bingan.search_index import update_index
+
+    _prepare()
+    summary = update_index(folder, index, descriptor)
+    values = dataclasses.asdict(summary)
+    skipped = [{"name": item.name, "reason": item.reason} for item in summary.skipped]
+    rows = [[name, f"{value:,}"] for name, value in values.items() if name != "skipped"]
+    rows.append(["skipped", f"{len(skipped):,}"])
+    _print({**values, "skipped": skipped}, text_table(["", "count"], rows) + skipped_lines(skipped), json)
+    return 0
+
+
+def search(
+    index: Photos,
+    picture: Photos,
+    top: int = 20,
+    out: Path | None = None,
+    descriptor: str | None = None,
+    json: bool = False,
+) -> int:
+    """Find the photos of an index that are most similar to a picture.
+
+    Args:
+        index: folder that bingan index made.
+        picture: any picture.
+        top: how many photos.
+        out: HTML page with their thumbnails.
+        descriptor: weights file, if the index was made with weights that are not shipped.
+        json: print one JSON object on stdout instead of a table.
+    """
+    from kornia_bingan.report import text_table
+    from kornia_bingan.search_index import search_index
+
+    _prepare()
+    found = search_index(index, picture, top, descriptor)
+    if out is not None:
+        from kornia_bingan.page import write_search_page
+
+        write_search_page(out, picture, index, found)
+    rows = [[one.name, str(one.distance)] for one in found]
+    values = {"found": [dataclasses.asdict(one) for one in found]}
+    _print(values, text_table(["photo", "distance (bits)"], rows), json)
+    return 0
+
+
 def _prepare() -> None:
     """Settings of a process that works alone: memory of freed tensors is kept for the next ones."""
     from kornia_bingan.memory import keep_freed_memory
@@ -311,6 +366,8 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "match": match,
     "describe": describe,
     "patches": patches,
+    "index": index,
+    "search": search,
     "demo": demo,
 }
 

@@ -24,12 +24,14 @@ from kornia_bingan.files import atomic_path
 from kornia_bingan.images import read_color
 from kornia_bingan.model import Model
 from kornia_bingan.report import Summary
+from kornia_bingan.search_index import Found, read_about
 
 MAX_POINTS = 50_000
 """Points that the page shows at most, those with the longest tracks; keeps it near 10 MB."""
 MAX_THUMBNAILS = 300
 MAX_PAIRS = 2000
 THUMBNAIL_HEIGHT = 64
+SEARCH_HEIGHT = 160
 
 INSTALL = "pip install 'kornia_bingan[report]'"
 
@@ -129,6 +131,36 @@ def write_page(out: Path, photos: Path) -> Path:
     return path
 
 
+def write_search_page(out: Path, picture: Path, index: Path, found: Sequence[Found]) -> None:
+    """Write a page with the picture that was searched for, and those that were found, with their distances.
+
+    Args:
+        out: HTML file.
+        picture: the query.
+        index: for the folder of the photos; those that are gone have no thumbnail.
+        found: of :func:`kornia_bingan.search_index.search_index`.
+
+    Raises:
+        UsageError: the extra ``report`` is not installed.
+    """
+    about = read_about(index)
+    folder = Path(about["photos"])
+    photos = [
+        {"name": one.name, "distance": one.distance, "image": thumbnail(folder / one.name, SEARCH_HEIGHT)}
+        for one in found
+    ]
+    page = render(
+        "search.html",
+        f"Photos like {picture.name}",
+        {key: about[key] for key in ("weights", "sha256", "kind", "bits")},
+        query={"name": picture.name, "image": thumbnail(picture, SEARCH_HEIGHT)},
+        photos=photos,
+        bits=about["bits"],
+    )
+    with atomic_path(out) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+
+
 def _text(text: str) -> Cell:
     return Cell(text, text)
 
@@ -154,14 +186,14 @@ def _photo_rows(
     return rows
 
 
-def thumbnail(path: Path) -> str:
+def thumbnail(path: Path, height: int = THUMBNAIL_HEIGHT) -> str:
     """Give a small JPEG of a photo as a data URL; empty if the photo cannot be read any more."""
     try:
         image = read_color(path)
     except UsageError:
         return ""
-    width = max(1, round(image.shape[1] * THUMBNAIL_HEIGHT / image.shape[0]))
-    small = cv2.resize(image, (min(width, 4 * THUMBNAIL_HEIGHT), THUMBNAIL_HEIGHT), interpolation=cv2.INTER_AREA)
+    width = max(1, round(image.shape[1] * height / image.shape[0]))
+    small = cv2.resize(image, (min(width, 4 * height), height), interpolation=cv2.INTER_AREA)
     data = cv2.imencode(".jpg", cv2.cvtColor(small, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 80])[1]
     return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from sklearn.metrics import average_precision_score, roc_curve
 
 import kornia_bingan.metrics
 from eval import metrics as m
@@ -58,10 +59,9 @@ def test_roc_by_hand_with_ties() -> None:
 
 @pytest.mark.parametrize("ties", [False, True])
 def test_roc_against_scikit_learn(ties: bool) -> None:
-    sklearn = pytest.importorskip("sklearn.metrics", reason="scikit-learn is not installed")
     distances, is_match = labelled(1, ties)
     ours = m.roc_curve(distances[is_match], distances[~is_match])
-    false, true, thresholds = sklearn.roc_curve(is_match, -distances, drop_intermediate=False)
+    false, true, thresholds = roc_curve(is_match, -distances, drop_intermediate=False)
     np.testing.assert_allclose(ours.false_positive_rate, false)
     np.testing.assert_allclose(ours.true_positive_rate, true)
     np.testing.assert_allclose(ours.thresholds[1:], -thresholds[1:])
@@ -82,9 +82,8 @@ def test_average_precision_by_hand_with_ties() -> None:
 
 @pytest.mark.parametrize("ties", [False, True])
 def test_average_precision_against_scikit_learn(ties: bool) -> None:
-    sklearn = pytest.importorskip("sklearn.metrics", reason="scikit-learn is not installed")
     distances, is_match = labelled(2, ties)
-    expected = sklearn.average_precision_score(is_match, -distances)
+    expected = average_precision_score(is_match, -distances)
     assert m.average_precision(distances, is_match) == pytest.approx(expected)
     order = np.random.default_rng(0).permutation(len(distances))
     assert m.average_precision(distances[order], is_match[order]) == pytest.approx(expected)
