@@ -66,21 +66,32 @@ def versions() -> dict[str, str | None]:
     return found
 
 
+_WRITTEN = [f":(exclude){name}" for name in ("eval/results", "eval/RESULTS.md", "README.md", "weights")]
+
+
 def commit() -> str | None:
     """Give the commit of the checkout that this package runs from, 40 hexadecimal digits, or None outside of one.
 
-    ``-dirty`` is added if a tracked file differs from the commit. An installed package has no commit, also when its
-    environment lies inside somebody else's repository.
+    ``-dirty`` is added if a tracked file differs from the commit, except for results and the pages made from them, which
+    the commands that ask write themselves. An installed package has no commit, also when its environment lies inside
+    somebody else's repository.
     """
     folder = Path(__file__).resolve().parent.parent
     if not (folder / ".git").exists():
         return None
-    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        head, changed = (
+            subprocess.run(
+                ["git", "-C", str(folder), *words], capture_output=True, text=True, check=False
+            ).stdout.strip()
+            for words in (
+                ["rev-parse", "HEAD"],
+                ["status", "--porcelain", "--untracked-files=no", "--", ".", *_WRITTEN],
+            )
+        )
     except OSError:  # git is not installed
         return None
-    return done.stdout.strip() or None
+    return f"{head}{'-dirty' if changed else ''}" if head else None
 
 
 def usable_cores() -> int:
