@@ -72,9 +72,9 @@ _WRITTEN = [f":(exclude){name}" for name in ("eval/results", "eval/RESULTS.md", 
 def commit() -> str | None:
     """Give the commit of the checkout that this package runs from, 40 hexadecimal digits, or None outside of one.
 
-    ``-dirty`` is added if a tracked file differs from the commit, except for results and the pages made from them, which
-    the commands that ask write themselves. An installed package has no commit, also when its environment lies inside
-    somebody else's repository.
+    ``-dirty`` is added if a tracked file differs from the commit, except for weights, results and the pages made from
+    them, which the commands that ask write themselves. An installed package has no commit, also when its environment
+    lies inside somebody else's repository.
     """
     folder = Path(__file__).resolve().parent.parent
     if not (folder / ".git").exists():
@@ -91,7 +91,7 @@ def commit() -> str | None:
         )
     except OSError:  # git is not installed
         return None
-    return f"{head}{'-dirty' if changed else ''}" if head else None
+    return f"{head.strip()}{'-dirty' if changed else ''}" if head else None
 
 
 def usable_cores() -> int:

@@ -150,8 +150,8 @@ _PUBLISHED: dict[str, Any] = {
     "shared_pass": False,
 }
 
-# Each value was chosen by eval/recipe_search on validation scenes: views that differ more than detectors make them differ,
-# many negatives from the same photo, and a softmax that sees the hardest of them.
+# Chosen by eval/recipe_search on validation scenes: views that differ more than detectors make them differ, many
+# negatives from the same photo, and a softmax that sees the hardest of them.
 _PHOTOS: dict[str, Any] = {
     "steps": 3400,
     "photos_per_batch": 4,
