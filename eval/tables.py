@@ -10,12 +10,14 @@ import argparse
 import json
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from kornia_bingan.files import atomic_path
 
 ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "eval" / "results"
 FILES = ("README.md", "eval/RESULTS.md")
 
 
@@ -53,7 +55,7 @@ SUMMARISED = ("rootsift", "sift", "hardtfeat", "hashsift256", "boostdesc", "tebl
 
 def summary(split: str) -> str:
     """The most telling value of each protocol, one row a descriptor, with the commands of all."""
-    folder = ROOT / "eval" / "results"
+    folder = RESULTS
     files = {name: folder / f"{name}-{split}.json" for name in ("m95", "hpatches", "pairs")}
     files |= {name: folder / f"{name}.json" for name in ("brown", "speed")}
     records = {name: read(path) for name, path in files.items() if path.is_file()}
@@ -85,7 +87,7 @@ def summary(split: str) -> str:
 
 def patch_tasks(name: str) -> str:
     """Mean average precision of the three tasks of HPatches."""
-    record = read(ROOT / "eval" / "results" / f"{name}.json")
+    record = read(RESULTS / f"{name}.json")
     tasks = ("verification", "matching", "retrieval")
     header = ["descriptor", *(f"{task} {level}" for task in tasks for level in ("easy", "hard", "tough"))]
     header += [f"{task} (interval)" for task in tasks]
@@ -101,7 +103,7 @@ def patch_tasks(name: str) -> str:
 
 def pose(name: str) -> str:
     """Two-view pose."""
-    record = read(ROOT / "eval" / "results" / f"{name}.json")
+    record = read(RESULTS / f"{name}.json")
     header = ["descriptor", "part", "pairs", "AUC@5", "AUC@10 (interval)", "AUC@20", "matches", "inliers", "failures"]
     rows = []
     for r in sorted(record["results"], key=lambda r: (r["part"] != "scenes", -r["auc"]["10"])):
@@ -114,7 +116,7 @@ def pose(name: str) -> str:
 
 def sfm_check(name: str) -> str:
     """SIFT through the harness beside plain pycolmap."""
-    record = read(ROOT / "eval" / "results" / f"{name}.json")
+    record = read(RESULTS / f"{name}.json")
     measures = ("points", "observations", "mean_reprojection_error_px", "rotation_deg", "position_percent")
     rows = []
     for r in record["summary"]:
@@ -127,7 +129,7 @@ def sfm_check(name: str) -> str:
 
 def speed(name: str) -> str:
     """Keypoints described a second."""
-    record = read(ROOT / "eval" / "results" / f"{name}.json")
+    record = read(RESULTS / f"{name}.json")
     rows = [
         [r["descriptor"], f"{r['bytes']:,}", f"{1000 * r['seconds']:.1f}", f"{r['keypoints_per_second']:,.0f}"]
         for r in sorted(record["results"], key=lambda r: r["seconds"])
@@ -138,7 +140,7 @@ def speed(name: str) -> str:
 
 def sfm(name: str) -> str:
     """COLMAP reconstructions of scenes."""
-    record = read(ROOT / "eval" / "results" / f"{name}.json")
+    record = read(RESULTS / f"{name}.json")
     header = ["scene", "descriptor", "registered", "points", "observations", "track length", "reprojection error px"]
     header += ["rotation error deg", "position error %", "bytes"]
     rows = []
@@ -152,7 +154,7 @@ def sfm(name: str) -> str:
 
 def m95(name: str, part: str) -> str:
     """Correct matches at 95 % precision, one row a descriptor, best first."""
-    record = read(ROOT / "eval" / "results" / f"{name}.json")
+    record = read(RESULTS / f"{name}.json")
     totals = sorted((t for t in record["totals"] if t["part"] == part), key=lambda t: -t["m95"])
     sets = totals[0]["data"]
     of = {(row["data"], row["descriptor"]): row["m95"] for row in record["results"]}
@@ -170,7 +172,7 @@ def m95(name: str, part: str) -> str:
 
 def homographies(name: str) -> str:
     """Matching on image sequences."""
-    record = read(ROOT / "eval" / "results" / f"{name}.json")
+    record = read(RESULTS / f"{name}.json")
     chosen = sorted((r for r in record["results"] if r["part"] == "sequences"), key=lambda r: -r["auc"]["3"])
     header = ["descriptor", "ratio", "matches", "MMA@1", "MMA@3", "MMA@5", "matching score", "AUC@1", "AUC@3", "AUC@5"]
     rows = []
@@ -182,7 +184,7 @@ def homographies(name: str) -> str:
 
 def verification(name: str) -> str:
     """FPR@95 on patch sets, one column a set."""
-    record = read(ROOT / "eval" / "results" / f"{name}.json")
+    record = read(RESULTS / f"{name}.json")
     sets = list(dict.fromkeys(row["set"] for row in record["results"]))
     names = list(dict.fromkeys(row["descriptor"] for row in record["results"]))
     of = {(row["set"], row["descriptor"]): row for row in record["results"]}
@@ -199,7 +201,7 @@ def verification(name: str) -> str:
 
 def ablation(name: str) -> str:
     """Training runs side by side."""
-    record = read(ROOT / "eval" / "results" / f"{name}.json")
+    record = read(RESULTS / f"{name}.json")
     header = ["run", "GAN", "DMR", "BRE", "two views", "standardised", "patches seen", "minutes"]
     header += ["FPR@95 % untrained", "mean of the second half", "last"]
     rows = []
@@ -214,7 +216,7 @@ def ablation(name: str) -> str:
 
 def train_speed(name: str) -> str:
     """Speed of a training step against a straightforward implementation."""
-    record = read(ROOT / "eval" / "results" / f"{name}.json")
+    record = read(RESULTS / f"{name}.json")
     rows = [
         [r["step"], r["freed_memory"], f"{1 / r['seconds']:.2f}", f"{25 / r['seconds']:.0f}", f"{r['ratio']:.2f}"]
         for r in record["results"]
@@ -223,20 +225,91 @@ def train_speed(name: str) -> str:
     return f"{markdown(header, rows)}\n\n{provenance_line(record)}"
 
 
+def recipe_search(name: str) -> str:
+    """Training runs that change one thing each."""
+    record = read(RESULTS / f"{name}.json")
+    header = ["run", "idea", "predicted", "changes", "x RootSIFT (interval)", "its float", "code / float", "minutes"]
+    rows = []
+    for r in record["results"]:
+        low, high = r["interval"]
+        changes = ", ".join(f"`{key} {value}`" for key, value in r["changes"].items())
+        measured = f"{r['times_rootsift']:.3f} ({low:.3f} to {high:.3f})"
+        shares = [f"{r['float_times_rootsift']:.3f}", f"{r['code_of_float']:.3f}", f"{r['seconds'] / 60:.0f}"]
+        rows.append([r["run"], r["idea"], r["predicted"] or "not written down", changes, measured, *shares])
+    return f"{markdown(header, rows)}\n\n{provenance_line(record)}"
+
+
+def robustness(name: str) -> str:
+    """Matching score against the strength of a change, one table a change."""
+    record = read(RESULTS / f"{name}.json")
+    parts = []
+    for change in dict.fromkeys(r["change"] for r in record["results"]):
+        chosen = [r for r in record["results"] if r["change"] == change]
+        header = [f"{change} ({chosen[0]['unit']})", *(f"{strength:g}" for strength in chosen[0]["strengths"])]
+        parts.append(markdown(header, [[r["descriptor"], *(f"{v:.3f}" for v in r["score"])] for r in chosen]))
+    return "\n\n".join([*parts, provenance_line(record)])
+
+
+def support(name: str) -> str:
+    """M95 of detectors and support regions."""
+    record = read(RESULTS / f"{name}.json")
+    scenes = list(record["results"][0]["m95"])
+    header = ["detector", "half side / size", "in use", *scenes, "sum"]
+    rows = [
+        [r["detector"], f"{r['factor']:g}" if r["factor"] else r["described"], "yes" if r["in_use"] else ""]
+        + [f"{r['m95'][scene]:,}" for scene in scenes]
+        + [f"{r['sum']:,}"]
+        for r in record["results"]
+    ]
+    return f"{markdown(header, rows)}\n\n{provenance_line(record)}"
+
+
+def revisited(name: str) -> str:
+    """Mean average precision of the ratio of first to second distance."""
+    record = read(RESULTS / f"{name}.json")
+    rows = []
+    for r in sorted(record["results"], key=lambda r: (r["set"], -r["map"])):
+        low, high = r["interval"]
+        package = "" if r["map_package"] is None else f"{r['map_package']:.2f}"
+        rows.append([r["set"], r["descriptor"], f"{r['map']:.2f} ({low:.2f} to {high:.2f})", package])
+    header = ["set", "descriptor", "mAP % (interval)", "by the package's rule"]
+    return f"{markdown(header, rows)}\n\n{provenance_line(record)}"
+
+
+def calibration(name: str) -> str:
+    """How far stated probabilities are from measured shares."""
+    record = read(RESULTS / f"{name}.json")
+    rows = [
+        [r["scene"], f"{r['matches']:,}", *(f"{r[key]:.4f}" for key in ("share_correct", "brier", "calibration_error"))]
+        for r in record["results"]
+    ]
+    header = ["scene left out", "matches", "share right", "Brier score", "calibration error"]
+    return f"{markdown(header, rows)}\n\n{provenance_line(record)}"
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "models": models,
-    "summary": lambda: summary("validate"),
-    "pairs-validate": lambda: pose("pairs-validate"),
-    "patch-tasks-validate": lambda: patch_tasks("patch-tasks-validate"),
-    "sfm-check-validate": lambda: sfm_check("sfm-check-validate"),
-    "speed": lambda: speed("speed"),
-    "sfm-validate": lambda: sfm("sfm-validate"),
-    "m95-validate": lambda: m95("m95-validate", "scene"),
-    "hpatches-validate": lambda: homographies("hpatches-validate"),
     "brown": lambda: verification("brown"),
+    "revisited": lambda: revisited("revisited"),
+    "speed": lambda: speed("speed"),
     "ablation": lambda: ablation("ablation"),
     "train-speed": lambda: train_speed("train-speed"),
+    "recipe-search": lambda: recipe_search("recipe-search"),
+    "support": lambda: support("support"),
+    "calibration": lambda: calibration("calibration-bingan256"),
+    "robustness": lambda: robustness("robustness-validate"),
 }
+for _split in ("validate", "heldout"):
+    TABLES |= {
+        f"summary-{_split}": partial(summary, _split),
+        f"m95-{_split}": partial(m95, f"m95-{_split}", "scene"),
+        f"m95-homographies-{_split}": partial(m95, f"m95-{_split}", "homography"),
+        f"hpatches-{_split}": partial(homographies, f"hpatches-{_split}"),
+        f"patch-tasks-{_split}": partial(patch_tasks, f"patch-tasks-{_split}"),
+        f"pairs-{_split}": partial(pose, f"pairs-{_split}"),
+        f"sfm-{_split}": partial(sfm, f"sfm-{_split}"),
+        f"sfm-check-{_split}": partial(sfm_check, f"sfm-check-{_split}"),
+    }
 
 
 def fill(text: str) -> str:
