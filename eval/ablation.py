@@ -3,7 +3,7 @@
     python -m eval ablation RUN [RUN ...] [--out eval/results/ablation.json]
 
 Reads the folders that ``bingan train`` wrote, or a JSON file that this command wrote before for all of its runs, and
-compares their validation curves; all must have been validated on the same pairs. A run of this kind fluctuates, so the
+compares their validation curves; all must have been validated on the same data. A run of this kind fluctuates, so the
 table has the first value (the untrained network), the last one, and the mean of the last half of the curve. The curves
 are drawn beside the JSON as SVG.
 """
@@ -21,8 +21,11 @@ from kornia_bingan.errors import UsageError
 from kornia_bingan.files import atomic_path, write_json
 from kornia_bingan.report import text_table
 
-MEASURES = ("fpr95", "fpr95_median", "fpr95_descriptor")
-SETTINGS = ("network", "lambda_gan", "lambda_dmr", "lambda_bre", "lambda_two_view", "standardise", "batch_size", "seed")
+PATCH_MEASURES = {"fpr95": "codes", "fpr95_median": "codes, median threshold", "fpr95_descriptor": "float"}
+PICTURE_MEASURES = {"map": "codes", "map_median": "codes, median threshold"}
+TITLES = {"fpr95": "FPR@95 (%)", "map": "mAP@1000 (%)"}
+_TERMS = ("lambda_gan", "lambda_dmr", "lambda_bre", "lambda_two_view")
+SETTINGS = ("network", *_TERMS, "standardise", "normalise", "bits", "batch_size", "seed")
 SAME = ("data", "train", "validate", "validation_pairs")
 
 
@@ -42,27 +45,39 @@ def read_run(folder: Path) -> dict[str, Any]:
     steps = [line for line in lines if line["kind"] == "train"]
     if not curve or not steps:
         raise UsageError(f"{folder} has no validation or no steps yet")
+    measures = measures_of(curve[0])
     late = [row for row in curve if row["step"] >= curve[-1]["step"] / 2]
     return {
         "run": folder.name,
-        **{name: config[name] for name in SETTINGS},
+        **{name: config.get(name) for name in SETTINGS},
         "same": {name: Path(config[name]).name if name == "data" else config[name] for name in SAME},
         "steps": steps[-1]["step"],
         "seconds": steps[-1]["seconds"],
         "patches": steps[-1]["step"] * config["batch_size"],
-        "untrained": {name: curve[0][name] for name in MEASURES},
-        "last": {name: curve[-1][name] for name in MEASURES},
-        "late_mean": {name: round(sum(row[name] for row in late) / len(late), 2) for name in MEASURES},
+        "untrained": {name: curve[0][name] for name in measures},
+        "last": {name: curve[-1][name] for name in measures},
+        "late_mean": {name: round(sum(row[name] for row in late) / len(late), 2) for name in measures},
         "stuck_bits": curve[-1]["stuck_bits"],
-        "curve": [{name: row[name] for name in ("step", *MEASURES)} for row in curve],
+        "curve": [{name: row[name] for name in ("step", *measures)} for row in curve],
         "provenance": about["provenance"],
     }
 
 
+def measures_of(values: dict[str, float]) -> dict[str, str]:
+    """Choose the measures that a validation has."""
+    return PICTURE_MEASURES if "map" in values else PATCH_MEASURES
+
+
+def measure_of(runs: list[dict[str, Any]]) -> str:
+    """Name what runs are judged by: fpr95 of patches, or map of whole pictures."""
+    return next(iter(measures_of(runs[0]["last"])))
+
+
 def table(runs: list[dict[str, Any]]) -> str:
     """Render the runs as text."""
+    measure = measure_of(runs)
     header = ["run", "gan", "dmr", "bre", "two view", "standardised", "patches seen", "minutes"]
-    header += ["FPR@95 untrained", "late mean", "last", "stuck bits"]
+    header += [f"{TITLES[measure]} untrained", "late mean", "last", "stuck bits"]
     rows = [
         [
             run["run"],
@@ -70,7 +85,7 @@ def table(runs: list[dict[str, Any]]) -> str:
             "yes" if run["standardise"] else "no",
             f"{run['patches']:,}",
             f"{run['seconds'] / 60:.0f}",
-            *(f"{run[key]['fpr95']:.1f}" for key in ("untrained", "late_mean", "last")),
+            *(f"{run[key][measure]:.1f}" for key in ("untrained", "late_mean", "last")),
             str(run["stuck_bits"]),
         ]
         for run in runs
@@ -91,17 +106,16 @@ def main(argv: list[str]) -> int:
     if arguments.out:
         command = "python -m eval ablation " + " ".join(run["run"] for run in runs)
         write_json(arguments.out, {"protocol": "ablation", "command": command, "results": runs})
+        title = TITLES[measure_of(runs)]
         panels = []
-        for name, title in (
-            ("fpr95", "codes"),
-            ("fpr95_median", "codes, median threshold"),
-            ("fpr95_descriptor", "float"),
-        ):
+        for name, way in measures_of(runs[0]["last"]).items():
             lines = [
                 Line(run["run"], [row["step"] for row in run["curve"]], [row[name] for row in run["curve"]])
                 for run in runs
             ]
-            panels.append(Panel(f"FPR@95 (%), {title}", lines))
+            panels.append(Panel(f"{title}, {way}", lines))
+        top = max(value for panel in panels for line in panel.lines for value in line.y)
+        limits = (0, 100 if top > 40 else 40)
         with atomic_path(arguments.out.with_suffix(".svg")) as temporary:
-            temporary.write_text(svg_panels(panels, "step", "FPR@95 (%)", (0, 100)), encoding="utf-8")
+            temporary.write_text(svg_panels(panels, "step", title, limits), encoding="utf-8")
     return 0

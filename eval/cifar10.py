@@ -1,6 +1,7 @@
 """Retrieval of CIFAR-10 pictures by short codes: mean average precision by every convention in one run.
 
     python -m eval cifar10 PICTURES [--ours NAME_OR_PATH ...] [--bits 16 32 64] [--out eval/results/cifar10.json]
+                           [--pictures bench/pictures]
 
 PICTURES is what ``bingan train --preset cifar10`` takes. The database is the training set, the queries are the test
 set; labels are used for scoring only. Columns, in percent:
@@ -12,7 +13,9 @@ set; labels are used for scoring only. Columns, in percent:
   interval over the queries;
 - ``full``: the same over the whole database.
 
-``precision`` is the expected share of right pictures among the first N, ``recall`` that of all right pictures.
+``precision`` is the expected share of right pictures among the first N, with intervals, ``recall`` that of all right
+pictures; both are drawn beside the JSON as SVG. The nearest pictures of one query a class are drawn for each of our
+networks; they show the data, so they stay beside the cache, and the page of ``python -m eval report`` has them.
 
 Peers: random projections (LSH), spectral hashing and PCA-ITQ of pixels and of HOG features; our network's float
 features by ITQ, LSH and per-bit medians; the untrained network by per-bit medians and ITQ. Nothing is tuned here.
@@ -22,7 +25,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +34,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from eval import hashing, options
+from eval import hashing, options, picture_grid
+from eval.curves import Line, Panel, svg_panels
 from eval.metrics import bootstrap_interval
 from kornia_bingan.bits import hamming_distances
 from kornia_bingan.errors import UsageError
-from kornia_bingan.files import write_json
+from kornia_bingan.files import atomic_path, write_json
 from kornia_bingan.network import ImageDiscriminator
 from kornia_bingan.picture_sets import Splits, read_picture_set
 from kornia_bingan.provenance import provenance
@@ -56,6 +60,7 @@ PUBLISHED_DEPTH = 10_000
 PUBLISHED_QUERIES = 1000
 PUBLISHED_SEED = 6
 SHOWN = (1, 10, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
+SHOWN_NEAREST = 10
 CHUNK = 250
 BATCH = 500
 SEED = 1
@@ -81,10 +86,12 @@ def evaluate(queries: Codes, database: Codes, query_labels: NDArray[Any], labels
         relevant.append(found.relevant)
     both = Histogram(np.concatenate(counts), np.concatenate(relevant))
     exact = expected_average_precision(both, DEPTH)
-    low, high = bootstrap_interval(lambda c: float(c @ exact / c.sum()), [len(exact)], 500, SEED)
+    low, high = bootstrap_interval(_mean_of(exact), [len(exact)], 500, SEED)
     depths = [depth for depth in SHOWN if depth <= len(database)]
-    precision = precision_at(both, depths).mean(0)
+    at_depths = precision_at(both, depths)
+    precision = at_depths.mean(0)
     total = both.relevant.sum(1).mean()
+    low_high = [bootstrap_interval(_mean_of(column), [len(column)], 200, SEED) for column in at_depths.T]
     return {
         "deepbit": round(100 * float(np.concatenate(deepbit).mean()), 3),
         "published": round(100 * float(np.concatenate(published).mean()), 3),
@@ -92,8 +99,13 @@ def evaluate(queries: Codes, database: Codes, query_labels: NDArray[Any], labels
         "interval": [round(100 * low, 3), round(100 * high, 3)],
         "full": round(100 * float(expected_average_precision(both).mean()), 3),
         "precision": {str(n): round(float(p), 4) for n, p in zip(depths, precision, strict=True)},
+        "precision_interval": {str(n): [round(v, 4) for v in b] for n, b in zip(depths, low_high, strict=True)},
         "recall": {str(n): round(float(p * n / total), 4) for n, p in zip(depths, precision, strict=True)},
     }
+
+
+def _mean_of(values: NDArray[np.float64]) -> Callable[[NDArray[Any]], float]:
+    return lambda counts: float(counts @ values / counts.sum())
 
 
 def pixels(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -164,6 +176,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--queries", type=int, default=0, help="only the first so many; all by default")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=options.RESULTS / "cifar10.json")
+    parser.add_argument("--pictures", type=Path, default=Path("bench/pictures"), help="folder of the drawn queries")
     arguments = parser.parse_args(argv)
     if any(width % 8 or not 8 <= width <= 64 for width in arguments.bits):
         raise UsageError(f"--bits {arguments.bits}: give multiples of 8 from 8 to 64")
@@ -178,9 +191,15 @@ def main(argv: list[str]) -> int:
     splits = read_picture_set(arguments.data)
     count = arguments.queries or len(splits.test)
     results: list[dict[str, Any]] = []
+    drawn = []
     for name, width, queries, database in descriptors(splits, arguments.bits, networks):
         scores = evaluate(queries[:count], database, splits.test.labels[:count], splits.train.labels)
         results.append({"descriptor": name, "bits": width, **scores})
+        if name in networks:
+            file = arguments.pictures / f"cifar10-{name}-{width}.png"
+            draw_queries(file, splits, queries, database)
+            text = f"{name}, {width} bits: mAP {scores['exact']:.1f} %"
+            drawn.append({"text": text, "file": file.name})
         print(f"{name} {width} bits: {scores['exact']:.2f}", file=sys.stderr, flush=True)
     header = ["mAP %", "bits", "deepbit", "published", "exact", "interval", "full"]
     cells = []
@@ -198,4 +217,33 @@ def main(argv: list[str]) -> int:
         "provenance": provenance(find_weights(arguments.ours[0]) if arguments.ours else None, SEED),
     }
     write_json(arguments.out, record)
+    draw_curves(arguments.out.with_suffix(".svg"), results)
+    note = "One query a class on the left, the nearest pictures beside it; other classes have a red frame."
+    if drawn:
+        about = {"title": "Nearest pictures", "note": note, "results": drawn, "provenance": record["provenance"]}
+        write_json(arguments.pictures / "cifar10.json", about)
     return 0
+
+
+def draw_queries(path: Path, splits: Splits, queries: Codes, database: Codes) -> None:
+    """Draw the first query of each class and the pictures nearest to it."""
+    chosen = np.array([np.flatnonzero(splits.test.labels == label)[0] for label in np.unique(splits.test.labels)])
+    chosen = chosen[chosen < len(queries)]
+    found = picture_grid.nearest(queries[chosen], database, SHOWN_NEAREST)
+    wrong = splits.train.labels[found] != splits.test.labels[chosen, None]
+    picture = picture_grid.grid(splits.test.pictures[chosen], splits.train.pictures[found], wrong)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(cv2.imencode(".png", picture[:, :, ::-1])[1].tobytes())
+
+
+def draw_curves(path: Path, results: list[dict[str, Any]]) -> None:
+    """Draw precision and recall against the number of pictures that are looked at, one panel a width."""
+    panels = []
+    for width in sorted({row["bits"] for row in results}):
+        rows = [row for row in results if row["bits"] == width]
+        for key in ("precision", "recall"):
+            lines = [Line(row["descriptor"], [float(n) for n in row[key]], list(row[key].values())) for row in rows]
+            panels.append(Panel(f"{key}, {width} bits", lines))
+    with atomic_path(path) as temporary:
+        temporary.write_text(svg_panels(panels, "pictures looked at", "share", (0, 1), columns=2), encoding="utf-8")

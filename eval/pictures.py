@@ -85,10 +85,11 @@ def main(argv: list[str]) -> int:
             with atomic_path(run.out / file) as temporary:
                 data = cv2.imencode(".jpg", picture, (cv2.IMWRITE_JPEG_QUALITY, 80))[1]
                 temporary.write_bytes(data.tobytes())
-            rows.append(
-                {"data": problem.name, "descriptor": peer.name, "matches": matches, "correct": correct, "file": file}
-            )
+            text = f"{problem.name}, {peer.name}: {correct:,} of {matches:,} matches are correct"
+            rows.append({"text": text, "file": file})
         print(problem.name, file=sys.stderr, flush=True)
-    write_json(run.out / "pictures.json", {**run.record("pictures"), "results": rows})
+    note = "Correct matches are green, wrong ones red; each descriptor at its ratio for 95 % precision."
+    about = {"title": "Matches", "note": note, "results": rows}
+    write_json(run.out / "pictures.json", {**run.record("pictures"), **about})
     print(f"{len(rows)} pictures in {run.out}")
     return 0

@@ -1,7 +1,7 @@
 """One page of all results: ``python -m eval report [--results eval/results] [--out bench/report.html]``.
 
 Reads JSON records only and computes nothing: tables with the best value of each column marked, curves, bytes and speed
-against quality, models in three dimensions, and the pictures of ``python -m eval pictures`` if there are any. Records
+against quality, models in three dimensions, and the pictures that were drawn on the way, if any. Records
 of a protocol without a view of its own are shown as a plain table.
 """
 
@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from eval import ablation
 from kornia_bingan.errors import UsageError
 from kornia_bingan.files import atomic_path
 from kornia_bingan.page import Cell, render
@@ -206,17 +207,18 @@ def labelled(rows: list[Record], x: str) -> Record:
     return {"type": "scatter", "mode": "markers+text", "text": names, "textposition": "top center", **points}
 
 
-def match_pictures(folder: Path) -> list[Record]:
-    """Read the pictures of matches, as data URLs."""
-    path = folder / "pictures.json"
-    if not path.is_file():
-        return []
-    shown = []
-    for row in json.loads(path.read_text(encoding="utf-8"))["results"]:
-        data = base64.b64encode((folder / row["file"]).read_bytes()).decode()
-        text = f"{row['data']}, {row['descriptor']}: {row['correct']:,} of {row['matches']:,} matches are correct"
-        shown.append({"text": text, "source": f"data:image/jpeg;base64,{data}"})
-    return shown
+def read_pictures(folder: Path) -> list[Record]:
+    """Read the groups of pictures that other commands drew: title, note, and pictures as data URLs."""
+    groups = []
+    for path in sorted(folder.glob("*.json"), reverse=True):
+        about = json.loads(path.read_text(encoding="utf-8"))
+        shown = []
+        for row in about["results"]:
+            data = base64.b64encode((folder / row["file"]).read_bytes()).decode()
+            kind = "png" if row["file"].endswith(".png") else "jpeg"
+            shown.append({"text": row["text"], "source": f"data:image/{kind};base64,{data}"})
+        groups.append({"title": about["title"], "note": about["note"], "pictures": shown})
+    return groups
 
 
 def section_brown(record: Record) -> list[Record]:
@@ -239,18 +241,20 @@ def section_brown(record: Record) -> list[Record]:
 
 def section_ablation(record: Record) -> list[Record]:
     """Training runs side by side with their validation curves."""
+    rows = record["results"]
+    measure = ablation.measure_of(rows)
+    title, best = ablation.TITLES[measure], "most" if measure == "map" else "least"
     columns: list[Column] = [
         ("run", lambda r: r["run"], ""),
         *((term, lambda r, term=term: r[f"lambda_{term}"], "") for term in ("gan", "dmr", "bre", "two_view")),
         ("patches", lambda r: r["patches"], ""),
         ("seconds", lambda r: r["seconds"], "least"),
-        ("untrained FPR@95", lambda r: r["untrained"]["fpr95"], ""),
-        ("late mean", lambda r: r["late_mean"]["fpr95"], "least"),
-        ("last", lambda r: r["last"]["fpr95"], "least"),
+        (f"untrained {title}", lambda r: r["untrained"][measure], ""),
+        ("late mean", lambda r: r["late_mean"][measure], best),
+        ("last", lambda r: r["last"][measure], best),
     ]
-    rows = record["results"]
-    series = {r["run"]: ([p["step"] for p in r["curve"]], [p["fpr95"] for p in r["curve"]]) for r in rows}
-    figure = curves(series, "step", "FPR@95 (%)")
+    series = {r["run"]: ([p["step"] for p in r["curve"]], [p[measure] for p in r["curve"]]) for r in rows}
+    figure = curves(series, "step", title)
     return [section("Training runs", {**record, "provenance": rows[0]["provenance"]}, rows, columns, [figure])]
 
 
@@ -264,6 +268,22 @@ def section_other(record: Record) -> list[Record]:
     return [section(record["protocol"], record, rows, [column(name) for name in names], [])]
 
 
+def section_cifar10(record: Record) -> list[Record]:
+    """Retrieval of whole pictures, one table and two curves a width."""
+    sections = []
+    for bits in sorted({row["bits"] for row in record["results"]}):
+        rows = [row for row in record["results"] if row["bits"] == bits]
+        columns = [column("descriptor")]
+        columns += [column(key, f"{key}, mAP %", "most") for key in ("exact", "deepbit", "published", "full")]
+        columns.insert(2, column("interval", "95 % interval", of=interval))
+        figures = []
+        for key in ("precision", "recall"):
+            series = {r["descriptor"]: ([float(n) for n in r[key]], list(r[key].values())) for r in rows}
+            figures.append(curves(series, "pictures looked at", key))
+        sections.append(section(f"Whole pictures, {bits} bits", record, rows, columns, figures))
+    return sections
+
+
 VIEWS: dict[str, Callable[[Record], list[Record]]] = {
     "m95": section_m95,
     "hpatches": section_hpatches,
@@ -273,6 +293,7 @@ VIEWS: dict[str, Callable[[Record], list[Record]]] = {
     "patch_tasks": section_patch_tasks,
     "brown": section_brown,
     "ablation": section_ablation,
+    "cifar10": section_cifar10,
 }
 
 
@@ -309,9 +330,9 @@ def main(argv: list[str]) -> int:
     sections = [view for record in records for view in VIEWS.get(record["protocol"], section_other)(record)]
     sections += speed_against_quality(records)
     machines = {record["file"]: record.get("provenance") for record in records}
-    pictures = match_pictures(arguments.pictures)
+    groups = read_pictures(arguments.pictures)
     templates = [Path(__file__).parent / "templates"]
-    page = render("results.html", "Results of kornia_bingan", machines, templates, sections=sections, pictures=pictures)
+    page = render("results.html", "Results of kornia_bingan", machines, templates, sections=sections, groups=groups)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(arguments.out) as temporary:
         temporary.write_text(page, encoding="utf-8")

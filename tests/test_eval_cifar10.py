@@ -3,10 +3,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
-from eval import cifar10, hashing
+from eval import cifar10, hashing, picture_grid
 from kornia_bingan.errors import UsageError
 from kornia_bingan.recipe import preset_config
 from kornia_bingan.train import train
@@ -56,7 +57,8 @@ def test_command(tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     changes = {**SMALL, "steps": 2, "bits": 32, "nested": (16,)}
     run = train(preset_config("cifar10-two-view", tree, tmp_path / "run", **changes))
     out = tmp_path / "cifar10.json"
-    assert cifar10.main([str(tree), "--ours", run["weights"], "--bits", "16", "--out", str(out)]) == 0
+    drawn = ["--pictures", str(tmp_path / "drawn")]
+    assert cifar10.main([str(tree), "--ours", run["weights"], "--bits", "16", "--out", str(out), *drawn]) == 0
     record = json.loads(out.read_text())
     rows = {(row["descriptor"], row["bits"]): row for row in record["results"]}
     assert {
@@ -70,8 +72,27 @@ def test_command(tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert rows["pca-itq of pixels", 16]["exact"] > 70, "two colours"
     assert record["pictures"] == "a folder a class"
     assert str(tmp_path) not in out.read_text()
+    assert "precision, 16 bits" in out.with_suffix(".svg").read_text()
+    about = json.loads((tmp_path / "drawn" / "cifar10.json").read_text())
+    assert [row["file"] for row in about["results"]] == ["cifar10-run-16.png", "cifar10-run-32.png"]
+    assert cv2.imread(str(tmp_path / "drawn" / "cifar10-run-16.png")) is not None
     assert "deepbit" in capsys.readouterr().out
     with pytest.raises(UsageError, match="multiples of 8"):
         cifar10.main([str(tree), "--bits", "12"])
     with pytest.raises(UsageError, match="describes patches"):
         cifar10.main([str(tree), "--ours", "bingan256"])
+
+
+def test_grids_show_the_nearest_and_frame_the_wrong() -> None:
+    database = np.array([[0], [255], [1], [0]], np.uint8)
+    found = picture_grid.nearest(np.array([[0], [254]], np.uint8), database, 3)
+    np.testing.assert_array_equal(found, [[0, 3, 2], [1, 0, 3]])
+    blue = np.zeros((4, 4, 3), np.uint8)
+    blue[..., 2] = 255
+    drawn = picture_grid.grid(blue[None], np.stack([blue, blue])[None], np.array([[False, True]]), side=8)
+    framed = (drawn == picture_grid.RED).all(2)
+    shown = (drawn == (0, 0, 255)).all(2)
+    assert shown.sum() == 3 * 64
+    columns = np.flatnonzero(framed.any(0))
+    assert np.flatnonzero(shown.any(0))[-1] < columns[-1]
+    assert framed.sum() == 14 * 14 - 64

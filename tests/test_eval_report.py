@@ -65,8 +65,9 @@ def test_speed_stands_against_quality(tmp_path: Path) -> None:
 
 def test_pictures_are_part_of_the_page(tmp_path: Path) -> None:
     (tmp_path / "pictures").mkdir()
-    row = {"data": "room", "descriptor": "<a>", "matches": 7, "correct": 5, "file": "room.jpg"}
-    (tmp_path / "pictures" / "pictures.json").write_text(json.dumps({"results": [row]}))
+    row = {"text": "room, <a>: 5 of 7 matches are correct", "file": "room.jpg"}
+    about = {"title": "Matches", "note": "green", "results": [row]}
+    (tmp_path / "pictures" / "pictures.json").write_text(json.dumps(about))
     (tmp_path / "pictures" / "room.jpg").write_bytes(b"picture")
     out = tmp_path / "r.html"
     words = ["--results", str(RESULTS), "--out", str(out), "--pictures", str(tmp_path / "pictures")]
@@ -74,7 +75,7 @@ def test_pictures_are_part_of_the_page(tmp_path: Path) -> None:
     text = out.read_text(encoding="utf-8")
     assert "room, &lt;a&gt;: 5 of 7 matches are correct" in text
     assert "data:image/jpeg;base64,cGljdHVyZQ==" in text
-    assert report.match_pictures(tmp_path) == []
+    assert report.read_pictures(tmp_path) == []
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed")
