@@ -251,6 +251,30 @@ def cifar10(name: str) -> str:
     return f"{markdown(header, rows)}\n\n{provenance_line(record)}"
 
 
+def overlap(name: str) -> str:
+    """Recall of photos that show the same place."""
+    record = read(RESULTS / f"{name}.json")
+    depths = [key for key in record["results"][0] if key.startswith("recall@")]
+    rows = []
+    for r in record["results"]:
+        bounds = [r[key.replace("recall", "interval")] for key in depths]
+        cells = [f"{r[key]:.3f} ({low:.3f} to {high:.3f})" for key, (low, high) in zip(depths, bounds, strict=True)]
+        rows.append([r["code"], str(r["bits"]), *cells])
+    return f"{markdown(['code of a photo', 'bits', *depths], rows)}\n\n{provenance_line(record)}"
+
+
+def retrieval_pairs(name: str) -> str:
+    """Reconstruction with all pairs and with similar ones only."""
+    record = read(RESULTS / f"{name}.json")
+    header = ["scene", "its photos", "photos", "pairs compared", "registered", "points", "matching, s", "verifying, s"]
+    rows = []
+    for r in record["results"]:
+        seconds = [f"{r['seconds'].get(stage, 0):.0f}" for stage in ("match", "verify")]
+        counts = [f"{r['pairs']:,} ({r['choice']})", str(r["registered"]), f"{r['points']:,}"]
+        rows.append([r["scene"], str(r["own"]), str(r["photos"]), *counts, *seconds])
+    return f"{markdown(header, rows)}\n\n{provenance_line(record)}"
+
+
 def train_speed(name: str) -> str:
     """Speed of a training step against a straightforward implementation."""
     record = read(RESULTS / f"{name}.json")
@@ -333,6 +357,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "cifar10": lambda: cifar10("cifar10"),
     "cifar10-published": published_retrieval,
     "cifar10-terms": lambda: ablation("cifar10-terms"),
+    "overlap": lambda: overlap("overlap"),
+    "retrieval-pairs": lambda: retrieval_pairs("retrieval-pairs"),
     "train-speed": lambda: train_speed("train-speed"),
     "recipe-search": lambda: recipe_search("recipe-search"),
     "support": lambda: support("support"),

@@ -19,7 +19,7 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import faiss
 import numpy as np
@@ -28,12 +28,15 @@ from tqdm import tqdm
 
 from kornia_bingan.errors import JobError, UsageError
 from kornia_bingan.files import atomic_path, sha256_of, write_json
-from kornia_bingan.global_code import CELL_BITS, GLOBAL_BITS, global_code
+from kornia_bingan.global_code import CELL_BITS, global_code
 from kornia_bingan.images import ImageError, Skipped, list_images, read_color, read_image
 from kornia_bingan.keypoints import detect
 from kornia_bingan.network import ImageDiscriminator
 from kornia_bingan.picture_sets import reduce_picture
 from kornia_bingan.weights import find_weights, load_weights
+
+if TYPE_CHECKING:
+    from kornia_bingan.descriptor import BinGAN
 
 MAX_KEYPOINTS = 1000
 MAX_SIZE = 1024
@@ -86,8 +89,8 @@ def encoder(weights: Path) -> tuple[Encode, dict[str, Any]]:
     from kornia_bingan.descriptor import BinGAN
 
     model = BinGAN.from_pretrained(weights)
-    about |= {"kind": "keypoints", "bits": GLOBAL_BITS, "cell_bits": CELL_BITS, "max_keypoints": MAX_KEYPOINTS}
-    return _keypoint_encoder(model), about
+    about |= {"kind": "keypoints", "bits": model.bits << CELL_BITS, "max_keypoints": MAX_KEYPOINTS}
+    return lambda path: global_code(photo_codes(model, path)), about
 
 
 def _picture_encoder(network: ImageDiscriminator) -> Encode:
@@ -102,20 +105,18 @@ def _picture_encoder(network: ImageDiscriminator) -> Encode:
     return encode
 
 
-def _keypoint_encoder(model: Any) -> Encode:
+def photo_codes(model: BinGAN, path: Path) -> NDArray[np.uint8]:
+    """Describe the strongest keypoints of a photo, reduced to at most 1,024 pixels: packed codes, uint8 (N, bytes)."""
     import cv2
 
     from kornia_bingan.descriptor import describe
 
-    def encode(path: Path) -> NDArray[np.uint8]:
-        image = read_image(path)
-        factor = MAX_SIZE / max(image.shape)
-        if factor < 1:
-            size = [max(1, round(side * factor)) for side in image.shape[::-1]]
-            image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
-        return global_code(describe(model, image, detect(image, "dog", MAX_KEYPOINTS)))
-
-    return encode
+    image = read_image(path)
+    factor = MAX_SIZE / max(image.shape)
+    if factor < 1:
+        size = [max(1, round(side * factor)) for side in image.shape[::-1]]
+        image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+    return describe(model, image, detect(image, "dog", MAX_KEYPOINTS))
 
 
 def update_index(photos: Path, index: Path, descriptor: str) -> IndexSummary:

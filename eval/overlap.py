@@ -1,0 +1,165 @@
+"""Which code of a whole photo finds the photos that show the same place?
+
+    python -m eval overlap DATA/validate DATA/train [--ours bingan256,NETWORK_OF_PICTURES ...] [--out FILE.json]
+
+Protocol. The photos of the scenes are the queries; the database is all of them and the distractors (second folder).
+Two photos of a scene overlap if COLMAP verifies at least 30 matches of its own SIFT between them, with its default
+options, so the truth depends on no code of ours. ``recall@K`` is the share of the overlapping photos, of at most K,
+among the K nearest, mean over the queries; equal distances in the order of the names. Patch networks describe 1,000 DoG
+keypoints a photo, whose codes vote in 2^c cells; networks of whole pictures see the middle, reduced to 32 x 32. Choose
+on validation scenes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eval import options
+from eval.cache import cached, digest
+from eval.data import find_scenes, read_scene
+from eval.matchers import colmap_sift
+from eval.metrics import bootstrap_interval
+from kornia_bingan import BinGAN
+from kornia_bingan.bits import hamming_distances
+from kornia_bingan.colmap import read_verification
+from kornia_bingan.errors import UsageError
+from kornia_bingan.files import sha256_of, write_json
+from kornia_bingan.global_code import global_code
+from kornia_bingan.images import list_images
+from kornia_bingan.network import ImageDiscriminator
+from kornia_bingan.provenance import provenance
+from kornia_bingan.report import text_table
+from kornia_bingan.search_index import encoder, photo_codes
+from kornia_bingan.weights import find_weights, load_weights
+
+LEAST_INLIERS = 30
+DEPTHS = (1, 5, 10, 20)
+CELL_BITS = (0, 1, 2, 3, 5)
+SEED = 0
+
+Codes = NDArray[np.uint8]
+
+
+def recall_at(queries: Codes, database: Codes, truth: list[set[int]], own: list[int]) -> dict[int, NDArray[np.float64]]:
+    """Share of the right rows among the nearest, one value a query and depth; a query's own row is passed over.
+
+    Args:
+        queries: packed codes, uint8 (Q, bytes).
+        database: packed codes, uint8 (N, bytes).
+        truth: rows that are right, a non-empty set a query.
+        own: row of each query in the database.
+    """
+    order = np.argsort(hamming_distances(queries, database), axis=1, kind="stable")
+    shares: dict[int, list[float]] = {depth: [] for depth in DEPTHS}
+    for row, right, self_row in zip(order, truth, own, strict=True):
+        others = row[row != self_row]
+        for depth in DEPTHS:
+            hits = len(right & set(others[:depth].tolist()))
+            shares[depth].append(hits / min(depth, len(right)))
+    return {depth: np.array(values) for depth, values in shares.items()}
+
+
+def overlaps(images: dict[str, NDArray[np.uint8]], cache: Path | None) -> dict[str, set[str]]:
+    """Say which photos of a scene overlap, by COLMAP's SIFT."""
+    names = list(images)
+
+    def verify() -> dict[str, NDArray[Any]]:
+        with tempfile.TemporaryDirectory() as folder:
+            inliers = read_verification(colmap_sift(images, Path(folder))).inliers
+        rows = [(names.index(a), names.index(b), count) for (a, b), count in inliers.items()]
+        return {"inliers": np.array(rows, np.int64).reshape(-1, 3)}
+
+    key = {"step": "overlap", "images": digest(*images.values()), "names": names}
+    found: dict[str, set[str]] = {name: set() for name in names}
+    for i, j, count in cached(cache, key, verify)["inliers"].tolist():
+        if count >= LEAST_INLIERS:
+            found[names[i]].add(names[j])
+            found[names[j]].add(names[i])
+    return found
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m eval overlap")
+    parser.add_argument("data", type=Path, help="folder of scenes")
+    parser.add_argument("distractors", type=Path, help="folder of other photos")
+    parser.add_argument("--ours", default="bingan256", help="shipped names or weights files, separated by commas")
+    parser.add_argument("--only", help="scenes, separated by commas")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--cache", type=Path, default=options.CACHE)
+    parser.add_argument("--out", type=Path, default=options.RESULTS / "overlap.json")
+    arguments = parser.parse_args(argv)
+    options.use_threads(arguments.threads)
+    folders = find_scenes(arguments.data, arguments.only.split(",") if arguments.only else ())
+    if not folders:
+        raise UsageError(f"{arguments.data} has no scene")
+    paths = [path for folder in folders for path in _photos(folder / "images")]
+    truth_of: dict[Path, set[Path]] = {}
+    for folder in folders:
+        scene = read_scene(folder)
+        found = overlaps(dict(zip(scene.names, scene.images, strict=True)), arguments.cache)
+        root = folder / "images"
+        truth_of |= {root / name: {root / other for other in others} for name, others in found.items()}
+    everything = [*paths, *_photos(arguments.distractors)]
+    row_of = {path: row for row, path in enumerate(everything)}
+    queries = [path for path in paths if truth_of.get(path)]
+    truth = [{row_of[other] for other in truth_of[path]} for path in queries]
+    own = [row_of[path] for path in queries]
+    results = []
+    for given in arguments.ours.split(","):
+        weights = find_weights(given)
+        for name, codes in _whole_codes(weights, everything, arguments.cache).items():
+            shares = recall_at(codes[own], codes, truth, own)
+            row: dict[str, Any] = {"code": name, "bits": 8 * codes.shape[1]}
+            for depth, values in shares.items():
+                low, high = bootstrap_interval(_mean_of(values), [len(values)], 500, SEED)
+                row[f"recall@{depth}"] = round(float(values.mean()), 4)
+                row[f"interval@{depth}"] = [round(low, 4), round(high, 4)]
+            results.append(row)
+            print(json.dumps(row), file=sys.stderr, flush=True)
+    record = {
+        "protocol": "overlap",
+        "command": f"python -m eval overlap DATA/{arguments.data.name} DATA/{arguments.distractors.name}",
+        "scenes": [folder.name for folder in folders],
+        "queries": len(queries),
+        "photos": len(everything),
+        "overlaps_a_query": round(float(np.mean([len(rows) for rows in truth])), 2),
+        "results": results,
+        "provenance": provenance(find_weights(arguments.ours.split(",")[0]), SEED),
+    }
+    write_json(arguments.out, record)
+    header = ["code", "bits", *(f"recall@{depth}" for depth in DEPTHS)]
+    print(text_table(header, [[str(row[key]) for key in header] for row in results]))
+    return 0
+
+
+def _photos(folder: Path) -> list[Path]:
+    return [folder / name for name in list_images(folder)[0]]
+
+
+def _mean_of(values: NDArray[np.float64]) -> Any:
+    return lambda counts: float(counts @ values / counts.sum())
+
+
+def _whole_codes(weights: Path, paths: list[Path], cache: Path | None) -> dict[str, Codes]:
+    """Give the codes of all photos by every way that the weights allow."""
+    key = {"step": "whole", "weights": sha256_of(weights), "photos": [sha256_of(path) for path in paths]}
+    if isinstance(load_weights(weights), ImageDiscriminator):
+        encode, _ = encoder(weights)
+        return {weights.stem: cached(cache, key, lambda: {"codes": np.stack([encode(p) for p in paths])})["codes"]}
+
+    def describe_all() -> dict[str, NDArray[Any]]:
+        model = BinGAN.from_pretrained(weights)
+        rows = [photo_codes(model, path) for path in paths]
+        return {"codes": np.concatenate(rows), "counts": np.array([len(r) for r in rows])}
+
+    stored = cached(cache, key, describe_all)
+    each = np.split(stored["codes"], np.cumsum(stored["counts"])[:-1])
+    return {f"{weights.stem}, {2**c} cells": np.stack([global_code(codes, c) for codes in each]) for c in CELL_BITS}

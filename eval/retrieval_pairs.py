@@ -1,0 +1,96 @@
+"""What does ``bingan reconstruct --pairs retrieval:K`` cost and save against all pairs?
+
+    python -m eval retrieval_pairs SCENE [SCENE ...] --distractors PHOTOS [--count 10] [--mixed 60] [--out FILE.json]
+
+Protocol. The photos of a scene are mixed with others (``--mixed`` of them, evenly from the sorted names of PHOTOS) and
+reconstructed twice by the same command, with all pairs and with ``retrieval:K``. Each SCENE holds ``images``. Counted
+are pairs, registered images (of the largest model), points and seconds by stage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from eval import options
+from kornia_bingan.errors import UsageError
+from kornia_bingan.files import write_json
+from kornia_bingan.images import list_images
+from kornia_bingan.provenance import provenance
+from kornia_bingan.reconstruction import ReconstructOptions, reconstruct_photos
+from kornia_bingan.report import text_table
+from kornia_bingan.weights import find_weights
+
+COUNT = 10
+MIXED = 60
+MAX_KEYPOINTS = 2048
+
+
+def mix(scene: Path, distractors: Path, count: int, folder: Path) -> int:
+    """Copy the photos of a scene and some others into a folder; give the number of those of the scene.
+
+    Raises:
+        UsageError: one of them holds no photos, or not so many.
+    """
+    own, others = list_images(scene / "images")[0], list_images(distractors)[0]
+    if not own or len(others) < count:
+        raise UsageError(f"{scene / 'images'} holds {len(own)} photos and {distractors} {len(others)}, {count} wanted")
+    chosen = [others[k] for k in np.linspace(0, len(others) - 1, count).round().astype(int)] if count else []
+    for part, root, names in (("scene", scene / "images", own), ("other", distractors, chosen)):
+        for name in names:
+            target = folder / part / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(root / name, target)
+    return len(own)
+
+
+def evaluate(photos: Path, out: Path, pairs: str) -> dict[str, Any]:
+    """Reconstruct a folder with one choice of pairs."""
+    summary = reconstruct_photos(photos, out, ReconstructOptions(pairs=pairs, max_keypoints=MAX_KEYPOINTS))
+    seconds = {stage: round(value, 1) for stage, value in summary.seconds.items()}
+    return {
+        "choice": pairs,
+        "photos": summary.images,
+        "pairs": summary.pairs.tried,
+        "registered": summary.registered,
+        "points": summary.points,
+        "observations": summary.observations,
+        "reprojection_error_px": round(summary.mean_reprojection_error_px, 4),
+        "seconds": seconds,
+    }
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m eval retrieval_pairs")
+    parser.add_argument("scenes", type=Path, nargs="+")
+    parser.add_argument("--distractors", type=Path, required=True)
+    parser.add_argument("--count", type=int, default=COUNT, help="others a photo is paired with")
+    parser.add_argument("--mixed", type=int, default=MIXED, help="photos that are mixed in")
+    parser.add_argument("--out", type=Path, default=options.RESULTS / "retrieval-pairs.json")
+    arguments = parser.parse_args(argv)
+    results = []
+    for scene in arguments.scenes:
+        with tempfile.TemporaryDirectory() as folder:
+            own = mix(scene, arguments.distractors, arguments.mixed, Path(folder) / "photos")
+            for choice in ("exhaustive", f"retrieval:{arguments.count}"):
+                found = evaluate(Path(folder) / "photos", Path(folder) / choice.replace(":", "-"), choice)
+                results.append({"scene": scene.name, "own": own, **found})
+                print(json.dumps(results[-1]), file=sys.stderr, flush=True)
+    record = {
+        "protocol": "retrieval_pairs",
+        "command": f"python -m eval retrieval_pairs {' '.join(s.name for s in arguments.scenes)} "
+        f"--distractors {arguments.distractors.name} --count {arguments.count} --mixed {arguments.mixed}",
+        "results": results,
+        "provenance": provenance(find_weights("bingan256")),
+    }
+    write_json(arguments.out, record)
+    header = ["scene", "own", "photos", "choice", "pairs", "registered", "points"]
+    print(text_table(header, [[str(row[key]) for key in header] for row in results]))
+    return 0

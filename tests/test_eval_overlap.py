@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from eval import overlap, retrieval_pairs
+from kornia_bingan.errors import UsageError
+from kornia_bingan.network import ImageDiscriminator
+from kornia_bingan.scene import render_scene
+from kornia_bingan.weights import save_weights
+from tests.conftest import texture
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[Path, Path]:
+    """A folder with one scene, and a folder of other photos."""
+    render_scene(tmp_path / "scenes" / "room", 4)
+    (tmp_path / "others").mkdir()
+    for seed in range(6):
+        cv2.imwrite(str(tmp_path / "others" / f"{seed}.png"), texture(200, 260, seed))
+    return tmp_path / "scenes", tmp_path / "others"
+
+
+def test_recall_by_hand() -> None:
+    database = np.array([[0b0000], [0b0001], [0b0011], [0b1111], [0b0000]], np.uint8)
+    shares = overlap.recall_at(database[:2], database, [{1, 3}, {0, 2, 4}], [0, 1])
+    # From row 0: 4, 1, 2, 3. From row 1: 0, 2, 4, 3.
+    np.testing.assert_allclose(shares[1], [0, 1])
+    np.testing.assert_allclose(shares[5], [1, 1])
+
+
+def test_views_of_a_scene_are_found_among_others(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    network = ImageDiscriminator(32).eval()
+    save_weights(tmp_path / "picture.safetensors", network, {})
+    out = tmp_path / "overlap.json"
+    words = [str(folders[0]), str(folders[1]), "--ours", f"bingan256,{tmp_path / 'picture.safetensors'}"]
+    assert overlap.main([*words, "--out", str(out), "--cache", str(tmp_path / "cache")]) == 0
+    record = json.loads(out.read_text())
+    assert (record["queries"], record["photos"], record["overlaps_a_query"]) == (4, 10, 3)
+    rows = {row["code"]: row for row in record["results"]}
+    assert (rows["bingan256, 1 cells"]["bits"], rows["bingan256, 2 cells"]["bits"]) == (256, 512)
+    assert rows["picture"]["bits"] == 32
+    assert rows["bingan256, 2 cells"]["recall@5"] == 1
+    assert str(tmp_path) not in out.read_text()
+    with pytest.raises(UsageError, match="has no scene"):
+        overlap.main([str(folders[1]), str(folders[1])])
+
+
+def test_fewer_pairs_register_the_same_photos(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    out = tmp_path / "pairs.json"
+    words = [str(folders[0] / "room"), "--distractors", str(folders[1]), "--count", "3", "--mixed", "6"]
+    assert retrieval_pairs.main([*words, "--out", str(out)]) == 0
+    every, similar = json.loads(out.read_text())["results"]
+    assert (every["photos"], every["pairs"]) == (10, 45)
+    assert similar["pairs"] < 35
+    assert every["registered"] == similar["registered"] == 4
+    assert similar["points"] > 0.9 * every["points"]
+    with pytest.raises(UsageError, match="6, 7 wanted"):
+        retrieval_pairs.main([*words[:3], "--mixed", "7"])
