@@ -275,6 +275,18 @@ def retrieval_pairs(name: str) -> str:
     return f"{markdown(header, rows)}\n\n{provenance_line(record)}"
 
 
+def index_speed(name: str) -> str:
+    """Searching many codes."""
+    record = read(RESULTS / f"{name}.json")
+    header = ["codes", "index", "build, s", "queries / s", "bytes a code", "recall@1", "recall@10"]
+    rows = []
+    for r in record["results"]:
+        cost = [f"{r['build_seconds']:.1f}", f"{r['queries_per_second']:,.0f}", f"{r['bytes_per_code']:.1f}"]
+        shares = [f"{r[key]:.3f}" for key in ("recall@1", "recall@10")]
+        rows.append([f"{r['count']:,} {r['codes']}", r["index"], *cost, *shares])
+    return f"{markdown(header, rows)}\n\n{provenance_line(record)}"
+
+
 def train_speed(name: str) -> str:
     """Speed of a training step against a straightforward implementation."""
     record = read(RESULTS / f"{name}.json")
@@ -359,6 +371,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "cifar10-terms": lambda: ablation("cifar10-terms"),
     "overlap": lambda: overlap("overlap"),
     "retrieval-pairs": lambda: retrieval_pairs("retrieval-pairs"),
+    "index-speed": lambda: index_speed("index-speed"),
     "train-speed": lambda: train_speed("train-speed"),
     "recipe-search": lambda: recipe_search("recipe-search"),
     "support": lambda: support("support"),
