@@ -12,6 +12,8 @@ STAMP := .venv/.installed
 
 DATA ?= ../shared/data
 SPLIT ?= validate
+OURS ?= bingan256,bingan256-lite
+comma := ,
 # the scene on which SIFT through the harness is compared with plain pycolmap, and the photo that speed is measured on
 CHECKED ?= $(if $(filter heldout,$(SPLIT)),fountain,herz_jesus)
 PHOTO ?= $(firstword $(sort $(wildcard $(DATA)/validate/herz_jesus/images/*)))
@@ -38,19 +40,22 @@ $(STAMP): pyproject.toml constraints.txt
 
 # what is described, matched or reconstructed once is kept in bench/, so that a killed run goes on
 bench: .venv
-	$(BIN)/python -m eval thresholds $(DATA)/validate
-	$(BIN)/python -m eval m95 $(DATA)/$(SPLIT)
-	$(BIN)/python -m eval hpatches $(DATA)/$(SPLIT)
-	$(BIN)/python -m eval pairs $(DATA)/pairs/$(SPLIT) --scenes $(DATA)/$(SPLIT) --out eval/results/pairs-$(SPLIT).json
-	$(BIN)/python -m eval patch_tasks $(DATA)/$(SPLIT)
-	$(BIN)/python -m eval sfm $(DATA)/$(SPLIT) --peers rootsift,hashsift256,teblid256,orb --own-detector \
+	$(BIN)/python -m eval thresholds $(DATA)/validate --ours $(OURS)
+	$(BIN)/python -m eval m95 $(DATA)/$(SPLIT) --ours $(OURS)
+	$(BIN)/python -m eval hpatches $(DATA)/$(SPLIT) --ours $(OURS)
+	$(BIN)/python -m eval pairs $(DATA)/pairs/$(SPLIT) --scenes $(DATA)/$(SPLIT) --ours $(OURS) \
+		--out eval/results/pairs-$(SPLIT).json
+	$(BIN)/python -m eval patch_tasks $(DATA)/$(SPLIT) --ours $(subst $(comma), ,$(OURS))
+	$(BIN)/python -m eval sfm $(DATA)/$(SPLIT) --ours $(OURS) --peers rootsift,hashsift256,teblid256,orb --own-detector \
 		--peer-weights $(DATA)/peers --out eval/results/sfm-$(SPLIT).json
 	$(BIN)/python -m eval sfm_check $(DATA)/$(SPLIT) --scenes $(CHECKED) --out eval/results/sfm-check-$(SPLIT).json
 	$(MAKE) bench/sets/monstree bench/sets/others
-	$(BIN)/python -m eval brown bench/sets/monstree bench/sets/others --peer-data $(DATA)/peers \
-		--out eval/results/brown.json
-	$(BIN)/python -m eval speed $(PHOTO)
-	$(BIN)/python -m eval pictures $(DATA)/$(SPLIT)
+	$(BIN)/python -m eval brown bench/sets/monstree bench/sets/others --ours $(subst $(comma), ,$(OURS)) \
+		--peer-data $(DATA)/peers --out eval/results/brown.json
+	$(BIN)/python -m eval revisited bench/sets/monstree bench/sets/others --ours $(subst $(comma), ,$(OURS)) \
+		--peer-data $(DATA)/peers --out eval/results/revisited.json
+	$(BIN)/python -m eval speed $(PHOTO) --ours $(OURS)
+	$(BIN)/python -m eval pictures $(DATA)/$(SPLIT) --ours $(OURS)
 	$(MAKE) report
 
 # patch sets of the training scenes, in Brown's layout

@@ -263,12 +263,15 @@ def table(results: list[Result]) -> str:
     return text_table(header, rows)
 
 
-def choose_matchers(arguments: argparse.Namespace, model: BinGAN) -> tuple[list[Matcher], dict[str, str]]:
+def choose_matchers(arguments: argparse.Namespace, models: list[BinGAN]) -> tuple[list[Matcher], dict[str, str]]:
     """Build the ways of matching that the options name, and say which are absent."""
     names = [name for name in arguments.peers.split(",") if name]
     thresholds = {} if arguments.ratio is not None and not names and not arguments.own_detector else read_thresholds()
-    ratio = threshold_of(thresholds, model.name) if arguments.ratio is None else arguments.ratio
-    chosen = [matchers.ours_matcher(model, ratio), matchers.sift_matcher()]
+    chosen = []
+    for model in models:
+        ratio = threshold_of(thresholds, model.name) if arguments.ratio is None else arguments.ratio
+        chosen.append(matchers.ours_matcher(model, ratio))
+    chosen.append(matchers.sift_matcher())
     peers, absent = load_peers(names, arguments.peer_weights)
     # The peer "sift" is matched by its ratio; "sift" alone is COLMAP's own way.
     chosen += [matchers.peer_matcher(peer, threshold_of(thresholds, peer.name)) for peer in peers]
@@ -283,8 +286,8 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m eval sfm", description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("data", type=Path, help="folder of scenes, each with images/ and perhaps cameras.json")
     parser.add_argument("--scenes", default="", help="names, separated by commas; all scenes by default")
-    parser.add_argument("--descriptor", default="bingan256", help="shipped name or weights file")
-    parser.add_argument("--ratio", type=float, help="of our mutual ratio test; its threshold by default")
+    parser.add_argument("--ours", default="bingan256", help="shipped names or weights files, separated by commas")
+    parser.add_argument("--ratio", type=float, help="of our mutual ratio test; each its threshold by default")
     parser.add_argument("--peers", default="", help="others of eval/peers.py, separated by commas")
     parser.add_argument("--peer-weights", type=Path, default=Path("../shared/data/peers"))
     parser.add_argument("--own-detector", action="store_true", help="add SIFT and ORB with their own keypoints")
@@ -301,8 +304,9 @@ def main(argv: list[str]) -> int:
     scenes = [arguments.data / name for name in wanted] or sorted(p.parent for p in arguments.data.glob("*/images"))
     if not scenes:
         raise UsageError(f"{arguments.data} has no folder with images/ in it")
-    model = BinGAN.from_pretrained(arguments.descriptor)
-    chosen, absent = choose_matchers(arguments, model)
+    models = options.load_models(arguments.ours.split(","))
+    first = next(iter(models.values()))
+    chosen, absent = choose_matchers(arguments, list(models.values()))
     cache = None if arguments.no_cache else arguments.cache
     results: list[Result] = []
     tracks: dict[tuple[str, str], Arrays] = {}
@@ -314,7 +318,7 @@ def main(argv: list[str]) -> int:
             results.append(result)
             tracks[scene.name, matcher.name] = arrays
             print(f"{scene.name} {matcher.name} {result.points:,} points", file=sys.stderr, flush=True)
-        figures[scene.name] = json.loads(str(tracks[scene.name, model.name]["text"]))["figure"]
+        figures[scene.name] = json.loads(str(tracks[scene.name, first.name]["text"]))["figure"]
     print(table(results))
     for name, reason in absent.items():
         print(f"absent: {name}: {reason}")
@@ -328,10 +332,10 @@ def main(argv: list[str]) -> int:
             "max_keypoints": arguments.max_keypoints,
             "ratio": chosen[0].identity["ratio"],
             "results": [asdict(result) for result in results],
-            "comparison": comparison(results, tracks, model.name),
+            "comparison": comparison(results, tracks, first.name),
             "figures": figures,
             "absent": absent,
-            "provenance": provenance(find_weights(arguments.descriptor), SEED),
+            "provenance": provenance(find_weights(arguments.ours.split(",")[0]), SEED),
         }
         write_json(arguments.out, record)
     return 0
