@@ -49,16 +49,20 @@ bench: .venv
 	$(BIN)/python -m eval sfm $(DATA)/$(SPLIT) --ours $(OURS) --peers rootsift,hashsift256,teblid256,orb --own-detector \
 		--peer-weights $(DATA)/peers --out eval/results/sfm-$(SPLIT).json
 	$(BIN)/python -m eval sfm_check $(DATA)/$(SPLIT) --scenes $(CHECKED) --out eval/results/sfm-check-$(SPLIT).json
-	$(MAKE) bench/sets/monstree bench/sets/others
+	$(MAKE) bench/sets/monstree bench/sets/others bench/sets/$(SPLIT)-scenes
 	$(BIN)/python -m eval brown bench/sets/monstree bench/sets/others --ours $(subst $(comma), ,$(OURS)) \
 		--peer-data $(DATA)/peers --out eval/results/brown.json
+	$(BIN)/python -m eval brown bench/sets/$(SPLIT)-scenes --ours $(subst $(comma), ,$(OURS)) \
+		--peer-data $(DATA)/peers --out eval/results/brown-$(SPLIT).json
 	$(BIN)/python -m eval revisited bench/sets/monstree bench/sets/others --ours $(subst $(comma), ,$(OURS)) \
 		--peer-data $(DATA)/peers --out eval/results/revisited.json
 	$(BIN)/python -m eval speed $(PHOTO) --ours $(OURS)
 	$(BIN)/python -m eval pictures $(DATA)/$(SPLIT) --ours $(OURS)
 	$(MAKE) report
 
-# patch sets of the training scenes, in Brown's layout
+# patch sets of the training scenes and of a split, in Brown's layout
+bench/sets/%-scenes: | .venv
+	$(BIN)/bingan patches $(wildcard $(DATA)/$*/*/images) $@
 bench/sets/monstree: | .venv
 	$(BIN)/bingan patches $(DATA)/train_scenes/monstree $@
 bench/sets/others: | .venv

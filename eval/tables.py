@@ -58,7 +58,7 @@ def summary(split: str) -> str:
     """The most telling value of each protocol, one row a descriptor, with the commands of all."""
     folder = RESULTS
     files = {name: folder / f"{name}-{split}.json" for name in ("m95", "hpatches", "pairs")}
-    files |= {name: folder / f"{name}.json" for name in ("brown", "speed")}
+    files |= {"brown": folder / f"brown-{split}.json", "speed": folder / "speed.json"}
     records = {name: read(path) for name, path in files.items() if path.is_file()}
     of: dict[tuple[str, str], str] = {}
     for t in records["m95"]["totals"]:
@@ -287,6 +287,19 @@ def index_speed(name: str) -> str:
     return f"{markdown(header, rows)}\n\n{provenance_line(record)}"
 
 
+def adapt(name: str) -> str:
+    """Adaptation to the photos of one scene, before and after."""
+    record = read(RESULTS / f"{name}.json")
+    header = ["scene", "photos", "steps", "minutes", "nearest % before", "after", "M95 before", "after", "ratio"]
+    rows = []
+    for r in record["results"]:
+        cost = [str(r["photos"]), f"{r['steps']:,}", f"{r['seconds'] / 60:.0f}"]
+        nearest = [f"{r['nearest'][key]:.1f}" for key in ("before", "after")]
+        m95_cells = [f"{r['m95'][key]:,}" for key in ("before", "after")]
+        rows.append([r["data"], *cost, *nearest, *m95_cells, f"{r['m95_ratio']:.3f}"])
+    return f"{markdown(header, rows)}\n\n{provenance_line(record)}"
+
+
 def train_speed(name: str) -> str:
     """Speed of a training step against a straightforward implementation."""
     record = read(RESULTS / f"{name}.json")
@@ -372,6 +385,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "overlap": lambda: overlap("overlap"),
     "retrieval-pairs": lambda: retrieval_pairs("retrieval-pairs"),
     "index-speed": lambda: index_speed("index-speed"),
+    "adapt": lambda: adapt("adapt"),
     "train-speed": lambda: train_speed("train-speed"),
     "recipe-search": lambda: recipe_search("recipe-search"),
     "support": lambda: support("support"),
@@ -384,6 +398,7 @@ for _split in ("validate", "heldout"):
         f"m95-{_split}": partial(m95, f"m95-{_split}", "scene"),
         f"m95-homographies-{_split}": partial(m95, f"m95-{_split}", "homography"),
         f"hpatches-{_split}": partial(homographies, f"hpatches-{_split}"),
+        f"brown-{_split}": partial(verification, f"brown-{_split}"),
         f"patch-tasks-{_split}": partial(patch_tasks, f"patch-tasks-{_split}"),
         f"pairs-{_split}": partial(pose, f"pairs-{_split}"),
         f"sfm-{_split}": partial(sfm, f"sfm-{_split}"),

@@ -1,0 +1,78 @@
+"""Adaptation to the photos of one place: what the codes gained on them, and on their matches.
+
+    python -m eval adapt RUN [RUN ...] [--out eval/results/adapt.json]
+
+Each RUN is a folder of ``bingan train --from bingan256 --data SCENE/images --time-limit 600``, with the result of
+``python -m eval m95 DATA --only SCENE --peers rootsift --ours bingan256,RUN/weights.safetensors --out RUN/m95.json``.
+``nearest`` is the share of keypoints whose code is nearest to that of another jittered view, on photos of the scene
+that were kept aside; M95 counts true matches between all photos of the scene.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from eval.options import rows_of_runs
+from kornia_bingan.errors import UsageError
+from kornia_bingan.files import write_json
+from kornia_bingan.report import text_table
+
+
+def read_row(folder: Path) -> dict[str, Any]:
+    """Read one run.
+
+    Raises:
+        UsageError: it did not go on from weights, is unfinished, or was not measured.
+    """
+    try:
+        about = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        log = [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+        measured = json.loads((folder / "m95.json").read_text(encoding="utf-8"))
+        curve = [line for line in log if line["kind"] == "validation"]
+        last = [line for line in log if line["kind"] == "train"][-1]
+        if not about["config"]["start"]:
+            raise ValueError("it started from nothing")
+        before, after = (n for n in measured["peers"] if not n.endswith("/float") and n != "rootsift")
+        (data,) = {row["data"] for row in measured["results"]}
+        m95 = {row["descriptor"]: row["m95"] for row in measured["results"]}
+        codes = {"before": m95[before], "after": m95[after], "rootsift": m95["rootsift"]}
+    except (OSError, ValueError, KeyError, IndexError) as error:
+        raise UsageError(f"{folder} holds no finished and measured adaptation: {error!r}") from error
+    return {
+        "run": folder.name,
+        "start": before,
+        "data": data,
+        "photos": about["identity"]["photos"],
+        "steps": last["step"],
+        "seconds": last["seconds"],
+        "nearest": {"before": curve[0]["nearest"], "after": curve[-1]["nearest"]},
+        "m95": codes,
+        "m95_ratio": round(codes["after"] / codes["before"], 4),
+        "float_m95": {"before": m95[f"{before}/float"], "after": m95[f"{after}/float"]},
+        "provenance": about["provenance"],
+    }
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m eval adapt")
+    parser.add_argument("runs", type=Path, nargs="+")
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args(argv)
+    rows = rows_of_runs(arguments.runs, "adapt", read_row)
+    header = ["scene", "photos", "steps", "nearest before", "after", "M95 before", "after", "ratio"]
+    cells = [
+        [row["data"], str(row["photos"]), str(row["steps"])]
+        + [f"{row['nearest'][key]:.1f}" for key in ("before", "after")]
+        + [f"{row['m95'][key]:,}" for key in ("before", "after")]
+        + [f"{row['m95_ratio']:.3f}"]
+        for row in rows
+    ]
+    print(text_table(header, cells))
+    if arguments.out:
+        command = "python -m eval adapt " + " ".join(row["run"] for row in rows)
+        about = {"protocol": "adapt", "command": command, "results": rows}
+        write_json(arguments.out, {**about, "provenance": rows[-1]["provenance"]})
+    return 0
