@@ -1,0 +1,213 @@
+"""Tables of what descriptors reach: one function a table, each gets the name of a JSON file in ``eval/results``."""
+
+from __future__ import annotations
+
+from eval.markdown import RESULTS, ROOT, markdown, provenance_line, read
+
+
+def models() -> str:
+    """Shipped weights."""
+    manifest = read(ROOT / "weights" / "manifest.json")
+    rows = [
+        [f"[`{name}`](weights/{name}.md)", str(row["bits"]), f"{row['multiply_adds'] / 1e6:.1f} M", row["summary"]]
+        for name, row in manifest.items()
+    ]
+    return markdown(["name", "bits", "multiply-adds a patch", "what it is"], rows)
+
+
+SUMMARISED = ("rootsift", "sift", "hardtfeat", "hashsift256", "boostdesc", "teblid256", "orb")
+"""Peers in the summary, beside ours."""
+
+
+def summary(split: str) -> str:
+    """The most telling value of each protocol, one row a descriptor, with the commands of all."""
+    folder = RESULTS
+    files = {name: folder / f"{name}-{split}.json" for name in ("m95", "hpatches", "pairs")}
+    files |= {"brown": folder / f"brown-{split}.json", "speed": folder / "speed.json"}
+    records = {name: read(path) for name, path in files.items() if path.is_file()}
+    of: dict[tuple[str, str], str] = {}
+    for t in records["m95"]["totals"]:
+        if column := {"scene": "scenes", "homography": "homographies"}.get(t["part"]):
+            of[f"M95 {column}, x RootSIFT", t["descriptor"]] = f"{t['times_rootsift']:.2f}"
+    for r in records["hpatches"]["results"]:
+        if r["part"] == "sequences":
+            of["homography AUC@3", r["descriptor"]] = f"{r['auc']['3']:.3f}"
+    for r in records["pairs"]["results"]:
+        if r["part"] == "scenes":
+            of["pose AUC@10", r["descriptor"]] = f"{r['auc']['10']:.3f}"
+    for r in records.get("brown", {"results": []})["results"]:
+        of[f"FPR@95 % {r['set']}", r["descriptor"]] = f"{r['fpr95']:.1f}"
+    for r in records.get("speed", {"results": []})["results"]:
+        of["keypoints / s", r["descriptor"]] = f"{r['keypoints_per_second']:,.0f}"
+    columns = list(dict.fromkeys(column for column, _ in of))
+    sizes = {name: about["num_bytes"] for name, about in records["m95"]["peers"].items()}
+    ours = [name for name in sizes if name.startswith("bingan")]
+    rows = [
+        [name, f"{sizes[name]:,}", *(of.get((column, name), "") for column in columns)]
+        for name in (*ours, *SUMMARISED)
+        if name in sizes
+    ]
+    commands = "\n".join(f"- {provenance_line(record)}" for record in records.values())
+    return f"{markdown(['descriptor', 'bytes', *columns], rows)}\n\n{commands}"
+
+
+def patch_tasks(name: str) -> str:
+    """Mean average precision of the three tasks of HPatches."""
+    record = read(RESULTS / f"{name}.json")
+    tasks = ("verification", "matching", "retrieval")
+    header = ["descriptor", *(f"{task} {level}" for task in tasks for level in ("easy", "hard", "tough"))]
+    header += [f"{task} (interval)" for task in tasks]
+    rows = []
+    for r in sorted(record["results"], key=lambda r: -r["matching"]):
+        cells = [f"{r[f'{task}_{level}']:.3f}" for task in tasks for level in ("easy", "hard", "tough")]
+        for task in tasks:
+            low, high = r[f"{task}_interval"]
+            cells.append(f"{r[task]:.3f} ({low:.3f} to {high:.3f})")
+        rows.append([r["descriptor"], *cells])
+    return f"{markdown(header, rows)}\n\n{provenance_line(record)}"
+
+
+def pose(name: str) -> str:
+    """Two-view pose."""
+    record = read(RESULTS / f"{name}.json")
+    header = ["descriptor", "part", "pairs", "AUC@5", "AUC@10 (interval)", "AUC@20", "matches", "inliers", "failures"]
+    rows = []
+    for r in sorted(record["results"], key=lambda r: (r["part"] != "scenes", -r["auc"]["10"])):
+        low, high = r["auc10_interval"]
+        auc = [f"{r['auc']['5']:.3f}", f"{r['auc']['10']:.3f} ({low:.3f} to {high:.3f})", f"{r['auc']['20']:.3f}"]
+        counts = [f"{r[key]:,}" for key in ("matches", "inliers", "failures")]
+        rows.append([r["descriptor"], r["part"], str(r["pairs"]), *auc, *counts])
+    return f"{markdown(header, rows)}\n\n{provenance_line(record)}"
+
+
+def sfm_check(name: str) -> str:
+    """SIFT through the harness beside plain pycolmap."""
+    record = read(RESULTS / f"{name}.json")
+    measures = ("points", "observations", "mean_reprojection_error_px", "rotation_deg", "position_percent")
+    rows = []
+    for r in record["summary"]:
+        values = [r[key] for key in measures]
+        cells = ["" if v is None else f"{v[0]:,.3f} ({v[1]:,.3f} to {v[2]:,.3f})" for v in values]
+        rows.append([r["scene"], r["pipeline"], str(r["seeds"]), *cells])
+    header = ["scene", "pipeline", "seeds", *(f"{key.replace('_', ' ')} (least to most)" for key in measures)]
+    return f"{markdown(header, rows)}\n\n{provenance_line(record)}"
+
+
+def speed(name: str) -> str:
+    """Keypoints described a second."""
+    record = read(RESULTS / f"{name}.json")
+    rows = [
+        [r["descriptor"], f"{r['bytes']:,}", f"{1000 * r['seconds']:.1f}", f"{r['keypoints_per_second']:,.0f}"]
+        for r in sorted(record["results"], key=lambda r: r["seconds"])
+    ]
+    header = ["descriptor", "bytes", f"ms for {record['keypoints']:,} keypoints", "keypoints / s"]
+    return f"{markdown(header, rows)}\n\n{provenance_line(record)}"
+
+
+def sfm(name: str) -> str:
+    """COLMAP reconstructions of scenes."""
+    record = read(RESULTS / f"{name}.json")
+    header = ["scene", "descriptor", "registered", "points", "observations", "track length", "reprojection error px"]
+    header += ["rotation error deg", "position error %", "bytes"]
+    rows = []
+    for r in record["results"]:
+        truth = ["" if r[key] is None else f"{r[key]:.3f}" for key in ("rotation_deg", "position_percent")]
+        row = [r["scene"], r["descriptor"], f"{len(r['registered'])} / {r['images']}", f"{r['points']:,}"]
+        row += [f"{r['observations']:,}", f"{r['mean_track_length']:.2f}", f"{r['mean_reprojection_error_px']:.3f}"]
+        rows.append([*row, *truth, f"{r['descriptor_bytes']:,}"])
+    return f"{markdown(header, rows)}\n\n{provenance_line(record)}"
+
+
+def m95(name: str, part: str) -> str:
+    """Correct matches at 95 % precision, one row a descriptor, best first."""
+    record = read(RESULTS / f"{name}.json")
+    totals = sorted((t for t in record["totals"] if t["part"] == part), key=lambda t: -t["m95"])
+    sets = totals[0]["data"]
+    of = {(row["data"], row["descriptor"]): row["m95"] for row in record["results"]}
+    header = ["descriptor", "bytes", *sets, "sum", "x RootSIFT (95 % interval)"]
+    rows = []
+    for t in totals:
+        low, high = t["times_rootsift_interval"]
+        cells = [f"{of[data, t['descriptor']]:,}" for data in sets]
+        ratio = f"{t['times_rootsift']:.3f} ({low:.3f} to {high:.3f})"
+        size = record["peers"][t["descriptor"]]["num_bytes"]
+        rows.append([t["descriptor"], f"{size:,}", *cells, f"{t['m95']:,}", ratio])
+    absent = f" Absent, no weights at hand: {', '.join(record['absent'])}." if record["absent"] else ""
+    return f"{markdown(header, rows)}\n\n{provenance_line(record)}{absent}"
+
+
+def homographies(name: str) -> str:
+    """Matching on image sequences."""
+    record = read(RESULTS / f"{name}.json")
+    chosen = sorted((r for r in record["results"] if r["part"] == "sequences"), key=lambda r: -r["auc"]["3"])
+    header = ["descriptor", "ratio", "matches", "MMA@1", "MMA@3", "MMA@5", "matching score", "AUC@1", "AUC@3", "AUC@5"]
+    rows = []
+    for r in chosen:
+        shares = [r["mma"]["1"], r["mma"]["3"], r["mma"]["5"], r["matching_score"], *r["auc"].values()]
+        rows.append([r["descriptor"], f"{r['ratio']:.3f}", f"{r['matches']:,}", *(f"{value:.3f}" for value in shares)])
+    return f"{markdown(header, rows)}\n\n{provenance_line(record)}"
+
+
+def verification(name: str) -> str:
+    """FPR@95 on patch sets, one column a set."""
+    record = read(RESULTS / f"{name}.json")
+    sets = list(dict.fromkeys(row["set"] for row in record["results"]))
+    names = list(dict.fromkeys(row["descriptor"] for row in record["results"]))
+    of = {(row["set"], row["descriptor"]): row for row in record["results"]}
+    rows = []
+    for descriptor in sorted(names, key=lambda n: sum(of[s, n]["fpr95"] for s in sets)):
+        cells = []
+        for patch_set in sets:
+            row = of[patch_set, descriptor]
+            cells.append(f"{row['fpr95']:.2f} ({row['interval'][0]:.1f} to {row['interval'][1]:.1f})")
+        rows.append([descriptor, *cells])
+    header = ["descriptor", *(f"{patch_set}, FPR@95 % (interval)" for patch_set in sets)]
+    return f"{markdown(header, rows)}\n\n{provenance_line(record)}"
+
+
+def robustness(name: str) -> str:
+    """Matching score against the strength of a change, one table a change."""
+    record = read(RESULTS / f"{name}.json")
+    parts = []
+    for change in dict.fromkeys(r["change"] for r in record["results"]):
+        chosen = [r for r in record["results"] if r["change"] == change]
+        header = [f"{change} ({chosen[0]['unit']})", *(f"{strength:g}" for strength in chosen[0]["strengths"])]
+        parts.append(markdown(header, [[r["descriptor"], *(f"{v:.3f}" for v in r["score"])] for r in chosen]))
+    return "\n\n".join([*parts, provenance_line(record)])
+
+
+def support(name: str) -> str:
+    """M95 of detectors and support regions."""
+    record = read(RESULTS / f"{name}.json")
+    scenes = list(record["results"][0]["m95"])
+    header = ["detector", "half side / size", "in use", *scenes, "sum"]
+    rows = [
+        [r["detector"], f"{r['factor']:g}" if r["factor"] else r["described"], "yes" if r["in_use"] else ""]
+        + [f"{r['m95'][scene]:,}" for scene in scenes]
+        + [f"{r['sum']:,}"]
+        for r in record["results"]
+    ]
+    return f"{markdown(header, rows)}\n\n{provenance_line(record)}"
+
+
+def revisited(name: str) -> str:
+    """Mean average precision of the ratio of first to second distance."""
+    record = read(RESULTS / f"{name}.json")
+    rows = []
+    for r in sorted(record["results"], key=lambda r: (r["set"], -r["map"])):
+        low, high = r["interval"]
+        package = "" if r["map_package"] is None else f"{r['map_package']:.2f}"
+        rows.append([r["set"], r["descriptor"], f"{r['map']:.2f} ({low:.2f} to {high:.2f})", package])
+    header = ["set", "descriptor", "mAP % (interval)", "by the package's rule"]
+    return f"{markdown(header, rows)}\n\n{provenance_line(record)}"
+
+
+def calibration(name: str) -> str:
+    """How far stated probabilities are from measured shares."""
+    record = read(RESULTS / f"{name}.json")
+    rows = [
+        [r["scene"], f"{r['matches']:,}", *(f"{r[key]:.4f}" for key in ("share_correct", "brier", "calibration_error"))]
+        for r in record["results"]
+    ]
+    header = ["scene left out", "matches", "share right", "Brier score", "calibration error"]
+    return f"{markdown(header, rows)}\n\n{provenance_line(record)}"

@@ -1,0 +1,131 @@
+"""Tables of training runs and of whole pictures: one function a table, each gets the name of a JSON file."""
+
+from __future__ import annotations
+
+from eval.ablation import TITLES, measure_of
+from eval.markdown import RESULTS, markdown, provenance_line, read
+
+
+def ablation(name: str) -> str:
+    """Training runs side by side, of patches or of whole pictures."""
+    record = read(RESULTS / f"{name}.json")
+    measure = measure_of(record["results"])
+    pictures = measure == "map"
+    header = ["run", *(["bits"] if pictures else []), "GAN", "DMR", "BRE", "two views"]
+    header += ["normalised before the sign" if pictures else "standardised"]
+    header += [f"{'pictures' if pictures else 'patches'} seen", "minutes"]
+    header += [f"{TITLES[measure]} untrained", "mean of the second half", "last"]
+    rows = []
+    for r in record["results"]:
+        terms = [f"{r[f'lambda_{term}']:g}" for term in ("gan", "dmr", "bre", "two_view")]
+        scores = [f"{r[key][measure]:.1f}" for key in ("untrained", "late_mean", "last")]
+        cost = [f"{r['patches']:,}", f"{r['seconds'] / 60:.0f}"]
+        flag = "yes" if r["normalise" if pictures else "standardise"] else "no"
+        rows.append([r["run"], *([str(r["bits"])] if pictures else []), *terms, flag, *cost, *scores])
+    first = record["results"][0]
+    return f"{markdown(header, rows)}\n\n{provenance_line({**record, 'provenance': first['provenance']})}"
+
+
+_PUBLISHED = (
+    ("SH", "hand-made features", 12.95, 14.09, 13.89, "rerun of Lin et al., CVPR 2016"),
+    ("LSH", "hand-made features", 12.55, 13.76, 15.07, "rerun of Lin et al., CVPR 2016"),
+    ("PCA-ITQ", "hand-made features", 15.67, 16.20, 16.64, "rerun of Lin et al., CVPR 2016"),
+    ("DeepBit", "network pretrained with labels", 19.43, 24.86, 27.73, "Lin et al., CVPR 2016"),
+    ("DBD-MQ", "network pretrained with labels", 21.53, 26.50, 31.85, "Duan et al., CVPR 2017"),
+    ("BinGAN", "from scratch, no labels", 30.05, 34.65, 36.77, "Zieba et al., NIPS 2018"),
+    ("GraphBit", "network pretrained with labels", 32.15, 36.74, 39.90, "Duan et al., CVPR 2018"),
+    ("CIBHash", "network pretrained with labels", 59.0, 62.2, 64.1, "Qiu et al., IJCAI 2021"),
+)
+"""Method, class, mAP@1000 in percent at 16, 32 and 64 bits, source; their routines differ."""
+
+
+def published_retrieval() -> str:
+    """What articles state."""
+    rows = [[name, kind, *(f"{value:.1f}" for value in values), source] for name, kind, *values, source in _PUBLISHED]
+    return markdown(["published", "class", "16 bits", "32 bits", "64 bits", "source"], rows)
+
+
+def cifar10(name: str) -> str:
+    """Retrieval of whole pictures by every convention, best first at each width; published values apart."""
+    record = read(RESULTS / f"{name}.json")
+    header = ["codes", "bits", "exact@1000 (interval)", "deepbit", "published", "full depth"]
+    rows = []
+    for r in sorted(record["results"], key=lambda r: (r["bits"], -r["exact"])):
+        low, high = r["interval"]
+        values = [f"{r[key]:.2f}" for key in ("deepbit", "published", "full")]
+        rows.append([r["descriptor"], str(r["bits"]), f"{r['exact']:.2f} ({low:.2f} to {high:.2f})", *values])
+    return f"{markdown(header, rows)}\n\n{provenance_line(record)}"
+
+
+def overlap(name: str) -> str:
+    """Recall of photos that show the same place."""
+    record = read(RESULTS / f"{name}.json")
+    depths = [key for key in record["results"][0] if key.startswith("recall@")]
+    rows = []
+    for r in record["results"]:
+        bounds = [r[key.replace("recall", "interval")] for key in depths]
+        cells = [f"{r[key]:.3f} ({low:.3f} to {high:.3f})" for key, (low, high) in zip(depths, bounds, strict=True)]
+        rows.append([r["code"], str(r["bits"]), *cells])
+    return f"{markdown(['code of a photo', 'bits', *depths], rows)}\n\n{provenance_line(record)}"
+
+
+def retrieval_pairs(name: str) -> str:
+    """Reconstruction with all pairs and with similar ones only."""
+    record = read(RESULTS / f"{name}.json")
+    header = ["scene", "its photos", "photos", "pairs compared", "registered", "points", "matching, s", "verifying, s"]
+    rows = []
+    for r in record["results"]:
+        seconds = [f"{r['seconds'].get(stage, 0):.0f}" for stage in ("match", "verify")]
+        counts = [f"{r['pairs']:,} ({r['choice']})", str(r["registered"]), f"{r['points']:,}"]
+        rows.append([r["scene"], str(r["own"]), str(r["photos"]), *counts, *seconds])
+    return f"{markdown(header, rows)}\n\n{provenance_line(record)}"
+
+
+def index_speed(name: str) -> str:
+    """Searching many codes."""
+    record = read(RESULTS / f"{name}.json")
+    header = ["codes", "index", "build, s", "queries / s", "bytes a code", "recall@1", "recall@10"]
+    rows = []
+    for r in record["results"]:
+        cost = [f"{r['build_seconds']:.1f}", f"{r['queries_per_second']:,.0f}", f"{r['bytes_per_code']:.1f}"]
+        shares = [f"{r[key]:.3f}" for key in ("recall@1", "recall@10")]
+        rows.append([f"{r['count']:,} {r['codes']}", r["index"], *cost, *shares])
+    return f"{markdown(header, rows)}\n\n{provenance_line(record)}"
+
+
+def adapt(name: str) -> str:
+    """Adaptation to the photos of one scene, before and after."""
+    record = read(RESULTS / f"{name}.json")
+    header = ["scene", "photos", "steps", "minutes", "nearest % before", "after", "M95 before", "after", "ratio"]
+    rows = []
+    for r in record["results"]:
+        cost = [str(r["photos"]), f"{r['steps']:,}", f"{r['seconds'] / 60:.0f}"]
+        nearest = [f"{r['nearest'][key]:.1f}" for key in ("before", "after")]
+        m95_cells = [f"{r['m95'][key]:,}" for key in ("before", "after")]
+        rows.append([r["data"], *cost, *nearest, *m95_cells, f"{r['m95_ratio']:.3f}"])
+    return f"{markdown(header, rows)}\n\n{provenance_line(record)}"
+
+
+def train_speed(name: str) -> str:
+    """Speed of a training step against a straightforward implementation."""
+    record = read(RESULTS / f"{name}.json")
+    rows = [
+        [r["step"], r["freed_memory"], f"{1 / r['seconds']:.2f}", f"{25 / r['seconds']:.0f}", f"{r['ratio']:.2f}"]
+        for r in record["results"]
+    ]
+    header = ["step", "freed memory", "steps / s", "patches / s", "x straightforward"]
+    return f"{markdown(header, rows)}\n\n{provenance_line(record)}"
+
+
+def recipe_search(name: str) -> str:
+    """Training runs that change one thing each."""
+    record = read(RESULTS / f"{name}.json")
+    header = ["run", "idea", "predicted", "changes", "x RootSIFT (interval)", "its float", "code / float", "minutes"]
+    rows = []
+    for r in record["results"]:
+        low, high = r["interval"]
+        changes = ", ".join(f"`{key} {value}`" for key, value in r["changes"].items())
+        measured = f"{r['times_rootsift']:.3f} ({low:.3f} to {high:.3f})"
+        shares = [f"{r['float_times_rootsift']:.3f}", f"{r['code_of_float']:.3f}", f"{r['seconds'] / 60:.0f}"]
+        rows.append([r["run"], r["idea"], r["predicted"] or "not written down", changes, measured, *shares])
+    return f"{markdown(header, rows)}\n\n{provenance_line(record)}"
