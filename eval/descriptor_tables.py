@@ -12,7 +12,7 @@ def models() -> str:
         [f"[`{name}`](weights/{name}.md)", str(row["bits"]), f"{row['multiply_adds'] / 1e6:.1f} M", row["summary"]]
         for name, row in manifest.items()
     ]
-    return markdown(["name", "bits", "multiply-adds a patch", "what it is"], rows)
+    return markdown(["name", "bits", "multiply-adds", "what it is"], rows)
 
 
 SUMMARISED = ("rootsift", "sift", "hardtfeat", "hashsift256", "boostdesc", "teblid256", "orb")

@@ -101,7 +101,7 @@ def read_licences(path: Path | None, manifest: Path | None) -> dict[str, Any]:
 
 def card(about: dict[str, Any]) -> str:
     """Render a certificate as Markdown."""
-    config, last = about["training"]["config"], about["validation"][-1]
+    config = about["training"]["config"]
     machine = about["provenance"]["machine"]
     lines = [
         f"# {about['name']}",
@@ -113,7 +113,7 @@ def card(about: dict[str, Any]) -> str:
         f"| network | {about['network']}, {about['bits']} bits, {about['multiply_adds'] / 1e6:.1f} M multiply-adds |",
         f"| sha256 | `{about['sha256']}` |",
         f"| command | `{about['command']}` |",
-        f"| steps | {config['steps']:,} of {config['batch_size']:,} keypoints, seed {config['seed']} |",
+        f"| steps | {config['steps']:,} of {config['batch_size']:,} {unit(about)}, seed {config['seed']} |",
         f"| time | {about['seconds'] / 60:.0f} minutes, {config['threads'] or 'all but one'} thread(s), "
         f"{about['training']['precision'].removeprefix('torch.')}, {machine['cpu']} |",
         f"| data | {contents(about['training'])} |",
@@ -121,15 +121,8 @@ def card(about: dict[str, Any]) -> str:
         "",
         f"{validated_on(about['training']['config'])}, at the end of training (before training in brackets):",
         "",
-        "| FPR@95 codes | FPR@95 descriptors | ones (mean, least, most) | stuck bits |",
-        "|--:|--:|---|--:|",
+        *validated(about),
     ]
-    first = about["validation"][0]
-    lines.append(
-        f"| {last['fpr95']:.2f} % ({first['fpr95']:.1f} %) | {last['fpr95_descriptor']:.2f} % "
-        f"({first['fpr95_descriptor']:.1f} %) | {last['ones_mean']:.2f}, {last['ones_min']:.2f}, "
-        f"{last['ones_max']:.2f} | {last['stuck_bits']} |"
-    )
     lines += measured_results(about)
     if about["data"]["sources"]:
         lines += ["", "Trained on photos of these repositories; the licence is what each states, and need not cover "]
@@ -138,6 +131,29 @@ def card(about: dict[str, Any]) -> str:
         lines += [f"| {row['source']} | {row['photos']} | {row['licence']} |" for row in about["data"]["sources"]]
     lines += ["", f"Generated from `{about['name']}.json` by `python -m eval ship`.", ""]
     return "\n".join(lines)
+
+
+def unit(about: dict[str, Any]) -> str:
+    """Name what a batch holds."""
+    return "pictures" if about["network"] == "ImageDiscriminator" else "keypoints"
+
+
+def validated(about: dict[str, Any]) -> list[str]:
+    """Give the last validation beside the first one, as a table of one row."""
+    first, last = about["validation"][0], about["validation"][-1]
+    if unit(about) == "pictures":
+        header = ["mAP@1000 codes", "mAP@1000, median threshold"]
+        scores = [f"{last[key]:.2f} % ({first[key]:.2f} %)" for key in ("map", "map_median")]
+    else:
+        header = ["FPR@95 codes", "FPR@95 descriptors"]
+        scores = [f"{last[key]:.2f} % ({first[key]:.1f} %)" for key in ("fpr95", "fpr95_descriptor")]
+    ones = f"{last['ones_mean']:.2f}, {last['ones_min']:.2f}, {last['ones_max']:.2f}"
+    header += ["ones (mean, least, most)", "stuck bits"]
+    return [
+        f"| {' | '.join(header)} |",
+        "|--:|--:|---|--:|",
+        f"| {' | '.join([*scores, ones, str(last['stuck_bits'])])} |",
+    ]
 
 
 def measured_results(about: dict[str, Any]) -> list[str]:
@@ -167,6 +183,10 @@ def measured_results(about: dict[str, Any]) -> list[str]:
 
 def contents(training: dict[str, Any]) -> str:
     """Say what a run learnt from."""
+    if "pictures" in training:
+        config = training["config"]
+        seen = config["steps"] * config["batch_size"]
+        return f"{training['pictures']:,} pictures without their labels; {seen:,} seen, repeats counted"
     if "photos" in training:
         return f"{training['photos']:,} photos, {training['keypoints']:,} keypoints"
     seen = training["config"]["steps"] * training["config"]["batch_size"]
@@ -179,6 +199,8 @@ def contents(training: dict[str, Any]) -> str:
 
 def validated_on(config: dict[str, Any]) -> str:
     """Say what validation measured."""
+    if config["network"] == "ImageDiscriminator":
+        return "Pictures kept aside, the first of them as queries"
     return (
         f"Pairs of the patch set {config['validate']}"
         if config.get("validate")
