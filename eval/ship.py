@@ -128,7 +128,7 @@ def card(about: dict[str, Any]) -> str:
         lines += ["", "Trained on photos of these repositories; the licence is what each states, and need not cover "]
         lines[-1] += "every photo in it. The photos are not part of this package."
         lines += ["", "| source | photos | licence as stated |", "|---|--:|---|"]
-        lines += [f"| {row['source']} | {row['photos']} | {row['licence']} |" for row in about["data"]["sources"]]
+        lines += [f"| {row['source']} | {row['photos'] or ''} | {row['licence']} |" for row in about["data"]["sources"]]
     lines += ["", f"Generated from `{about['name']}.json` by `python -m eval ship`.", ""]
     return "\n".join(lines)
 
