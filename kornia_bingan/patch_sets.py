@@ -172,10 +172,12 @@ def make_patch_set(
     if not folders or len(models) != len(folders):
         raise UsageError(f"{len(folders)} folders of photos and {len(models)} models were given; give one for each")
     with atomic_folder(out) as temporary:
-        parts = [
-            _scene_part(folder, None if model is None else Path(model), index, options)
-            for index, (folder, model) in enumerate(zip(folders, models, strict=True))
-        ]
+        parts = []
+        for index, (folder, given) in enumerate(zip(folders, models, strict=True)):
+            try:
+                parts.append(_scene_part(folder, None if given is None else Path(given), index, options))
+            except JobError as error:
+                raise JobError(f"{folder}: {error}") from error
         point = _joined([part.point for part in parts], [part.summary.points for part in parts])
         num_images = [part.summary.images for part in parts]
         reference = _joined([part.reference for part in parts], num_images)

@@ -101,8 +101,10 @@ def is_running(pid):
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_the_child_ends_with_its_caller(jobs, number):
     mark = jobs / "pid"
+    # A shell starts background jobs with SIGINT ignored, and so would Python then.
     code = (
-        f"import sys; sys.path.insert(0, {str(jobs)!r}); from kornia_bingan.child import run_in_child;"
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
+        f"sys.path.insert(0, {str(jobs)!r}); from kornia_bingan.child import run_in_child;"
         f"run_in_child('child_jobs:sleep', dict(mark={str(mark)!r}), stage='sleeping')"
     )
     caller = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
