@@ -60,7 +60,8 @@ bench: .venv
 	$(BIN)/python -m eval pictures $(DATA)/$(SPLIT) --ours $(OURS)
 	$(MAKE) report
 
-# patch sets of the training scenes and of a split, in Brown's layout; SIFT gives no model of the two indoor scenes
+# patch sets of the training scenes and of a split, in Brown's layout; two held-out scenes are left out,
+# since plain SIFT gives no model of them
 bench/sets/%-scenes: | .venv
 	$(BIN)/bingan patches $(filter-out %/kitchen/images %/lund/images,$(wildcard $(DATA)/$*/*/images)) $@
 bench/sets/monstree: | .venv

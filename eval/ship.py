@@ -200,7 +200,7 @@ def contents(training: dict[str, Any]) -> str:
 def validated_on(config: dict[str, Any]) -> str:
     """Say what validation measured."""
     if config["network"] == "ImageDiscriminator":
-        return "Pictures kept aside, the first of them as queries"
+        return "Some of the training pictures (their labels score only), the first of them as queries"
     return (
         f"Pairs of the patch set {config['validate']}"
         if config.get("validate")
