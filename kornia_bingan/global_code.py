@@ -2,8 +2,8 @@
 
 The first bit of a code says to which of two halves it belongs; in each half, the majority of the codes decides every
 bit. So the code of a photo is twice as long as that of a keypoint: 64 bytes. Photos of one place share keypoints, whose
-votes agree. It needs no vocabulary and no training; ``python -m eval overlap`` compares it with finer divisions and with
-the networks of whole pictures.
+votes agree. It needs no vocabulary and no training; ``python -m eval overlap`` compares it with finer divisions and
+with the networks of whole pictures.
 """
 
 from __future__ import annotations
