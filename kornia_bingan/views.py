@@ -36,6 +36,8 @@ class Jitter:
         contrast: of the factor on grey values (log2) around the mean of the patch.
         brightness: of the value added, 1 = black to white.
         blur: largest weight of the neighbours in the blur (0 to 0.25; 0.25 halves the resolution).
+        defocus: largest standard deviation of a Gaussian blur, patch pixels (32 a side); its square root is uniform,
+            so that most views stay sharp.
         noise: largest standard deviation of the sensor noise, 1 = black to white.
         occlusion: share of the views whose far side is replaced by another patch, as at an edge in depth.
         occlusion_nearest: least distance of that edge from the middle, in halves of the side; the largest is 0.9.
@@ -55,9 +57,11 @@ class Jitter:
     occlusion: float = 0.3
     occlusion_nearest: float = 0.2
     relief: float = 0.0
+    defocus: float = 0.0
 
 
-NO_JITTER = Jitter(*(0.0,) * 12)
+NO_JITTER = Jitter(*(0.0,) * 13)
+DEFOCUS_LEVELS = 12
 
 
 @dataclass(frozen=True)
@@ -212,6 +216,8 @@ def change_grey_values(patches: Floats, jitter: Jitter, rng: np.random.Generator
             padded = np.pad(patches, [(0, 0), (0, 0), *((1, 1) if a == axis else (0, 0) for a in (2, 3))], "edge")
             sides = np.take(padded, range(PATCH_SIZE), axis) + np.take(padded, range(2, PATCH_SIZE + 2), axis)
             patches += weight * (sides - 2 * patches)
+    if jitter.defocus > 0:
+        _defocus(patches, jitter.defocus * rng.random(count) ** 2)
     if jitter.log2_gamma > 0:
         np.power(np.maximum(patches, 1e-3), 2 ** normal(jitter.log2_gamma), out=patches)
     if jitter.contrast > 0 or jitter.brightness > 0:
@@ -223,6 +229,19 @@ def change_grey_values(patches: Floats, jitter: Jitter, rng: np.random.Generator
         deviation = (jitter.noise * rng.random((count, 1, 1, 1))).astype(np.float32)
         patches += deviation * rng.standard_normal(patches.shape, np.float32)
     return np.clip(patches, 0, 1, out=patches)
+
+
+def _defocus(patches: Floats, deviations: NDArray[np.float64]) -> None:
+    """Blur every patch by the nearest of a few Gaussians up to the largest deviation, the border repeated; in place."""
+    levels = np.linspace(0, deviations.max(), DEFOCUS_LEVELS + 1)
+    nearest = np.abs(deviations[:, None] - levels).argmin(1)
+    for level in range(1, len(levels)):
+        rows = np.flatnonzero(nearest == level)
+        kernel = cv2.getGaussianKernel(2 * int(np.ceil(3 * levels[level])) + 1, levels[level])
+        blur = cv2.sepFilter2D(
+            np.eye(PATCH_SIZE, dtype=np.float32), -1, np.ones(1), kernel, borderType=cv2.BORDER_REPLICATE
+        )
+        patches[rows, 0] = blur @ patches[rows, 0] @ blur.T
 
 
 def bend(patches: Floats, deviation: float, rng: np.random.Generator) -> Floats:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -12,6 +13,7 @@ from kornia_bingan.views import (
     Jitter,
     Photo,
     bend,
+    change_grey_values,
     draw_batch,
     jitter_lafs,
     load_photos,
@@ -67,7 +69,7 @@ CHANGES = [field.name for field in dataclasses.fields(Jitter) if field.name != "
 
 @pytest.mark.parametrize("name", CHANGES)
 def test_every_change_changes_the_patches(photos: list[Photo], name: str) -> None:
-    jitter = dataclasses.replace(NO_JITTER, **{name: getattr(Jitter(), name) or 0.1})
+    jitter = dataclasses.replace(NO_JITTER, **{name: getattr(Jitter(), name) or 0.5})
     batch = draw_batch(photos, 40, 4, jitter, np.random.default_rng(0))
     assert not np.array_equal(batch.patches0, batch.patches1)
 
@@ -143,3 +145,16 @@ def test_bending_keeps_the_middle_and_moves_the_rest() -> None:
     ramp = np.broadcast_to(np.arange(32, dtype=np.float32), (200, 1, 32, 32)).copy() / 32
     moved = 32 * (bend(ramp, 0.1, rng) - ramp)[:, 0, 16, 4]  # interpolated between the nodes at the left
     assert 0.7 < moved.std() < 2, "a deviation of 0.1 halves of a side of 32 is 1.6 pixels"
+
+
+def test_defocus_blurs_like_a_gaussian_and_leaves_most_views_sharp() -> None:
+    patches = np.random.default_rng(1).random((400, 1, 32, 32)).astype(np.float32)
+    before = patches.copy()
+    jitter = dataclasses.replace(NO_JITTER, defocus=1.6)
+    blurred = change_grey_values(patches, jitter, np.random.default_rng(0))
+    sharpness = blurred.std((1, 2, 3)) / before.std((1, 2, 3))
+    assert 0.15 < sharpness.min() < 0.3  # 1 / (2 sigma sqrt(pi)) = 0.18 for white noise
+    assert 0.2 < (sharpness > 0.95).mean() < 0.7
+    most = int(sharpness.argmin())
+    expected = cv2.GaussianBlur(before[most, 0], (0, 0), 1.6, borderType=cv2.BORDER_REPLICATE)
+    assert np.abs(blurred[most, 0] - expected).max() < 0.02
