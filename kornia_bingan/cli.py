@@ -180,7 +180,7 @@ def match(
     limit = DEFAULT_RATIO if ratio is None else ratio
     if not 0 <= limit <= 1:
         raise UsageError(f"the ratio is {limit}; give one between 0 and 1")
-    model = BinGAN.from_pretrained(descriptor)
+    model = BinGAN.from_pretrained(descriptor, precision="auto")
     first, second = (describe_photo(path, model, detector, max_keypoints) for path in (image0, image1))
     _, indices = matching.match(first.codes, second.codes, "smnn", limit)
     xy0, xy1 = first.keypoints.xy[indices[:, 0]], second.keypoints.xy[indices[:, 1]]

@@ -115,7 +115,7 @@ def describe_photos(
         if model is None:
             from kornia_bingan.descriptor import BinGAN
 
-            model = BinGAN.from_pretrained(weights)
+            model = BinGAN.from_pretrained(weights, precision="auto")
         try:
             features = describe_photo(photos / name, model, detector, max_keypoints)
         except ImageError as error:

@@ -101,7 +101,7 @@ def local_feature(
         UsageError: there are no such weights, or the scaling of this detector is not known.
     """
     module = OpenCVDetector() if detector is None else detector
-    network = model if isinstance(model, BinGAN) else BinGAN.from_pretrained(model)
+    network = model if isinstance(model, BinGAN) else BinGAN.from_pretrained(model, precision="auto")
     scale = _scaling(module) if scaling_coef is None else scaling_coef
     return KF.LocalFeature(module, KF.LAFDescriptor(network, patch_size=network.patch_size), scale)
 

@@ -48,7 +48,9 @@ class BinGANExtractor:
     ) -> None:
         if detector is not None and not callable(getattr(detector, "detect", None)):
             raise UsageError(f"the detector needs a method detect(image, mask), got {type(detector).__name__}")
-        self.model = name_or_path if isinstance(name_or_path, BinGAN) else BinGAN.from_pretrained(name_or_path)
+        self.model = (
+            name_or_path if isinstance(name_or_path, BinGAN) else BinGAN.from_pretrained(name_or_path, precision="auto")
+        )
         self.detector = detector
 
     def detect(self, image: NDArray[np.uint8], mask: NDArray[np.uint8] | None = None) -> tuple[cv2.KeyPoint, ...]:

@@ -88,7 +88,7 @@ def encoder(weights: Path) -> tuple[Encode, dict[str, Any]]:
         return _picture_encoder(network), {**about, "kind": "picture", "bits": network.bits}
     from kornia_bingan.descriptor import BinGAN
 
-    model = BinGAN.from_pretrained(weights)
+    model = BinGAN.from_pretrained(weights, precision="auto")
     about |= {"kind": "keypoints", "bits": model.bits << CELL_BITS, "max_keypoints": MAX_KEYPOINTS}
     return lambda path: global_code(photo_codes(model, path)), about
 

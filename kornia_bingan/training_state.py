@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from kornia_bingan import distributed
 from kornia_bingan.files import atomic_path
+from kornia_bingan.folded import has_bfloat16
 from kornia_bingan.network import NETWORKS, Generator, ImageDiscriminator, Network, PatchDiscriminator
 from kornia_bingan.optimiser import PublishedAdam
 from kornia_bingan.recipe import TrainConfig
@@ -38,7 +39,7 @@ class TrainingState:
         self.config = config
         kind = ("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device
         self.device = distributed.local_device(kind)
-        bfloat16 = config.precision == "bfloat16" or (config.precision == "auto" and _has_bfloat16(self.device))
+        bfloat16 = config.precision == "bfloat16" or (config.precision == "auto" and has_bfloat16(self.device))
         self.precision = torch.bfloat16 if bfloat16 else torch.float32
         torch.manual_seed(config.seed)
         self.network = self._place(load_weights(find_weights(config.start)) if config.start else _network(config))
@@ -140,9 +141,3 @@ def _network(config: TrainConfig) -> Network:
     else:
         arguments["standardise"] = config.standardise
     return NETWORKS[config.network](**arguments)
-
-
-def _has_bfloat16(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

@@ -345,7 +345,7 @@ def test_matcher_of_kornia_with_a_scale_change(image: np.ndarray) -> None:
 
 
 def test_model_by_name_by_file_and_as_object(shipped: BinGAN, image: np.ndarray) -> None:
-    _, expected = extract_codes(local_feature(shipped), to_tensor(image))
+    _, expected = extract_codes(local_feature(BinGAN.from_pretrained(precision="auto")), to_tensor(image))
     path = weights.find_weights("bingan256")
     for feature in (local_feature(), local_feature("bingan256"), local_feature(path), local_feature(str(path))):
         assert torch.equal(extract_codes(feature, to_tensor(image))[1], expected)

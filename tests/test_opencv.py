@@ -247,7 +247,7 @@ def test_weights_by_file_and_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyP
     row = {"bits": 256, "multiply_adds": 1, "sha256": sha256_of(path), "summary": "made by a test"}
     write_json(tmp_path / "manifest.json", {"bingan256": row})
     monkeypatch.setattr(weights, "weights_folder", lambda: tmp_path)
-    _, expected = BinGANExtractor(BinGAN(weights.load_weights(path))).detectAndCompute(image)
+    _, expected = BinGANExtractor(BinGAN.from_pretrained(path, precision="auto")).detectAndCompute(image)
     for given in ((), ("bingan256",), (path,), (str(path),)):
         assert np.array_equal(BinGANExtractor(*given).detectAndCompute(image)[1], expected)
     with pytest.raises(UsageError, match="no weights 'absent'"):
