@@ -319,6 +319,22 @@ def search(
     return 0
 
 
+def export(out: Photos, descriptor: str = "bingan256", json: bool = False) -> int:
+    """Write a network of patches as ONNX: patches (N, 1, 32, 32) in [0, 1] to packed codes and descriptors.
+
+    Args:
+        out: .onnx file.
+        descriptor: shipped name or weights file.
+        json: print one JSON object on stdout instead of a table.
+    """
+    from kornia_bingan.onnx_export import export_onnx
+    from kornia_bingan.report import text_table
+
+    values = export_onnx(descriptor, out)
+    _print(values, text_table(["", "value"], [[name, str(value)] for name, value in values.items()]), json)
+    return 0
+
+
 def _prepare() -> None:
     """Settings of a process that works alone: memory of freed tensors is kept for the next ones."""
     from kornia_bingan.memory import keep_freed_memory
@@ -368,6 +384,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "patches": patches,
     "index": index,
     "search": search,
+    "export": export,
     "demo": demo,
 }
 

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+from kornia_bingan import BinGAN, PatchTrunk, bits, onnx_export
+from kornia_bingan.cli import main
+from kornia_bingan.errors import JobError
+from kornia_bingan.weights import save_weights
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("onnx") / "lite.onnx"
+    assert main(["export", str(path), "--descriptor", "bingan256-lite"]) == 0
+    return path
+
+
+@pytest.mark.parametrize("count", [0, 1, 70])
+def test_onnxruntime_gives_the_codes_of_torch(exported: Path, count: int) -> None:
+    patches = np.random.default_rng(count).random((count, 1, 32, 32), np.float32)
+    session = onnxruntime.InferenceSession(str(exported), providers=["CPUExecutionProvider"])
+    codes, descriptors = session.run(None, {"patches": patches})
+    with torch.no_grad():
+        expected = BinGAN.from_pretrained("bingan256-lite", output="descriptor")(torch.from_numpy(patches)).numpy()
+    assert codes.dtype == np.uint8
+    assert codes.shape == (count, 32)
+    np.testing.assert_allclose(descriptors, expected, atol=1e-3)
+    sure = np.abs(expected) > 1e-3
+    assert np.array_equal(np.unpackbits(codes, axis=1)[sure] == 1, expected[sure] >= 0)
+    assert np.array_equal(codes, bits.pack(descriptors))
+
+
+def test_the_file_says_opset_and_names(exported: Path) -> None:
+    model = onnx.load(str(exported))
+    onnx.checker.check_model(model)
+    assert max(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")) == onnx_export.OPSET
+    assert [value.name for value in model.graph.input] == ["patches"]
+    assert [value.name for value in model.graph.output] == ["codes", "descriptors"]
+    assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_param
+
+
+def test_wrong_use(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert main(["export", str(tmp_path / "codes.pt")]) == 2
+    assert "must end in .onnx" in capsys.readouterr().err
+    assert main(["export", str(tmp_path / "a.onnx"), "--descriptor", "bingan64-cifar10-two-view"]) == 2
+    assert "whole pictures" in capsys.readouterr().err
+    save_weights(tmp_path / "own.safetensors", PatchTrunk(layers=((8, 2), (16, 2))), {})
+    found = importlib.util.find_spec
+    monkeypatch.setattr(onnx_export, "find_spec", lambda name: None if name == "onnx" else found(name))
+    with pytest.raises(JobError, match=r"onnx not installed; pip install 'kornia_bingan\[onnx\]'"):
+        onnx_export.export_onnx(tmp_path / "own.safetensors", tmp_path / "a.onnx")
+    assert not list(tmp_path.glob("*.onnx"))
