@@ -1,86 +1,184 @@
-"""How many keypoints a second each descriptor describes, all in one run.
+"""How fast everything is, against others and against what the machine allows, all in one run.
 
-    python -m eval speed PHOTO [--peers rootsift,orb] [--ours bingan256,bingan256-lite] [--threads 1]
+    python -m eval speed PHOTO [--scene PHOTOS] [--peers rootsift,orb] [--ours bingan256,bingan256-lite]
+        [--threads 1,2] [--parts descriptors,networks,cutting,matching,pipeline]
 
-Protocol. One picture, its strongest DoG keypoints (``MAX_KEYPOINTS``), whose detection is not counted. Every descriptor
-describes them once to warm up, then ``REPEATS`` times in turn with all others, so that a slow moment of the machine
-hits all of them; the median counts. Network peers are run as they are shipped, in float32.
+Protocol. One picture and its strongest DoG keypoints (``MAX_KEYPOINTS``). Whatever is compared takes turns after one
+run to warm up, so that a slow moment of the machine hits all of it; medians count. Ratios compare within one run only.
+``descriptors``: from picture and keypoints to codes, at the first number of threads. ``networks``: patches to
+descriptors; others with random weights. ``cutting``: picture to patches. ``matching``: one pair of images, mutual
+nearest neighbours with a ratio test in both directions. ``pipeline``: the photos of ``--scene`` (the folder of PHOTO)
+by ``bingan reconstruct`` and by COLMAP's SIFT, and peak memory. Floors are measured beside: multiply-adds over the rate
+of matrix products, bytes over the rate of a copy.
 """
 
 from __future__ import annotations
 
 import argparse
-import time
+import sys
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 
-from eval import options
+from eval import options, speed_matching, speed_networks, speed_pipeline
 from eval.options import peer_folder
 from eval.peers import PEERS, load_peers, ours
+from eval.timing import REPEATS, machine_rates, take_turns
+from kornia_bingan import BinGAN
+from kornia_bingan.descriptor import BATCH, describe
 from kornia_bingan.errors import UsageError
 from kornia_bingan.files import write_json
-from kornia_bingan.images import read_image
-from kornia_bingan.keypoints import detect
+from kornia_bingan.images import ImageError, list_images, read_image
+from kornia_bingan.keypoints import Keypoints, detect, support_regions, to_opencv
+from kornia_bingan.patches import build_pyramid
 from kornia_bingan.provenance import provenance
 from kornia_bingan.report import text_table
 from kornia_bingan.weights import find_weights
 
 MAX_KEYPOINTS = 4000
-REPEATS = 5
+PARTS = ("descriptors", "networks", "cutting", "matching", "pipeline")
+MOST_PHOTOS = 8
+"""Photos whose codes are matched."""
 
 
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m eval speed")
     parser.add_argument("photo", type=Path)
+    parser.add_argument("--scene", type=Path, help="folder of photos that show one place; the photo's by default")
     parser.add_argument("--peers", default=",".join(PEERS))
     parser.add_argument("--peer-weights", type=Path, default=None)
     parser.add_argument("--ours", default="bingan256", help="shipped names or weights files, separated by commas")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", default="1", help="numbers, separated by commas")
+    parser.add_argument("--parts", default="descriptors", help=f"of {','.join(PARTS)}, or all")
     parser.add_argument("--repeats", type=int, default=REPEATS)
     parser.add_argument("--out", type=Path, default=options.RESULTS / "speed.json")
     arguments = parser.parse_args(argv)
+    parts = list(PARTS) if arguments.parts == "all" else arguments.parts.split(",")
+    if unknown := sorted(set(parts) - set(PARTS)):
+        raise UsageError(f"there is no part '{unknown[0]}'; choose of {', '.join(PARTS)}")
     if arguments.repeats < 1:
         raise UsageError(f"--repeats is {arguments.repeats}; give 1 or more")
-    options.use_threads(arguments.threads)
+    threads = [int(word) if word.isdigit() else 0 for word in arguments.threads.split(",")]
+    names = arguments.ours.split(",")
     image = read_image(arguments.photo)
     keypoints = detect(image, "dog", MAX_KEYPOINTS)
     if not len(keypoints):
         raise UsageError(f"{arguments.photo} has no keypoints; give a photo with some texture")
-    names = [name for name in arguments.peers.split(",") if name]
-    peers, absent = load_peers(names, arguments.peer_weights or peer_folder(arguments.photo.resolve().parent))
-    for name in arguments.ours.split(","):
-        peers.append(ours(name)[0])
-    seconds: dict[str, list[float]] = {peer.name: [] for peer in peers}
-    for turn in range(arguments.repeats + 1):
-        for peer in peers:
-            started = time.perf_counter()
-            peer.describe(image, keypoints)
-            if turn:
-                seconds[peer.name].append(time.perf_counter() - started)
-    results = []
-    for peer in peers:
-        median = float(np.median(seconds[peer.name]))
-        results.append(
-            {
-                "descriptor": peer.name,
-                "bytes": peer.num_bytes,
-                "seconds": round(median, 5),
-                "least_seconds": round(min(seconds[peer.name]), 5),
-                "keypoints_per_second": round(len(keypoints) / median, 1),
-            }
-        )
-    print(text_table(list(results[0]), [[str(value) for value in row.values()] for row in results]))
-    words = f"--peers {arguments.peers} " if names != list(PEERS) else ""
-    record = {
+    scene = arguments.scene or arguments.photo.resolve().parent
+    record: dict[str, Any] = {
         "protocol": "speed",
-        "command": f"python -m eval speed PHOTO {words}--ours {arguments.ours} --threads {arguments.threads}",
+        "command": _command(arguments),
         "keypoints": len(keypoints),
         "image_size": [image.shape[1], image.shape[0]],
-        "threads": arguments.threads,
-        "results": results,
-        "absent": absent,
-        "provenance": provenance(find_weights(arguments.ours.split(",")[0])),
+        "threads": threads[0],
+        "rates": [],
+        "results": [],
+        "absent": {},
     }
+    for count in threads:
+        options.use_threads(count)
+        record["rates"].append({"threads": count, **{k: round(v / 1e9, 2) for k, v in machine_rates().items()}})
+        if "descriptors" in parts and count == threads[0]:
+            found = _descriptors(image, keypoints, names, arguments)
+            record["results"], record["absent"] = found
+        for part in ("networks", "cutting", "matching"):
+            if part in parts:
+                rows = _part(part, image, keypoints, names, scene)
+                record.setdefault(part, []).extend({"threads": count, **row} for row in rows)
+                _show(rows)
+    if "networks" in parts:
+        record["optimisations"] = optimisations(record["networks"])
+    if "pipeline" in parts:
+        record["pipeline"] = speed_pipeline.end_to_end(scene, names, threads[-1])
+        record["memory"] = speed_pipeline.memory(arguments.photo, names[0])
+    record["provenance"] = provenance(find_weights(names[0]))
+    for part in ("results", "optimisations", "pipeline", "memory", "rates"):
+        if record.get(part):
+            _show(record[part])
     write_json(arguments.out, record)
     return 0
+
+
+def optimisations(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Say what each change of the network's form was predicted to bring, and what it brought at the first threads."""
+    of = {(r["network"], r["form"]): r["patches_per_second"] for r in rows if r["threads"] == rows[0]["threads"]}
+    reference = speed_networks.REFERENCE
+    batches = f"{reference}, batches of {BATCH}"
+    steps = [
+        (f"batches of {BATCH} instead of {speed_networks.FORMER_BATCH}: features in cache", 1.2,
+         batches, reference),
+        ("normalisation folded into the filters", 1.1, "folded, float32, channels first", batches),
+        ("channels last", 1.4, "folded, float32", "folded, float32, channels first"),
+        ("bfloat16", 1.9, "folded, bfloat16", "folded, float32"),
+        ("onnxruntime instead of torch, float32", 1.3, "onnxruntime, float32", "folded, float32"),
+        ("int8 by onnxruntime", 3.0, "onnxruntime, int8", "onnxruntime, float32"),
+    ]  # fmt: skip
+    networks = dict.fromkeys(name for name, form in of if form == batches)
+    return [
+        {"network": name, "change": change, "predicted": ratio, "measured": round(of[name, new] / of[name, old], 2)}
+        for name in networks
+        for change, ratio, new, old in steps
+    ]
+
+
+def _show(rows: list[dict[str, Any]]) -> None:
+    print(text_table(list(rows[0]), [[str(row.get(key, "")) for key in rows[0]] for row in rows]), flush=True)
+
+
+def _command(arguments: argparse.Namespace) -> str:
+    words = f"python -m eval speed PHOTO --ours {arguments.ours} --threads {arguments.threads}"
+    if arguments.peers != ",".join(PEERS):
+        words += f" --peers {arguments.peers}"
+    return words if arguments.parts == "descriptors" else f"{words} --parts {arguments.parts}"
+
+
+def _descriptors(
+    image: Any, keypoints: Keypoints, names: list[str], arguments: argparse.Namespace
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    wanted = [name for name in arguments.peers.split(",") if name]
+    folder = arguments.peer_weights or peer_folder(arguments.photo.resolve().parent)
+    peers, absent = load_peers(wanted, folder)
+    functions = {peer.name: lambda p=peer: p.describe(image, keypoints) for peer in peers}
+    sizes = {peer.name: peer.num_bytes for peer in peers}
+    for name in names:
+        reference = ours(name)
+        functions |= {peer.name: lambda p=peer: p.describe(image, keypoints) for peer in reference}
+        sizes |= {peer.name: peer.num_bytes for peer in reference}
+        model = BinGAN.from_pretrained(name, precision="auto")
+        short = reference[0].name
+        functions[f"{short}, as commands run it"] = lambda m=model: describe(m, image, keypoints)
+        sizes[f"{short}, as commands run it"] = reference[0].num_bytes
+    seconds = take_turns(functions, arguments.repeats)
+    rows = [
+        {
+            "descriptor": name,
+            "bytes": sizes[name],
+            "seconds": round(value, 5),
+            "keypoints_per_second": round(len(keypoints) / value, 1),
+        }
+        for name, value in seconds.items()
+    ]
+    return rows, absent
+
+
+def _part(part: str, image: Any, keypoints: Keypoints, names: list[str], scene: Path) -> list[dict[str, Any]]:
+    if part == "networks":
+        pyramid = build_pyramid(image)
+        views = speed_networks.two_views(pyramid, support_regions(keypoints)[: speed_networks.NUM_PATCHES])
+        return speed_networks.measure(names, views)
+    if part == "cutting":
+        return speed_pipeline.cutting(image, keypoints)
+    model, sift = BinGAN.from_pretrained(names[0], precision="auto"), cv2.SIFT.create()
+    codes, vectors = [], []
+    for name in list_images(scene)[0][:MOST_PHOTOS]:
+        try:
+            picture = read_image(scene / name)
+        except ImageError as error:
+            print(f"skipped: {error}", file=sys.stderr)
+            continue
+        found = detect(picture, "dog", MAX_KEYPOINTS)
+        codes.append(describe(model, picture, found))
+        vectors.append(sift.compute(picture, to_opencv(found))[1])
+    return speed_matching.measure(np.concatenate(codes), np.concatenate(vectors))

@@ -1,0 +1,142 @@
+"""Part of ``python -m eval speed``: cutting patches, a reconstruction stage by stage, and peak memory.
+
+``python -m eval.speed_pipeline describe|match`` prints the memory of one job, in a process of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import cv2
+import kornia.feature as KF
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from eval.timing import machine_rates, take_turns
+from kornia_bingan import BinGAN
+from kornia_bingan.child import run_in_child
+from kornia_bingan.descriptor import describe
+from kornia_bingan.images import read_image
+from kornia_bingan.keypoints import Keypoints, detect, support_regions
+from kornia_bingan.matching import match
+from kornia_bingan.patches import PATCH_SIZE, build_pyramid, cut_patches
+from kornia_bingan.reconstruction import ReconstructOptions, reconstruct_photos
+
+MAX_KEYPOINTS = 4096
+MEGAPIXELS_12 = (3000, 4000)
+NUM_CODES = 100_000
+BEFORE_MAPPING = ("describe", "match", "verify")
+
+
+def cutting(image: NDArray[np.uint8], keypoints: Keypoints) -> list[dict[str, Any]]:
+    """Time pyramid and patches of all keypoints: rows ``cutter``, ``keypoints_per_second``, ``floor_...``, ``times``.
+
+    The floor is the time to write the patches at the rate of a copy.
+    """
+    lafs = support_regions(keypoints)
+    picture = torch.from_numpy(image)[None, None].float() / 255
+    frames = torch.from_numpy(lafs)[None]
+    floor = machine_rates()["copied_bytes"] / (4 * PATCH_SIZE**2)
+    seconds = take_turns(
+        {
+            "ours": lambda: cut_patches(build_pyramid(image), lafs),
+            "kornia extract_patches_from_pyramid": lambda: KF.extract_patches_from_pyramid(
+                picture, frames, PATCH_SIZE, normalize_lafs_before_extraction=False
+            ),
+        }
+    )
+    return [
+        {
+            "cutter": name,
+            "keypoints_per_second": round(len(lafs) / value, 1),
+            "floor_keypoints_per_second": round(floor, 1),
+            "times": round(seconds["kornia extract_patches_from_pyramid"] / value, 2),
+        }
+        for name, value in seconds.items()
+    ]
+
+
+def end_to_end(photos: Path, names: list[str], threads: int) -> list[dict[str, Any]]:
+    """Time ``bingan reconstruct`` and COLMAP's own SIFT on the same photos, all pairs, the same number of keypoints.
+
+    Returns:
+        Rows ``pipeline``, ``stage``, ``seconds``; the stage "before mapping" sums up what both do.
+    """
+    rows: list[dict[str, Any]] = []
+    for name in names:
+        with tempfile.TemporaryDirectory() as folder:
+            options = ReconstructOptions(descriptor=name, max_keypoints=MAX_KEYPOINTS)
+            summary = reconstruct_photos(photos, Path(folder) / "out", options)
+        before = sum(value for stage, value in summary.seconds.items() if stage in BEFORE_MAPPING)
+        stages = {**summary.seconds, "before mapping": before}
+        rows += [{"pipeline": Path(name).stem, "stage": s, "seconds": round(v, 2)} for s, v in stages.items()]
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = {"database": f"{folder}/d.db", "images": str(photos), "threads": threads}
+        started = time.perf_counter()
+        run_in_child("eval.speed_pipeline:sift_here", arguments, stage="SIFT extraction and matching")
+        value = time.perf_counter() - started
+    return [*rows, {"pipeline": "COLMAP, SIFT", "stage": "before mapping", "seconds": round(value, 2)}]
+
+
+def sift_here(report: Any, *, database: str, images: str, threads: int) -> None:
+    """Extract SIFT, match all pairs and verify them by pycolmap, in this process."""
+    import pycolmap
+
+    extraction = pycolmap.FeatureExtractionOptions()
+    extraction.num_threads = threads
+    extraction.sift.max_num_features = MAX_KEYPOINTS
+    pycolmap.extract_features(database, images, extraction_options=extraction, device=pycolmap.Device.cpu)
+    matching = pycolmap.FeatureMatchingOptions()
+    matching.num_threads = threads
+    pycolmap.match_exhaustive(database, matching, device=pycolmap.Device.cpu)
+
+
+def memory(photo: Path, name: str) -> list[dict[str, Any]]:
+    """Measure peak resident memory in processes of their own: rows ``job``, ``peak_mb``, ``above_start_mb``.
+
+    Start is after the libraries, the weights and the input are loaded.
+    """
+    rows = []
+    for job, words in (
+        (f"describe a picture of 12 megapixels with {name}", ["describe", str(photo), name]),
+        (f"match {NUM_CODES:,} with {NUM_CODES:,} codes", ["match"]),
+    ):
+        command = [sys.executable, "-m", "eval.speed_pipeline", *words]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        rows.append({"job": job, **json.loads(done.stdout)})
+    return rows
+
+
+def _here(words: list[str]) -> dict[str, float]:
+    if words[:1] == ["describe"]:
+        size = MEGAPIXELS_12[::-1]
+        image = np.asarray(cv2.resize(read_image(Path(words[1])), size, interpolation=cv2.INTER_CUBIC), np.uint8)
+        model = BinGAN.from_pretrained(words[2], precision="auto")
+        start = _resident_mb()
+        describe(model, image, detect(image, "dog", MAX_KEYPOINTS))
+    else:
+        rng = np.random.default_rng(0)
+        first, second = (rng.integers(0, 256, (NUM_CODES, 32), np.uint8) for _ in range(2))
+        match(first[:100], second[:100])
+        start = _resident_mb()
+        match(first, second, "smnn", 0.8)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {"peak_mb": round(peak, 1), "above_start_mb": round(peak - start, 1)}
+
+
+def _resident_mb() -> float:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+if __name__ == "__main__":
+    print(json.dumps(_here(sys.argv[1:])))
