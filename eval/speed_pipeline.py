@@ -6,8 +6,6 @@
 from __future__ import annotations
 
 import json
-import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -121,21 +119,22 @@ def _here(words: list[str]) -> dict[str, float]:
         size = MEGAPIXELS_12[::-1]
         image = np.asarray(cv2.resize(read_image(Path(words[1])), size, interpolation=cv2.INTER_CUBIC), np.uint8)
         model = BinGAN.from_pretrained(words[2], precision="auto")
-        start = _resident_mb()
+        start = _status_mb("VmRSS")
         describe(model, image, detect(image, "dog", MAX_KEYPOINTS))
     else:
         rng = np.random.default_rng(0)
         first, second = (rng.integers(0, 256, (NUM_CODES, 32), np.uint8) for _ in range(2))
         match(first[:100], second[:100])
-        start = _resident_mb()
+        start = _status_mb("VmRSS")
         match(first, second, "smnn", 0.8)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = _status_mb("VmHWM")
     return {"peak_mb": round(peak, 1), "above_start_mb": round(peak - start, 1)}
 
 
-def _resident_mb() -> float:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+def _status_mb(field: str) -> float:
+    """Read a size of this process; unlike getrusage's peak, VmHWM does not count the parent's memory."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return float(next(line.split()[1] for line in lines if line.startswith(f"{field}:"))) / 1024
 
 
 if __name__ == "__main__":
