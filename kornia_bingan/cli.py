@@ -39,6 +39,8 @@ def reconstruct(
     camera_model: str = "SIMPLE_RADIAL",
     focal_px: float | None = None,
     intrinsics: tuple[float, float, float, float] | None = None,
+    masks: Path | None = None,
+    max_size: int = 0,
     seed: int = 0,
     time_limit: float = 0.0,
     json: bool = False,
@@ -58,6 +60,8 @@ def reconstruct(
         camera_model: COLMAP's name of the camera model.
         focal_px: focal length in pixels, as a start.
         intrinsics: fx fy cx cy, kept fixed; the centre of the first pixel is (0, 0).
+        masks: folder of masks, black means ignore; that of a.jpg is a.jpg.png or a.png.
+        max_size: pixels of the long side that larger photos are reduced to before description; 0 reduces nothing.
         seed: of everything random.
         time_limit: seconds; the same command goes on later. 0 is no limit.
         json: print summary.json on stdout instead of a table.
@@ -77,6 +81,8 @@ def reconstruct(
         intrinsics=intrinsics,
         seed=seed,
         time_limit=time_limit,
+        masks=masks,
+        max_size=max_size,
     )
     summary = reconstruct_photos(photos, out, options)
     _write_page(out, photos)
@@ -90,6 +96,8 @@ def describe(
     descriptor: str = "bingan256",
     detector: Literal["dog", "orb"] = "dog",
     max_keypoints: int = 4096,
+    masks: Path | None = None,
+    max_size: int = 0,
     time_limit: float = 0.0,
     json: bool = False,
 ) -> int:
@@ -101,12 +109,15 @@ def describe(
         descriptor: shipped name or weights file.
         detector: dog for blobs at all scales, orb for fast corners.
         max_keypoints: strongest keypoints of a photo.
+        masks: folder of masks, black means ignore; that of a.jpg is a.jpg.png or a.png.
+        max_size: pixels of the long side that larger photos are reduced to before description; 0 reduces nothing.
         time_limit: seconds; the same command goes on later. 0 is no limit.
         json: print one JSON object on stdout instead of a table.
     """
     from kornia_bingan.features import Features, describe_photos, features_path
     from kornia_bingan.files import sha256_of
     from kornia_bingan.images import list_images
+    from kornia_bingan.masks import find_masks
     from kornia_bingan.report import skipped_lines, text_table
     from kornia_bingan.runs import TimeLimit, checksums, open_run
     from kornia_bingan.weights import find_weights
@@ -115,24 +126,39 @@ def describe(
     names, foreign = list_images(photos)
     if not names:
         raise UsageError(f"{photos} holds no photos")
+    if max_keypoints < 1 or max_size < 0:
+        raise UsageError(f"max_keypoints is {max_keypoints} and max_size {max_size}; give 1 and 0 or more")
     weights = find_weights(descriptor)
+    found = {} if masks is None else find_masks(photos, names, masks)
     identity = {
         "command": "describe",
         "detector": detector,
         "max_keypoints": max_keypoints,
+        "max_size": max_size,
+        "masks": {name: sha256_of(path) for name, path in found.items()},
         "weights_sha256": sha256_of(weights),
         "photos": checksums(photos, names),
     }
     limit = TimeLimit(time_limit)
     with open_run(out, identity):
         unread = describe_photos(
-            photos, names, out, weights, detector=detector, max_keypoints=max_keypoints, limit=limit
+            photos,
+            names,
+            out,
+            weights,
+            detector=detector,
+            max_keypoints=max_keypoints,
+            limit=limit,
+            masks=found,
+            max_size=max_size,
         )
     without = {item.name for item in unread}
     counts = {n: len(Features.read(features_path(out, n)).keypoints) for n in names if n not in without}
     skipped = [{"name": item.name, "reason": item.reason} for item in [*foreign, *unread]]
     table = text_table(["photo", "keypoints"], [[name, f"{count:,}"] for name, count in counts.items()])
-    _print({"keypoints": counts, "skipped": skipped}, table + skipped_lines(skipped), json)
+    values = {"keypoints": counts, "skipped": skipped, "masked": len(found)}
+    words = f"\n{len(found)} of {len(names)} photos have a mask" if found else ""
+    _print(values, table + words + skipped_lines(skipped), json)
     if not counts:
         raise JobError(f"none of the {len(names)} photos in {photos} can be read")
     return 0

@@ -61,6 +61,12 @@ class Keypoints:
             self.xy[index], self.size[index], self.angle_deg[index], self.response[index], self.octave[index]
         )
 
+    def enlarged(self, factors: tuple[float, float]) -> Keypoints:
+        """Give the same keypoints on a picture whose width and height are so many times larger."""
+        xy = (self.xy + 0.5) * np.array(factors, np.float32) - np.float32(0.5)
+        size = self.size * np.float32(np.sqrt(factors[0] * factors[1]))
+        return Keypoints(xy, size, self.angle_deg, self.response, self.octave)
+
 
 def from_opencv(keypoints: Sequence[cv2.KeyPoint]) -> Keypoints:
     """Turn OpenCV keypoints into arrays; an empty sequence gives arrays with 0 rows."""
@@ -139,12 +145,11 @@ def _dog_in_tiles(image: NDArray[np.uint8]) -> Keypoints:
     small = (max(1, width // _REDUCTION), max(1, height // _REDUCTION))
     reduced = np.asarray(cv2.resize(image, small, interpolation=cv2.INTER_AREA), np.uint8)
     found = _dog(reduced) if reduced.size <= MOST_PIXELS else _dog_in_tiles(reduced)
-    factor = np.array([width / small[0], height / small[1]], np.float32)
-    size = found.size * np.float32(np.sqrt(factor.prod()))
+    found = found.enlarged((width / small[0], height / small[1]))
     # OpenCV's octave is a signed byte; the reduced picture is two octaves further on.
     octave = (found.octave & ~0xFF) | ((found.octave + 2) & 0xFF)
-    coarse = Keypoints((found.xy + 0.5) * factor - 0.5, size, found.angle_deg, found.response, octave)
-    parts.append(coarse[size > _FINE_SIZE])
+    coarse = Keypoints(found.xy, found.size, found.angle_deg, found.response, octave)
+    parts.append(coarse[coarse.size > _FINE_SIZE])
     fields = ("xy", "size", "angle_deg", "response", "octave")
     return Keypoints(*(np.concatenate([getattr(part, name) for part in parts]) for name in fields))
 

@@ -31,6 +31,7 @@ from kornia_bingan.features import Features, describe_photos, features_path
 from kornia_bingan.files import atomic_path, sha256_of
 from kornia_bingan.images import Skipped, list_images
 from kornia_bingan.keypoints import Detector
+from kornia_bingan.masks import find_masks
 from kornia_bingan.model import Camera, Model, NoModelError, Sharing, Verification, by, cameras_for
 from kornia_bingan.pairs import (
     Block,
@@ -48,6 +49,9 @@ from kornia_bingan.runs import Stopwatch, TimeLimit, checksums, open_run
 
 DEFAULT_RATIO = 0.8
 """Largest Hamming ratio of a match, see :func:`kornia_bingan.match`."""
+
+LEAST_SIZE = 64
+"""Smallest size that photos may be reduced to, pixels."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,9 @@ class ReconstructOptions:
         intrinsics: fx fy cx cy of all photos, kept as they are; the centre of the first pixel is (0, 0).
         seed: of everything random.
         time_limit: seconds after which the command stops, to be continued by the same command; 0 is no limit.
+        masks: folder of masks, see :mod:`kornia_bingan.masks`.
+        max_size: photos with a longer side are reduced to so many pixels for detection and description; the model is in
+            pixels of the photos all the same. 0 reduces nothing.
     """
 
     descriptor: str = "bingan256"
@@ -80,6 +87,8 @@ class ReconstructOptions:
     intrinsics: tuple[float, float, float, float] | None = None
     seed: int = 0
     time_limit: float = 0.0
+    masks: Path | None = None
+    max_size: int = 0
 
 
 def reconstruct_photos(photos: Path, out: Path, options: ReconstructOptions | None = None) -> Summary:
@@ -112,7 +121,8 @@ def reconstruct_photos(photos: Path, out: Path, options: ReconstructOptions | No
     weights = find_weights(options.descriptor)
     similar = retrieval_count(options.pairs)
     chosen = choose_pairs(names, options.pairs) if similar is None else []
-    with open_run(out, _identity(options, weights, chosen, checksums(photos, names))):
+    masks = {} if options.masks is None else find_masks(photos, names, options.masks)
+    with open_run(out, _identity(options, weights, chosen, checksums(photos, names), masks)):
         if (out / "summary.json").exists():
             return Summary.read(out / "summary.json")
         watch = Stopwatch(out / "seconds.json")
@@ -125,6 +135,8 @@ def reconstruct_photos(photos: Path, out: Path, options: ReconstructOptions | No
                 detector=options.detector,
                 max_keypoints=options.max_keypoints,
                 limit=limit,
+                masks=masks,
+                max_size=options.max_size,
             )
         usable, skipped = _usable(names, [*passed_over, *skipped], out / "features")
         if len(usable) < 2:
@@ -160,6 +172,7 @@ def reconstruct_photos(photos: Path, out: Path, options: ReconstructOptions | No
             versions=versions(),
             skipped=[{"name": item.name, "reason": item.reason} for item in skipped],
             pairs=statistics,
+            masked=sum(name in masks for name in usable),
         )
         summary.write(out / "summary.json")
         return summary
@@ -177,6 +190,8 @@ def check_options(options: ReconstructOptions) -> None:
         raise UsageError(f"the detector is '{options.detector}'; choose {' or '.join(get_args(Detector))}")
     if options.max_keypoints < 1:
         raise UsageError(f"max_keypoints is {options.max_keypoints}; give 1 or more")
+    if options.max_size < 0 or 0 < options.max_size < LEAST_SIZE:
+        raise UsageError(f"max_size is {options.max_size}; give {LEAST_SIZE} pixels or more, or 0 to reduce nothing")
     if not 0 <= options.ratio <= 1:
         raise UsageError(f"the ratio is {options.ratio}; give one between 0 and 1")
     if options.camera not in get_args(Sharing):
@@ -191,9 +206,13 @@ def check_options(options: ReconstructOptions) -> None:
 
 
 def _identity(
-    options: ReconstructOptions, weights: Path, pairs: Sequence[Pair], photos: Mapping[str, str]
+    options: ReconstructOptions,
+    weights: Path,
+    pairs: Sequence[Pair],
+    photos: Mapping[str, str],
+    masks: Mapping[str, Path],
 ) -> dict[str, Any]:
-    values = asdict(options)
+    values = {**asdict(options), "masks": {name: sha256_of(path) for name, path in masks.items()}}
     for name in ("descriptor", "time_limit"):
         del values[name]
     if options.pairs not in ("exhaustive", "sequential") and retrieval_count(options.pairs) is None:

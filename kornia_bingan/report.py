@@ -60,6 +60,7 @@ class Summary:
         versions: of this package and of its libraries.
         skipped: name and reason of each file that took no part.
         pairs: statistics of the pairs.
+        masked: photos that took part with a mask.
     """
 
     images: int
@@ -74,6 +75,7 @@ class Summary:
     versions: dict[str, str | None]
     skipped: list[dict[str, str]]
     pairs: PairStatistics
+    masked: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Give what JSON can hold."""
@@ -101,6 +103,7 @@ class Summary:
         """Render the numbers as text."""
         rows = [
             ["registered photos", f"{self.registered} / {self.images}"],
+            *([["photos with a mask", f"{self.masked} / {self.images}"]] if self.masked else []),
             ["points", f"{self.points:,}"],
             ["observations", f"{self.observations:,}"],
             ["mean track length", f"{self.mean_track_length:.2f}"],
