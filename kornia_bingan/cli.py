@@ -35,10 +35,12 @@ def reconstruct(
     max_keypoints: int = 4096,
     ratio: float | None = None,
     pairs: str = "exhaustive",
-    camera: Literal["single", "per-size", "per-image"] = "per-size",
+    camera: Literal["single", "per-folder", "per-size", "per-image"] = "per-size",
     camera_model: str = "SIMPLE_RADIAL",
     focal_px: float | None = None,
-    intrinsics: tuple[float, float, float, float] | None = None,
+    intrinsics: tuple[str, ...] | None = None,
+    cameras: Path | None = None,
+    gps: bool = True,
     masks: Path | None = None,
     max_size: int = 0,
     seed: int = 0,
@@ -56,10 +58,12 @@ def reconstruct(
         ratio: largest Hamming ratio of a match; the package's default if not given.
         pairs: exhaustive, sequential, retrieval:K (each photo with the K most similar), or a text file with two names a
             line.
-        camera: one for all photos, one for each size, or one for each photo.
+        camera: one for all photos, for each folder, for each size and focal length, or for each photo.
         camera_model: COLMAP's name of the camera model.
-        focal_px: focal length in pixels, as a start.
-        intrinsics: fx fy cx cy, kept fixed; the centre of the first pixel is (0, 0).
+        focal_px: focal length in pixels, as a start; what the photos say of their lens if not given.
+        intrinsics: fx,fy,cx,cy[,k1,k2,p1,p2], kept fixed; the centre of the first pixel is (0, 0).
+        cameras: COLMAP's cameras.txt with one camera for each size of photos, kept fixed.
+        gps: write the positions that photos say into the database.
         masks: folder of masks, black means ignore; that of a.jpg is a.jpg.png or a.png.
         max_size: pixels of the long side that larger photos are reduced to before description; 0 reduces nothing.
         seed: of everything random.
@@ -78,7 +82,9 @@ def reconstruct(
         camera=camera,
         camera_model=camera_model,
         focal_px=focal_px,
-        intrinsics=intrinsics,
+        intrinsics=None if intrinsics is None else _numbers("intrinsics", intrinsics),
+        cameras=cameras,
+        gps=gps,
         seed=seed,
         time_limit=time_limit,
         masks=masks,
@@ -359,6 +365,14 @@ def export(out: Photos, descriptor: str = "bingan256", json: bool = False) -> in
     values = export_onnx(descriptor, out)
     _print(values, text_table(["", "value"], [[name, str(value)] for name, value in values.items()]), json)
     return 0
+
+
+def _numbers(name: str, words: Sequence[str]) -> tuple[float, ...]:
+    """Read numbers with commas or blanks between them."""
+    try:
+        return tuple(float(word) for word in ",".join(words).split(",") if word)
+    except ValueError as error:
+        raise UsageError(f"{name} are numbers, got '{' '.join(words)}'") from error
 
 
 def _prepare() -> None:
