@@ -13,9 +13,10 @@ import sys
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from PIL import Image, UnidentifiedImageError
+if TYPE_CHECKING:
+    from PIL import Image
 
 _WIDTH, _HEIGHT, _ORIENTATION, _EXTRA_SAMPLES = 256, 257, 274, 338  # TIFF 6.0 tags; EXIF has the orientation too
 # 0xFF and a code; in compressed data 0xFF is followed by 0 or a restart marker, between segments by fill bytes 0xFF
@@ -196,6 +197,8 @@ def open_heif(data: bytes) -> Image.Image:
     Raises:
         ContainerError: the file is damaged, or Pillow has no decoder for it.
     """
+    from PIL import Image, UnidentifiedImageError  # only here, for training on a bare machine needs no Pillow
+
     try:
         import pillow_heif
     except ImportError:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from kornia_bingan.containers import ContainerError, ImageHeader, open_heif, read_header
 from kornia_bingan.errors import UsageError
+from kornia_bingan.runs import UNREADABLE
 
 EXTENSIONS = (
     *(".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".ppm", ".pgm", ".pbm", ".pnm"),
@@ -85,6 +86,18 @@ def list_images(folder: Path) -> tuple[list[str], list[Skipped]]:
             else:
                 names.append(relative(path))
     return sorted(names), sorted(skipped, key=lambda item: item.name)
+
+
+def without_copies(names: Sequence[str], sums: Mapping[str, str]) -> tuple[list[str], list[Skipped]]:
+    """Keep the first of equal files, so that no photo is matched with itself; the others are named with it."""
+    first: dict[str, str] = {}
+    kept, copies = [], []
+    for name in names:
+        if sums[name] == UNREADABLE or first.setdefault(sums[name], name) == name:
+            kept.append(name)
+        else:
+            copies.append(Skipped(name, f"the same file as {first[sums[name]]}"))
+    return kept, copies
 
 
 def _why_not_a_photo(path: str) -> str:

@@ -30,7 +30,7 @@ from kornia_bingan.errors import JobError, UsageError
 from kornia_bingan.exif import Exif, read_exif
 from kornia_bingan.features import Features, describe_photos, features_path
 from kornia_bingan.files import atomic_path, sha256_of
-from kornia_bingan.images import Skipped, list_images
+from kornia_bingan.images import Skipped, list_images, without_copies
 from kornia_bingan.keypoints import Detector
 from kornia_bingan.masks import find_masks
 from kornia_bingan.model import Camera, Model, NoModelError, Sharing, Verification, by, cameras_for, fixed_camera
@@ -129,10 +129,13 @@ def reconstruct_photos(photos: Path, out: Path, options: ReconstructOptions | No
         others = f"; of {len(passed_over)} other files none is a photo" if passed_over else ""
         raise UsageError(f"{photos} holds no photos{others}")
     weights = find_weights(options.descriptor)
+    masks = {} if options.masks is None else find_masks(photos, names, options.masks)
+    sums = checksums(photos, names)
+    names, copies = without_copies(names, sums)
+    passed_over = [*passed_over, *copies]
     similar = retrieval_count(options.pairs)
     chosen = choose_pairs(names, options.pairs) if similar is None else []
-    masks = {} if options.masks is None else find_masks(photos, names, options.masks)
-    with open_run(out, _identity(options, weights, chosen, checksums(photos, names), masks)):
+    with open_run(out, _identity(options, weights, chosen, sums, masks)):
         if (out / "summary.json").exists():
             return Summary.read(out / "summary.json")
         watch = Stopwatch(out / "seconds.json")

@@ -69,6 +69,10 @@ class Stopwatch:
             write_json(self.path, self.seconds)
 
 
+UNREADABLE = "unreadable"
+"""Stands for the checksum of a file that cannot be read."""
+
+
 def checksums(photos: Path, names: Sequence[str]) -> dict[str, str]:
     """Give the SHA-256 of each photo's file, "unreadable" where it cannot be read."""
     found = {}
@@ -76,7 +80,7 @@ def checksums(photos: Path, names: Sequence[str]) -> dict[str, str]:
         try:
             found[name] = sha256_of(photos / name)
         except OSError:  # the stage that reads photos says why
-            found[name] = "unreadable"
+            found[name] = UNREADABLE
     return found
 
 

@@ -225,3 +225,17 @@ def test_pairs_by_similarity(scene: tuple[Path, Scene], whole: Path, tmp_path: P
     with pytest.raises(UsageError, match=r"write retrieval:K"):
         reconstruct_photos(scene[0], tmp_path / "none", ReconstructOptions(pairs="retrieval:0"))
     assert not (tmp_path / "none").exists()
+
+
+def test_equal_files_and_links_to_them_are_used_once(scene: tuple[Path, Scene], tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    shutil.copytree(scene[0], photos)
+    names = sorted(path.name for path in photos.iterdir())
+    shutil.copy(photos / names[1], photos / "z copy.png")
+    (photos / "z link.png").symlink_to(photos / names[2])
+    summary = reconstruct_photos(photos, tmp_path / "out", OPTIONS)
+    assert summary.images == 5
+    assert summary.skipped == [
+        {"name": "z copy.png", "reason": f"the same file as {names[1]}"},
+        {"name": "z link.png", "reason": f"the same file as {names[2]}"},
+    ]
