@@ -367,6 +367,22 @@ def export(out: Photos, descriptor: str = "bingan256", json: bool = False) -> in
     return 0
 
 
+def doctor(json: bool = False) -> int:
+    """Say whether this installation works, and what to do about what does not; exit status 1 if something is broken.
+
+    Args:
+        json: print one JSON object on stdout instead of a table.
+    """
+    from kornia_bingan.doctor import examine
+    from kornia_bingan.report import text_table
+
+    checks = examine()
+    rows = [[check.name, check.state, check.found, check.advice] for check in checks]
+    table = text_table(["", "state", "found", "to do"], rows)
+    _print({"checks": [dataclasses.asdict(check) for check in checks]}, table, json)
+    return int(any(check.state == "bad" for check in checks))
+
+
 def _numbers(name: str, words: Sequence[str]) -> tuple[float, ...]:
     """Read numbers with commas or blanks between them."""
     try:
@@ -425,6 +441,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "index": index,
     "search": search,
     "export": export,
+    "doctor": doctor,
     "demo": demo,
 }
 
