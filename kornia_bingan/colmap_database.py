@@ -16,7 +16,7 @@ import pycolmap
 from numpy.typing import NDArray
 
 from kornia_bingan.child import Report, run_in_child
-from kornia_bingan.errors import UsageError
+from kornia_bingan.errors import JobError, UsageError
 from kornia_bingan.files import atomic_path
 from kornia_bingan.keypoints import Keypoints
 from kornia_bingan.model import Camera, Verification, by
@@ -222,12 +222,22 @@ def open_database(database: Path, existing: bool = False) -> Iterator[Any]:
     """Open a database and close it, which pycolmap needs before anybody else may."""
     if existing and not Path(database).is_file():
         raise UsageError(f"{database}: no such database; write_features makes one")
+    sidecars = [Path(f"{database}{ending}") for ending in ("-wal", "-shm")]
+    present = [path for path in sidecars if path.exists()]
     try:
         db = pycolmap.Database.open(str(database))
     except RuntimeError as error:
         raise UsageError(f"{database} cannot be opened as a COLMAP database") from error
     try:
         yield db
+    except RuntimeError as error:
+        if isinstance(error, JobError):
+            raise
+        db.close()
+        for path in sidecars:  # SQLite leaves these beside a damaged database
+            if path not in present:
+                path.unlink(missing_ok=True)
+        raise UsageError(f"{database} is a damaged COLMAP database: {error}") from error
     finally:
         db.close()
 

@@ -64,7 +64,7 @@ def read_header(data: bytes) -> ImageHeader:
         raise ContainerError("is not a JPEG, PNG, TIFF, WebP, BMP, PNM, HEIC or AVIF picture, whatever its name says")
     try:
         header = reader(data)
-    except struct.error as error:
+    except (struct.error, OverflowError) as error:  # an offset of 2^63 and more overflows
         raise ContainerError("is cut short or damaged in its header") from error
     if header.width < 1 or header.height < 1:
         raise ContainerError(f"is a damaged {header.kind} file: its size is {header.width} x {header.height}")
@@ -265,7 +265,7 @@ def _exif_orientation(block: bytes) -> int:
         return 1
     try:
         return _valid_orientation(_tiff_tags(block)[1])
-    except struct.error:
+    except (struct.error, OverflowError):
         return 1
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,10 @@ from kornia_bingan.runs import TimeLimit
 
 if TYPE_CHECKING:
     from kornia_bingan.descriptor import BinGAN
+
+
+_DAMAGED = (OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError, zipfile.BadZipFile, zlib.error)
+"""What numpy and zipfile raise for damaged files; RuntimeError and its kin for compression and passwords."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,7 @@ class Features:
                 arrays = (file[name] for name in ("xy", "size", "angle_deg", "response", "octave"))
                 width, height = file["image_size"].tolist()
                 return cls((width, height), Keypoints(*arrays), file["codes"])
-        except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        except _DAMAGED as error:
             raise UsageError(f"{path} is no file of features; delete it to have it made again") from error
 
 
