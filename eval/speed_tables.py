@@ -1,4 +1,4 @@
-"""The tables of ``python -m eval speed``."""
+"""The tables of ``python -m eval speed`` and ``fuzz``."""
 
 from __future__ import annotations
 
@@ -61,7 +61,16 @@ def memory() -> str:
     return _of("memory", ["job", "peak MB", "above start MB"], ["job", "peak_mb", "above_start_mb"])
 
 
+def fuzz() -> str:
+    """How readers took mutated files."""
+    record = read(RESULTS / "fuzz.json")
+    keys = ["kind", "files", "read", "refused", "faults"]
+    rows = [[_number(row[key]) for key in keys] for row in record["results"]]
+    return f"{markdown(keys, rows)}\n\n{provenance_line(record)}"
+
+
 TABLES = {
+    "fuzz": fuzz,
     "speed-networks": networks,
     "speed-optimisations": optimisations,
     "speed-cutting": cutting,
