@@ -13,6 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from kornia_bingan.colmap import read_features, read_model
 from kornia_bingan.errors import JobError, UsageError
@@ -239,3 +240,34 @@ def test_equal_files_and_links_to_them_are_used_once(scene: tuple[Path, Scene], 
         {"name": "z copy.png", "reason": f"the same file as {names[1]}"},
         {"name": "z link.png", "reason": f"the same file as {names[2]}"},
     ]
+
+
+def test_formats_and_orientations_give_the_same_model(scene: tuple[Path, Scene], whole: Path, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    turned = (
+        ("png", 6, {}),
+        ("tif", 8, {}),
+        ("webp", 3, {"lossless": True}),
+        ("ppm", 1, {}),
+        ("jpg", 6, {"quality": 98}),
+    )
+    for path, (kind, orientation, options) in zip(sorted(scene[0].iterdir()), turned, strict=True):
+        (photos / kind).mkdir(parents=True)
+        pixels = np.rot90(np.asarray(Image.open(path)), {1: 0, 3: 2, 6: 1, 8: 3}[orientation])
+        exif = Image.Exif()
+        exif[274] = orientation
+        more = {} if kind == "ppm" else {"exif": exif}
+        Image.fromarray(np.ascontiguousarray(pixels)).save(
+            photos / kind / f"{path.stem}.{kind.upper()}", **more, **options
+        )
+    (photos / "not a photo.txt").write_text("words")
+    (photos / "half.jpg").write_bytes(
+        (photos / "jpg" / next(iter((photos / "jpg").iterdir())).name).read_bytes()[:5000]
+    )
+    summary = reconstruct_photos(photos, tmp_path / "out", OPTIONS)
+    alone = Summary.read(whole / "summary.json")
+    assert summary.registered == alone.registered == 5
+    assert summary.points == pytest.approx(alone.points, rel=0.02)
+    assert [item["name"] for item in summary.skipped] == ["half.jpg", "not a photo.txt"]
+    cameras = {(camera.width, camera.height) for camera in read_model(tmp_path / "out" / "model").cameras}
+    assert cameras == {(camera.width, camera.height) for camera in read_model(whole / "model").cameras}
