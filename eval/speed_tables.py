@@ -1,4 +1,4 @@
-"""The tables of ``python -m eval speed`` and ``fuzz``."""
+"""The tables of ``python -m eval speed``, ``fuzz`` and ``reads``."""
 
 from __future__ import annotations
 
@@ -69,7 +69,15 @@ def fuzz() -> str:
     return f"{markdown(keys, rows)}\n\n{provenance_line(record)}"
 
 
+def reads() -> str:
+    """What the reader of pictures takes."""
+    record = read(RESULTS / "reads.json")
+    rows = [list(row.values()) for row in record["results"]]
+    return f"{markdown(list(record['results'][0]), rows)}\n\n{provenance_line(record)}"
+
+
 TABLES = {
+    "reads": reads,
     "fuzz": fuzz,
     "speed-networks": networks,
     "speed-optimisations": optimisations,
