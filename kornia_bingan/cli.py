@@ -19,6 +19,7 @@ import tyro
 
 import kornia_bingan
 from kornia_bingan.errors import JobError, UsageError
+from kornia_bingan.runs import QUIET
 
 Photos = Annotated[Path, tyro.conf.Positional]
 
@@ -468,10 +469,14 @@ def _run(arguments: list[str]) -> int:
     if arguments[:1] == ["--version"]:
         print(f"bingan {kornia_bingan.__version__}")
         return 0
+    if "--quiet" in arguments:
+        arguments = [word for word in arguments if word != "--quiet"]
+        os.environ[QUIET] = "1"
     if arguments[:1] == ["train"]:
         return _train(arguments[1:])
     words = ", ".join([*COMMANDS, "train"])
-    description = f"Learned 256-bit local descriptors. bingan COMMAND --help explains each of: {words}."
+    description = f"Learned 256-bit local descriptors. bingan COMMAND --help explains each of: {words}. "
+    description += "With --quiet, none of them shows progress."
     status = tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="bingan", description=description, args=arguments)
     sys.stdout.flush()
     return int(status)

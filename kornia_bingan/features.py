@@ -19,7 +19,7 @@ from kornia_bingan.files import atomic_path
 from kornia_bingan.images import ImageError, Skipped, read_image
 from kornia_bingan.keypoints import Detector, Keypoints, detect
 from kornia_bingan.masks import read_mask
-from kornia_bingan.runs import TimeLimit
+from kornia_bingan.runs import TimeLimit, no_progress
 
 if TYPE_CHECKING:
     from kornia_bingan.descriptor import BinGAN
@@ -149,7 +149,7 @@ def describe_photos(
     """
     model: BinGAN | None = None
     skipped: list[Skipped] = []
-    for done, name in enumerate(tqdm(names, desc="describe", unit="photo", disable=None)):
+    for done, name in enumerate(tqdm(names, desc="describe", unit="photo", disable=no_progress())):
         target = features_path(folder, name)
         if target.is_file():
             continue

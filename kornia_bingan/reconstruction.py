@@ -46,7 +46,7 @@ from kornia_bingan.pairs import (
 )
 from kornia_bingan.provenance import versions
 from kornia_bingan.report import PairStatistics, Summary
-from kornia_bingan.runs import Stopwatch, TimeLimit, checksums, open_run
+from kornia_bingan.runs import Stopwatch, TimeLimit, checksums, no_progress, open_run
 
 DEFAULT_RATIO = 0.8
 """Largest Hamming ratio of a match, see :func:`kornia_bingan.match`."""
@@ -259,7 +259,7 @@ def match_photos(
     Raises:
         JobError: the time limit was reached between two blocks.
     """
-    with tqdm(total=len(pairs), desc="match", unit="pair", disable=None) as bar:
+    with tqdm(total=len(pairs), desc="match", unit="pair", disable=no_progress()) as bar:
         for number, block in blocks_of(pairs):
             path = block_path(folder, number)
             if not path.is_file():
@@ -338,7 +338,7 @@ def _map(
     if not folder.exists():
         if statistics.matched == 0:
             raise NoModelError(f"no two photos have a match: {statistics.sentence()}")
-        with tqdm(total=num_images, desc="map", unit="photo", disable=None) as bar:
+        with tqdm(total=num_images, desc="map", unit="photo", disable=no_progress()) as bar:
             try:
                 colmap.reconstruct(
                     out / "database.db",

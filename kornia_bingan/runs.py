@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 import time
@@ -16,6 +17,15 @@ from kornia_bingan.files import sha256_of, write_json
 from kornia_bingan.provenance import provenance
 
 _LOCK = ".lock"
+
+
+QUIET = "BINGAN_QUIET"
+"""Environment variable that turns progress bars off, in child processes too; ``bingan --quiet`` sets it."""
+
+
+def no_progress() -> bool | None:
+    """Give tqdm's ``disable``: True in quiet runs, else None, which shows bars on a terminal only."""
+    return True if os.environ.get(QUIET) else None
 
 
 class TimeLimit:
