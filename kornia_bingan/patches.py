@@ -34,7 +34,7 @@ def build_pyramid(image: NDArray[np.uint8] | NDArray[np.float32]) -> list[NDArra
         raise UsageError(f"the image is {image.shape[1]} x {image.shape[0]}; resize it below 32,767 pixels a side")
     level = np.ascontiguousarray(image, np.float32)
     if image.dtype == np.uint8:
-        level = level / np.float32(255)
+        level /= np.float32(255)  # in place: a conversion is no view of the caller's image
     levels = [level]
     while min(level.shape) >= 32:
         height, width = level.shape

@@ -271,3 +271,51 @@ def test_formats_and_orientations_give_the_same_model(scene: tuple[Path, Scene],
     assert [item["name"] for item in summary.skipped] == ["half.jpg", "not a photo.txt"]
     cameras = {(camera.width, camera.height) for camera in read_model(tmp_path / "out" / "model").cameras}
     assert cameras == {(camera.width, camera.height) for camera in read_model(whole / "model").cameras}
+
+
+def test_forty_pictures_of_every_kind_reconstruct_in_one_command(scene: tuple[Path, Scene], tmp_path: Path) -> None:
+    photos = tmp_path / "my photos \u00e9 'quoted'"
+    photos.mkdir()
+    views = [np.asarray(Image.open(path).convert("L")) for path in sorted(scene[0].iterdir())]
+    good, bad = set(), {}
+
+    def keep(name: str) -> Path:
+        good.add(name)
+        return photos / name
+
+    def refuse(name: str, reason: str) -> Path:
+        bad[name] = reason
+        return photos / name
+
+    for number, view in enumerate(views):
+        wide = view.astype(np.uint16) * 257
+        cv2.imencode(".png", wide)[1].tofile(keep(f"sixteen {number}.PNG"))
+        Image.fromarray(view).convert("CMYK").save(keep(f"ink{number}.jpeg"), quality=97)
+        Image.merge("RGBA", [Image.fromarray(band) for band in (view, view, view, view[::-1].copy())]).save(
+            keep(f"alpha\n{number}.webp"), lossless=True, exact=True
+        )
+        Image.fromarray(view).save(keep(f"umlaut \u00fc{number}.avif"), quality=95)
+        Image.fromarray(view).save(keep(f"{number}.bmp"))
+    data = (photos / "ink0.jpeg").read_bytes()
+    refuse("cut.jpg", "cut short").write_bytes(data[: len(data) // 2])
+    refuse("empty.jpg", "empty").write_bytes(b"")
+    refuse("words.jpg", "not a JPEG").write_text("words")
+    refuse("film.mp4", "not a kind of picture").write_bytes(b"0")
+    refuse(".hidden.jpg", "hidden").write_bytes(data)
+    refuse("z copy.jpg", "the same file as ink0.jpeg").write_bytes(data)
+    refuse("noext", "no extension").write_bytes(data)
+    refuse("broken.png", "broken link").symlink_to(photos / "nothing.png")
+    png = (photos / "sixteen 0.PNG").read_bytes()
+    refuse("damaged.png", "wrong check sum").write_bytes(png[:3000] + b"\0\0" + png[3002:])
+    for name, shape in (("dot.png", (1, 1)), ("line.png", (1, 500)), ("flat.png", (300, 400))):
+        cv2.imencode(".png", np.full(shape, 77, np.uint8))[1].tofile(refuse(name, "no keypoints"))
+    refuse("huge.ppm", "megapixels").write_bytes(b"P5 60000 60000 255\n" + b"0" * 100)
+    refuse("float.tif", "samples").write_bytes(cv2.imencode(".tif", views[0].astype(np.float32))[1].tobytes())
+    refuse("trash.webp", "cut short").write_bytes((photos / "alpha\n0.webp").read_bytes()[:500])
+    assert len(good) + len(bad) == 40
+    summary = reconstruct_photos(photos, tmp_path / "out", replace(OPTIONS, descriptor="bingan256-lite"))
+    assert summary.images == summary.registered == len(good) == 25
+    reasons = {item["name"]: item["reason"] for item in summary.skipped}
+    assert set(reasons) == set(bad)
+    for name, reason in bad.items():
+        assert reason in reasons[name], (name, reasons[name])
