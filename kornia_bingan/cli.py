@@ -57,8 +57,8 @@ def reconstruct(
         detector: dog for blobs at all scales, orb for fast corners.
         max_keypoints: strongest keypoints of a photo.
         ratio: largest Hamming ratio of a match; the package's default if not given.
-        pairs: exhaustive, sequential, retrieval:K (each photo with the K most similar), or a text file with two names a
-            line.
+        pairs: exhaustive, sequential:K (each photo with the K after it), retrieval:K (with the K most similar), gps:K
+            (with the K nearest), several of these with commas between, or a text file with two names a line.
         camera: one for all photos, for each folder, for each size and focal length, or for each photo.
         camera_model: COLMAP's name of the camera model.
         focal_px: focal length in pixels, as a start; what the photos say of their lens if not given.

@@ -41,8 +41,8 @@ from kornia_bingan.pairs import (
     blocks_of,
     choose_pairs,
     match_block,
-    retrieval_count,
-    similar_pairs,
+    parse_choice,
+    read_pairs,
 )
 from kornia_bingan.provenance import versions
 from kornia_bingan.report import PairStatistics, Summary
@@ -66,8 +66,9 @@ class ReconstructOptions:
         detector: dog for blobs at all scales, orb for fast corners.
         max_keypoints: the strongest of a photo that are described.
         ratio: largest Hamming ratio of a match, between 0 and 1.
-        pairs: exhaustive, sequential (each photo with the 10 after it), retrieval:K (each photo with the K most similar
-            ones), or a text file with two names a line.
+        pairs: exhaustive, sequential:K (each photo with the K after it, 10 if K is not given), retrieval:K (with the K
+            most similar ones), gps:K (with the K nearest ones), several of these with commas between, or a text file
+            with two names a line.
         camera: one camera for all photos (single), for each folder (per-folder), for those of one size and focal length
             (per-size), or for each (per-image).
         camera_model: COLMAP's name of the camera model.
@@ -133,9 +134,9 @@ def reconstruct_photos(photos: Path, out: Path, options: ReconstructOptions | No
     sums = checksums(photos, names)
     names, copies = without_copies(names, sums)
     passed_over = [*passed_over, *copies]
-    similar = retrieval_count(options.pairs)
-    chosen = choose_pairs(names, options.pairs) if similar is None else []
-    with open_run(out, _identity(options, weights, chosen, sums, masks)):
+    ways = parse_choice(options.pairs)
+    listed = read_pairs(options.pairs, names) if ways is None else []
+    with open_run(out, _identity(options, weights, listed, sums, masks)):
         if (out / "summary.json").exists():
             return Summary.read(out / "summary.json")
         watch = Stopwatch(out / "seconds.json")
@@ -156,9 +157,15 @@ def reconstruct_photos(photos: Path, out: Path, options: ReconstructOptions | No
             why = "".join(f"; {item.name}: {item.reason}" for item in skipped[:3])
             raise JobError(f"{photos} has {len(usable)} usable photos, two that overlap are needed{why}")
         with watch.stage("match"):
-            if similar is not None:
-                chosen = similar_pairs({name: found.codes for name, found in usable.items()}, similar)
-            pairs = [pair for pair in chosen if pair[0] in usable and pair[1] in usable]
+            if ways is None:
+                pairs = [pair for pair in listed if pair[0] in usable and pair[1] in usable]
+                by_way = {"listed": len(pairs)}
+            else:
+                with_gps = usable if any(kind == "gps" for kind, _ in ways) else {}
+                said = {name: read_exif(photos / name).position for name in with_gps}
+                positions = {name: position for name, position in said.items() if position is not None}
+                codes = {name: found.codes for name, found in usable.items()}
+                pairs, by_way = choose_pairs(ways, codes, positions)
             match_photos(pairs, usable, out / "matches", options.ratio, limit)
         with watch.stage("verify"):
             verification = _verify(photos, pairs, usable, out, options, limit)
@@ -186,6 +193,7 @@ def reconstruct_photos(photos: Path, out: Path, options: ReconstructOptions | No
             skipped=[{"name": item.name, "reason": item.reason} for item in skipped],
             pairs=statistics,
             masked=sum(name in masks for name in usable),
+            chosen=by_way,
         )
         summary.write(out / "summary.json")
         return summary
@@ -236,7 +244,7 @@ def _identity(
     values["cameras"] = None if options.cameras is None else sha256_of(options.cameras)
     for name in ("descriptor", "time_limit"):
         del values[name]
-    if options.pairs not in ("exhaustive", "sequential") and retrieval_count(options.pairs) is None:
+    if parse_choice(options.pairs) is None:
         lines = "\n".join("\t".join(pair) for pair in pairs)
         values["pairs"] = f"a list with SHA-256 {hashlib.sha256(lines.encode()).hexdigest()[:16]}"
     return {"format": 1, **values, "weights_sha256": sha256_of(weights), "photos": photos}
