@@ -41,6 +41,7 @@ def reconstruct(
     focal_px: float | None = None,
     intrinsics: tuple[str, ...] | None = None,
     cameras: Path | None = None,
+    mapper: Literal["incremental", "global"] = "incremental",
     gps: bool = True,
     masks: Path | None = None,
     max_size: int = 0,
@@ -64,6 +65,7 @@ def reconstruct(
         focal_px: focal length in pixels, as a start; what the photos say of their lens if not given.
         intrinsics: fx,fy,cx,cy[,k1,k2,p1,p2], kept fixed; the centre of the first pixel is (0, 0).
         cameras: COLMAP's cameras.txt with one camera for each size of photos, kept fixed.
+        mapper: incremental, or global (GLOMAP), which is faster for hundreds of photos.
         gps: write the positions that photos say into the database.
         masks: folder of masks, black means ignore; that of a.jpg is a.jpg.png or a.png.
         max_size: pixels of the long side that larger photos are reduced to before description; 0 reduces nothing.
@@ -85,6 +87,7 @@ def reconstruct(
         focal_px=focal_px,
         intrinsics=None if intrinsics is None else _numbers("intrinsics", intrinsics),
         cameras=cameras,
+        mapper=mapper,
         gps=gps,
         seed=seed,
         time_limit=time_limit,

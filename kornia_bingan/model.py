@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from kornia_bingan.errors import JobError, UsageError
 
+Mapper = Literal["incremental", "global"]
 Sharing = Literal["single", "per-folder", "per-size", "per-image"]
 
 

@@ -33,7 +33,17 @@ from kornia_bingan.files import atomic_path, sha256_of
 from kornia_bingan.images import Skipped, list_images, without_copies
 from kornia_bingan.keypoints import Detector
 from kornia_bingan.masks import find_masks
-from kornia_bingan.model import Camera, Model, NoModelError, Sharing, Verification, by, cameras_for, fixed_camera
+from kornia_bingan.model import (
+    Camera,
+    Mapper,
+    Model,
+    NoModelError,
+    Sharing,
+    Verification,
+    by,
+    cameras_for,
+    fixed_camera,
+)
 from kornia_bingan.pairs import (
     Block,
     Pair,
@@ -77,6 +87,7 @@ class ReconstructOptions:
         intrinsics: fx fy cx cy, and k1 k2 p1 p2 as far as they are known, of all photos, kept as they are; the centre
             of the first pixel is (0, 0).
         cameras: COLMAP's cameras.txt with one camera for each size of photos, kept as they are.
+        mapper: incremental, or global (GLOMAP) for hundreds of photos.
         gps: write the positions that photos say into the database.
         seed: of everything random.
         time_limit: seconds after which the command stops, to be continued by the same command; 0 is no limit.
@@ -95,6 +106,7 @@ class ReconstructOptions:
     focal_px: float | None = None
     intrinsics: tuple[float, ...] | None = None
     cameras: Path | None = None
+    mapper: Mapper = "incremental"
     gps: bool = True
     seed: int = 0
     time_limit: float = 0.0
@@ -211,6 +223,8 @@ def check_options(options: ReconstructOptions) -> None:
         raise UsageError(f"the detector is '{options.detector}'; choose {' or '.join(get_args(Detector))}")
     if options.max_keypoints < 1:
         raise UsageError(f"max_keypoints is {options.max_keypoints}; give 1 or more")
+    if options.mapper not in get_args(Mapper):
+        raise UsageError(f"the mapper is '{options.mapper}'; choose {' or '.join(get_args(Mapper))}")
     if options.max_size < 0 or 0 < options.max_size < LEAST_SIZE:
         raise UsageError(f"max_size is {options.max_size}; give {LEAST_SIZE} pixels or more, or 0 to reduce nothing")
     if not 0 <= options.ratio <= 1:
@@ -352,6 +366,7 @@ def _map(
                     out / "database.db",
                     photos,
                     folder,
+                    mapper=options.mapper,
                     refine=options.intrinsics is None and options.cameras is None,
                     seed=options.seed,
                     time_limit_s=limit.left_s(),

@@ -319,3 +319,19 @@ def test_forty_pictures_of_every_kind_reconstruct_in_one_command(scene: tuple[Pa
     assert set(reasons) == set(bad)
     for name, reason in bad.items():
         assert reason in reasons[name], (name, reasons[name])
+
+
+def test_the_global_mapper_finds_the_scene_too(scene: tuple[Path, Scene], whole: Path, tmp_path: Path) -> None:
+    K = next(iter(scene[1].cameras.values())).K
+    intrinsics = (K[0, 0], K[1, 1], K[0, 2], K[1, 2])
+    options = replace(OPTIONS, mapper="global", intrinsics=intrinsics)
+    summary = reconstruct_photos(scene[0], tmp_path / "out", options)
+    assert summary.registered == 5
+    assert summary.points > 200
+    model = read_model(tmp_path / "out" / "model")
+    poses = dict(zip(model.names, zip(model.rotations, model.translations, strict=True), strict=True))
+    errors = pose_errors(poses, {name: (camera.R, camera.t) for name, camera in scene[1].cameras.items()})
+    assert errors["median_rotation_deg"] < 0.5
+    np.testing.assert_allclose(model.cameras[0].params, intrinsics, atol=1e-6)
+    with pytest.raises(UsageError, match="the mapper is 'fast'"):
+        reconstruct_photos(scene[0], tmp_path / "other", replace(OPTIONS, mapper="fast"))  # type: ignore[arg-type]
