@@ -2,8 +2,8 @@
 
 The first three bits of a code say to which of eight cells it belongs; in each cell, the majority of the codes decides
 every bit. So the code of a photo is eight times as long as that of a keypoint: 256 bytes. Photos of one place share
-keypoints, whose votes agree. It needs no vocabulary and no training; ``python -m eval overlap`` compares it with coarser
-and finer divisions and with the networks of whole pictures.
+keypoints, whose votes agree. It needs no vocabulary and no training; ``python -m eval overlap`` compares it with
+coarser and finer divisions and with the networks of whole pictures.
 """
 
 from __future__ import annotations
