@@ -64,7 +64,7 @@ def test_every_part_gives_its_rows_and_tables(tmp_path: Path, monkeypatch: pytes
     record["optimisations"] = speed.optimisations(record["networks"])  # type: ignore[arg-type]
     write_json(tmp_path / "speed.json", record)
     monkeypatch.setattr(speed_tables, "RESULTS", tmp_path)
-    tables = {name: table() for name, table in speed_tables.TABLES.items()}
+    tables = {name: table() for name, table in speed_tables.TABLES.items() if name.startswith("speed-")}
     assert all("made by a test" in text for text in tables.values())
     assert "| ours | map | 1.25 |" in tables["speed-pipeline"]
     assert tables["speed-optimisations"].count("\n| bingan256-lite |") == 6
