@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
@@ -15,7 +16,6 @@ from numpy.typing import NDArray
 
 from kornia_bingan.errors import UsageError
 from kornia_bingan.files import atomic_path
-from kornia_bingan.global_code import global_code
 
 Pair = tuple[str, str]
 
@@ -25,6 +25,13 @@ BLOCK_PAIRS = 64
 """Pairs in one file: few files for thousands of pairs, and little work lost by a kill."""
 
 EARTH_RADIUS_M = 6_371_000.0
+
+VOTERS = 600
+VOTES = 10
+NEAR_SHARE = 70 / 256
+"""Largest share of different bits that gives a vote, chosen on a training scene among distractors."""
+MOST_EXACT = 600_000
+_VOTERS_AT_ONCE = 60_000
 
 Way = tuple[str, int]
 """One of WAYS, and the number of photos that each is paired with (0 for exhaustive)."""
@@ -99,10 +106,14 @@ def choose_pairs(
 
 
 def similar_pairs(codes: Mapping[str, NDArray[np.uint8]], count: int) -> list[Pair]:
-    """Pair each photo with the most similar other ones.
+    """Pair each photo with the most similar other ones: those that hold the nearest codes of most of its keypoints.
+
+    Each of the first ``VOTERS`` codes of a photo gives a vote to the photo of each of its nearest ``VOTES`` codes that
+    is near enough; votes of both directions count together. All codes are compared, up to ``MOST_EXACT`` of them; more
+    are searched in clusters, so that the cost does not grow with the square of the photos.
 
     Args:
-        codes: packed codes of the keypoints of each photo, uint8 (N, bytes).
+        codes: packed codes of the keypoints of each photo, the strongest first, uint8 (N, bytes).
         count: others a photo; all pairs if there are not so many photos.
 
     Returns:
@@ -111,11 +122,34 @@ def similar_pairs(codes: Mapping[str, NDArray[np.uint8]], count: int) -> list[Pa
     names = list(codes)
     if count >= len(names) - 1:
         return list(combinations(names, 2))
-    whole = np.stack([global_code(codes[name]) for name in names])
-    index = faiss.IndexBinaryFlat(8 * whole.shape[1])
-    index.add(whole)
-    # one more, since a photo is most similar to itself; of equal photos faiss may list another first
-    return _pairs_of(names, index.search(whole, count + 1)[1], count)
+    voters = [np.ascontiguousarray(codes[name][:VOTERS]) for name in names]
+    everything = np.concatenate(voters)
+    owner = np.repeat(np.arange(len(names)), [len(part) for part in voters])
+    votes = np.zeros((len(names), len(names)), np.int32)
+    index = _searchable(everything)
+    for start in range(0, len(everything), _VOTERS_AT_ONCE):
+        part = slice(start, start + _VOTERS_AT_ONCE)
+        distances, rows = index.search(everything[part], VOTES + 1)  # a code is its own nearest
+        near = (distances <= NEAR_SHARE * 8 * everything.shape[1]) & (rows >= 0)
+        near &= owner[rows] != owner[part, None]
+        voter, column = np.nonzero(near)
+        np.add.at(votes, (owner[part][voter], owner[rows[voter, column]]), 1)
+    votes += votes.T
+    np.fill_diagonal(votes, -1)
+    found = np.argsort(-votes, axis=1, kind="stable")[:, :count]
+    return _pairs_of(names, found, count)
+
+
+def _searchable(codes: NDArray[np.uint8]) -> Any:
+    bits = 8 * codes.shape[1]
+    index: Any = faiss.IndexBinaryFlat(bits)
+    if len(codes) > MOST_EXACT:
+        clusters = round(4 * len(codes) ** 0.5)
+        index = faiss.IndexBinaryIVF(faiss.IndexBinaryFlat(bits), bits, clusters)
+        index.nprobe = 16
+        index.train(codes[:: max(1, len(codes) // (40 * clusters))])
+    index.add(codes)
+    return index
 
 
 def near_pairs(positions: Mapping[str, tuple[float, float, float]], count: int) -> list[Pair]:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kornia_bingan import pairs as pairs_module
 from kornia_bingan.errors import UsageError
 from kornia_bingan.pairs import (
     BLOCK_PAIRS,
@@ -138,6 +139,16 @@ def test_similar_photos_are_paired() -> None:
     found = similar_pairs(same, 1)
     assert 2 <= len(found) <= 4
     assert all(a < b for a, b in found)
+
+
+def test_many_codes_are_searched_in_clusters(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(1)
+    places = [rng.integers(0, 256, (200, 32), np.uint8) for _ in range(10)]
+    codes = {f"{view}{number}.jpg": place.copy() for view in range(2) for number, place in enumerate(places)}
+    exact = similar_pairs(codes, 1)
+    assert set(exact) == {(f"0{number}.jpg", f"1{number}.jpg") for number in range(10)}
+    monkeypatch.setattr(pairs_module, "MOST_EXACT", 100)
+    assert similar_pairs(codes, 1) == exact
 
 
 def test_ways_need_their_number() -> None:
