@@ -223,10 +223,12 @@ def open_database(database: Path, existing: bool = False) -> Iterator[Any]:
     if existing and not Path(database).is_file():
         raise UsageError(f"{database}: no such database; write_features makes one")
     sidecars = [Path(f"{database}{ending}") for ending in ("-wal", "-shm")]
-    present = [path for path in sidecars if path.exists()]
+    absent = [path for path in sidecars if not path.exists()]  # SQLite leaves them beside a damaged database
     try:
         db = pycolmap.Database.open(str(database))
     except RuntimeError as error:
+        for path in absent:
+            path.unlink(missing_ok=True)
         raise UsageError(f"{database} cannot be opened as a COLMAP database") from error
     try:
         yield db
@@ -234,9 +236,8 @@ def open_database(database: Path, existing: bool = False) -> Iterator[Any]:
         if isinstance(error, JobError):
             raise
         db.close()
-        for path in sidecars:  # SQLite leaves these beside a damaged database
-            if path not in present:
-                path.unlink(missing_ok=True)
+        for path in absent:
+            path.unlink(missing_ok=True)
         raise UsageError(f"{database} is a damaged COLMAP database: {error}") from error
     finally:
         db.close()
@@ -352,7 +353,7 @@ def _to_keypoints(rows: NDArray[np.float32]) -> Keypoints:
 def _checked_matches(
     pair: str, indices: NDArray[Any], names: tuple[str, str], counts: Mapping[str, int]
 ) -> NDArray[np.uint32]:
-    """Refuse what makes the library crash, read foreign memory or count a match twice."""
+    """Refuse what makes the library crash, read absent memory or count a match twice."""
     indices = np.asarray(indices)
     if indices.ndim != 2 or indices.shape[1] != 2 or indices.dtype.kind not in "iu":
         raise UsageError(f"{pair}: matches are integers (M, 2), got {indices.dtype} {indices.shape}")
