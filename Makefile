@@ -2,6 +2,7 @@
 # make test    what must pass before a commit: lint, types, tests, coverage
 # make lint    style and types only
 # make bench   every protocol on the data at hand (DATA=../shared/data SPLIT=validate), then the page and the tables
+# make speed   everything that is fast or slow, against others and against the machine's floors
 # make report  the page of all results, and the tables of the README, from the JSON files alone
 # make clean   forget the environment and all caches
 
@@ -18,7 +19,7 @@ comma := ,
 CHECKED ?= $(if $(filter heldout,$(SPLIT)),fountain,herz_jesus)
 PHOTO ?= $(firstword $(sort $(wildcard $(DATA)/validate/herz_jesus/images/*)))
 
-.PHONY: demo test lint bench report clean .venv
+.PHONY: demo test lint bench speed report clean .venv
 
 demo: .venv
 	$(BIN)/bingan demo
@@ -56,9 +57,12 @@ bench: .venv
 		--peer-data $(DATA)/peers --out eval/results/brown-$(SPLIT).json
 	$(BIN)/python -m eval revisited bench/sets/monstree bench/sets/others --ours $(subst $(comma), ,$(OURS)) \
 		--peer-data $(DATA)/peers --out eval/results/revisited.json
-	$(BIN)/python -m eval speed $(PHOTO) --ours $(OURS)
+	$(MAKE) speed
 	$(BIN)/python -m eval pictures $(DATA)/$(SPLIT) --ours $(OURS)
 	$(MAKE) report
+
+speed: .venv
+	$(BIN)/python -m eval speed $(PHOTO) --ours $(OURS) --threads 1,2 --parts all
 
 # patch sets of the training scenes and of a split, in Brown's layout; two held-out scenes are left out,
 # since plain SIFT gives no model of them

@@ -20,6 +20,7 @@ from eval.options import rows_of_runs
 from kornia_bingan.errors import UsageError
 from kornia_bingan.files import write_json
 from kornia_bingan.network import multiply_adds
+from kornia_bingan.recipe import TrainConfig, describe_config
 from kornia_bingan.report import text_table
 from kornia_bingan.weights import load_weights
 
@@ -48,6 +49,9 @@ def read_row(folder: Path) -> dict[str, Any]:
         of[row["descriptor"]][row["data"]] = row["m95"]
     config = {key: value for key, value in about["config"].items() if key not in NOT_SETTINGS}
     config["tracks"] = [Path(path).name for path in config.get("tracks", [])]
+    if config.get("start"):
+        start = Path(config["start"])
+        config["start"] = start.parent.name if start.stem == "weights" else start.stem
     if not config["tracks"]:
         config.pop("tracks_share", None)
     return {
@@ -68,12 +72,17 @@ def read_row(folder: Path) -> dict[str, Any]:
 
 
 def changes(row: dict[str, Any], reference: dict[str, Any]) -> dict[str, Any]:
-    """Give the settings of a run that differ from those of the reference, nested ones by their dotted name."""
+    """Give the settings of a run that differ from those of the reference, nested ones by their dotted name.
+
+    A setting that is younger than the reference counts as having had its default.
+    """
     found = {}
+    defaults = describe_config(TrainConfig(Path(), Path()))
     for key, value in row["config"].items():
-        before = reference["config"].get(key)
+        before = reference["config"].get(key, defaults.get(key))
         if isinstance(value, dict) and isinstance(before, dict):
-            found.update({f"{key}.{name}": v for name, v in value.items() if v != before.get(name)})
+            younger = defaults.get(key, {})
+            found.update({f"{key}.{n}": v for n, v in value.items() if v != before.get(n, younger.get(n))})
         elif value != before and not (before is None and not value):
             found[key] = value
     return found

@@ -1,6 +1,9 @@
 """Ship a finished training run: weights, manifest, birth certificate and model card.
 
-    python -m eval ship RUN NAME --summary "one line" [--licences FILE]
+    python -m eval ship RUN NAME --summary "one line" [--after RUN ...] [--licences FILE]
+
+A run that went on from the weights of others names these with ``--after``, in their order; the recipe is then all of
+their commands.
 
 Writes ``weights/NAME.safetensors``, ``NAME.json`` (the birth certificate: recipe, machine, seconds, validation) and
 ``NAME.md`` (the card, rendered from it), and ``weights/manifest.json``, which takes the calibration of matches from
@@ -13,6 +16,8 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +35,21 @@ PUBLISHED_PATCHES = 40_000_000
 """400 epochs of 100,000 patches."""
 
 
-def certificate(run: Path, name: str, summary: str, data: dict[str, Any]) -> dict[str, Any]:
-    """Collect what is known about a finished run, as JSON values."""
+def certificate(
+    run: Path, name: str, summary: str, data: dict[str, Any], earlier: Sequence[Path] = ()
+) -> dict[str, Any]:
+    """Collect what is known about a finished run and those that it went on from, as JSON values.
+
+    Raises:
+        UsageError: a run is not finished, or did not start from the weights of the one before it.
+    """
+    stages = [stage(folder) for folder in (*earlier, run)]
+    commands = [command(each["config"], number, len(stages)) for number, each in enumerate(stages, 1)]
+    for before, each in pairwise(stages):
+        start = each["config"]["start"]
+        if not start or start["sha256"] != before["sha256"]:
+            raise UsageError(f"{each['run']} did not start from the weights of {before['run']}; name the right runs")
     weights = run / "weights.safetensors"
-    if not weights.is_file():
-        raise UsageError(f"{run} has no weights.safetensors; finish the training first")
     log = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     about = json.loads((run / "run.json").read_text(encoding="utf-8"))
     network = load_weights(weights)
@@ -49,8 +64,9 @@ def certificate(run: Path, name: str, summary: str, data: dict[str, Any]) -> dic
         "network": type(network).__name__,
         "arguments": network.arguments(),
         "training": training,
-        "command": command(training["config"]),
-        "seconds": steps[-1]["seconds"],
+        "command": " && ".join(commands),
+        "stages": [{key: each[key] for key in ("steps", "batch_size", "seed", "seconds")} for each in stages],
+        "seconds": sum(each["seconds"] for each in stages),
         "validation": [line for line in log if line["kind"] == "validation"],
         "last_losses": steps[-1],
         "provenance": about["provenance"],
@@ -58,13 +74,39 @@ def certificate(run: Path, name: str, summary: str, data: dict[str, Any]) -> dic
     }
 
 
-def command(config: dict[str, Any]) -> str:
-    """Write the command that trains with a configuration: the preset and what differs from it."""
+def stage(run: Path) -> dict[str, Any]:
+    """Read what a finished run was.
+
+    Raises:
+        UsageError: it has no weights.
+    """
+    weights = run / "weights.safetensors"
+    if not weights.is_file():
+        raise UsageError(f"{run} has no weights.safetensors; finish the training first")
+    log = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    config = read_description(weights)["training"]["config"]
+    seconds = [line["seconds"] for line in log if line["kind"] == "train"][-1]
+    about = {key: config[key] for key in ("steps", "batch_size", "seed")}
+    return {"run": run.name, "config": config, "sha256": sha256_of(weights), "seconds": seconds, **about}
+
+
+def command(config: dict[str, Any], number: int = 1, stages: int = 1) -> str:
+    """Write the command that trains with a configuration: the preset and what differs from it.
+
+    Args:
+        config: of the weights file.
+        number: which of the stages this is; a later one starts from the weights of the one before.
+        stages: how many there are.
+    """
     preset = config["preset"]
     base = describe_config(preset_config(preset, Path(), Path()))
-    words = [f"bingan train --data PHOTOS --out RUN --preset {preset}"]
+    words = [f"bingan train --data PHOTOS --out RUN{number if stages > 1 else ''} --preset {preset}"]
+    if config.get("start"):
+        words.append(
+            f"--from RUN{number - 1}/weights.safetensors" if number > 1 else f"--from {config['start']['name']}"
+        )
     for key, value in config.items():
-        if key in base and value != base[key] and key not in ("preset", "data", "out"):
+        if key in base and value != base[key] and key not in ("preset", "data", "out", "start"):
             if isinstance(value, dict):
                 changed = {k: v for k, v in value.items() if v != base[key][k]}
                 words += [f"--{key}.{k.replace('_', '-')} {v}" for k, v in changed.items()]
@@ -113,7 +155,7 @@ def card(about: dict[str, Any]) -> str:
         f"| network | {about['network']}, {about['bits']} bits, {about['multiply_adds'] / 1e6:.1f} M multiply-adds |",
         f"| sha256 | `{about['sha256']}` |",
         f"| command | `{about['command']}` |",
-        f"| steps | {config['steps']:,} of {config['batch_size']:,} {unit(about)}, seed {config['seed']} |",
+        f"| steps | {steps_taken(about)} |",
         f"| time | {about['seconds'] / 60:.0f} minutes, {config['threads'] or 'all but one'} thread(s), "
         f"{about['training']['precision'].removeprefix('torch.')}, {machine['cpu']} |",
         f"| data | {contents(about['training'])} |",
@@ -131,6 +173,12 @@ def card(about: dict[str, Any]) -> str:
         lines += [f"| {row['source']} | {row['photos'] or ''} | {row['licence']} |" for row in about["data"]["sources"]]
     lines += ["", f"Generated from `{about['name']}.json` by `python -m eval ship`.", ""]
     return "\n".join(lines)
+
+
+def steps_taken(about: dict[str, Any]) -> str:
+    """Say how many steps of what the stages of a recipe took."""
+    stages = about.get("stages") or [about["training"]["config"]]
+    return ", then ".join(f"{s['steps']:,} of {s['batch_size']:,} {unit(about)}, seed {s['seed']}" for s in stages)
 
 
 def unit(about: dict[str, Any]) -> str:
@@ -241,6 +289,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("run", type=Path, nargs="?")
     parser.add_argument("name", nargs="?")
     parser.add_argument("--summary", default="")
+    parser.add_argument("--after", type=Path, nargs="+", default=[], help="earlier runs, in their order")
     parser.add_argument("--licences", type=Path, help="Markdown table: split, source, licence")
     parser.add_argument("--manifest", type=Path, help="JSON of the photos: name -> source")
     arguments = parser.parse_args(argv)
@@ -248,7 +297,7 @@ def main(argv: list[str]) -> int:
         if arguments.name is None or not arguments.summary:
             raise UsageError("give the run, a name and --summary")
         data = read_licences(arguments.licences, arguments.manifest)
-        about = certificate(arguments.run, arguments.name, arguments.summary, data)
+        about = certificate(arguments.run, arguments.name, arguments.summary, data, arguments.after)
         source = arguments.run / "weights.safetensors"
         if source.stat().st_size >= LARGEST_FILE:
             raise UsageError(f"{source} has {source.stat().st_size:,} bytes; shipped weights stay under 8 MB")

@@ -24,7 +24,7 @@ from kornia_bingan.model import Camera
 
 SHARED = 0.3
 """Share of the codes of one set that have a counterpart in the other, as in photos that overlap well."""
-NEAR, FAR = 0.08, 0.3
+NEAR, FAR = 0.08, 0.42
 """Share of bits by which a counterpart differs, and by which invented codes differ from real ones."""
 RATIO = 0.8
 SIZES = (2_000, 8_000, 30_000, 100_000)

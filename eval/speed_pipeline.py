@@ -1,13 +1,11 @@
 """Part of ``python -m eval speed``: cutting patches, a reconstruction stage by stage, and peak memory.
 
-``python -m eval.speed_pipeline describe|match`` prints the memory of one job, in a process of its own.
+``python -m eval.speed_pipeline describe PHOTO NAME`` and ``... match COUNT`` print the memory of one job.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -100,7 +98,7 @@ def sift_here(report: Any, *, database: str, images: str, threads: int) -> None:
     pycolmap.match_exhaustive(database, matching, device=pycolmap.Device.cpu)
 
 
-def memory(photo: Path, name: str) -> list[dict[str, Any]]:
+def memory(photo: Path, name: str, num_codes: int = NUM_CODES) -> list[dict[str, Any]]:
     """Measure peak resident memory in processes of their own: rows ``job``, ``peak_mb``, ``above_start_mb``.
 
     Start is after the libraries, the weights and the input are loaded.
@@ -108,7 +106,7 @@ def memory(photo: Path, name: str) -> list[dict[str, Any]]:
     rows = []
     for job, words in (
         (f"describe a picture of 12 megapixels with {name}", ["describe", str(photo), name]),
-        (f"match {NUM_CODES:,} with {NUM_CODES:,} codes", ["match"]),
+        (f"match {num_codes:,} with {num_codes:,} codes", ["match", str(num_codes)]),
     ):
         command = [sys.executable, "-m", "eval.speed_pipeline", *words]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
@@ -121,21 +119,22 @@ def _here(words: list[str]) -> dict[str, float]:
         size = MEGAPIXELS_12[::-1]
         image = np.asarray(cv2.resize(read_image(Path(words[1])), size, interpolation=cv2.INTER_CUBIC), np.uint8)
         model = BinGAN.from_pretrained(words[2], precision="auto")
-        start = _resident_mb()
+        start = _status_mb("VmRSS")
         describe(model, image, detect(image, "dog", MAX_KEYPOINTS))
     else:
         rng = np.random.default_rng(0)
-        first, second = (rng.integers(0, 256, (NUM_CODES, 32), np.uint8) for _ in range(2))
+        first, second = (rng.integers(0, 256, (int(words[1]), 32), np.uint8) for _ in range(2))
         match(first[:100], second[:100])
-        start = _resident_mb()
+        start = _status_mb("VmRSS")
         match(first, second, "smnn", 0.8)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = _status_mb("VmHWM")
     return {"peak_mb": round(peak, 1), "above_start_mb": round(peak - start, 1)}
 
 
-def _resident_mb() -> float:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+def _status_mb(field: str) -> float:
+    """Read a size of this process; unlike getrusage's peak, VmHWM does not count the parent's memory."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return float(next(line.split()[1] for line in lines if line.startswith(f"{field}:"))) / 1024
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ import tyro
 
 import kornia_bingan
 from kornia_bingan.errors import JobError, UsageError
+from kornia_bingan.runs import QUIET
 
 Photos = Annotated[Path, tyro.conf.Positional]
 
@@ -35,10 +36,15 @@ def reconstruct(
     max_keypoints: int = 4096,
     ratio: float | None = None,
     pairs: str = "exhaustive",
-    camera: Literal["single", "per-size", "per-image"] = "per-size",
+    camera: Literal["single", "per-folder", "per-size", "per-image"] = "per-size",
     camera_model: str = "SIMPLE_RADIAL",
     focal_px: float | None = None,
-    intrinsics: tuple[float, float, float, float] | None = None,
+    intrinsics: tuple[str, ...] | None = None,
+    cameras: Path | None = None,
+    mapper: Literal["incremental", "global"] = "incremental",
+    gps: bool = True,
+    masks: Path | None = None,
+    max_size: int = 0,
     seed: int = 0,
     time_limit: float = 0.0,
     json: bool = False,
@@ -52,12 +58,17 @@ def reconstruct(
         detector: dog for blobs at all scales, orb for fast corners.
         max_keypoints: strongest keypoints of a photo.
         ratio: largest Hamming ratio of a match; the package's default if not given.
-        pairs: exhaustive, sequential, retrieval:K (each photo with the K most similar), or a text file with two names a
-            line.
-        camera: one for all photos, one for each size, or one for each photo.
+        pairs: exhaustive, sequential:K (each photo with the K after it), retrieval:K (with the K most similar), gps:K
+            (with the K nearest), several of these with commas between, or a text file with two names a line.
+        camera: one for all photos, for each folder, for each size and focal length, or for each photo.
         camera_model: COLMAP's name of the camera model.
-        focal_px: focal length in pixels, as a start.
-        intrinsics: fx fy cx cy, kept fixed; the centre of the first pixel is (0, 0).
+        focal_px: focal length in pixels, as a start; what the photos say of their lens if not given.
+        intrinsics: fx,fy,cx,cy[,k1,k2,p1,p2], kept fixed; the centre of the first pixel is (0, 0).
+        cameras: COLMAP's cameras.txt with one camera for each size of photos, kept fixed.
+        mapper: incremental, or global (GLOMAP), which is faster for hundreds of photos.
+        gps: write the positions that photos say into the database.
+        masks: folder of masks, black means ignore; that of a.jpg is a.jpg.png or a.png.
+        max_size: pixels of the long side that larger photos are reduced to before description; 0 reduces nothing.
         seed: of everything random.
         time_limit: seconds; the same command goes on later. 0 is no limit.
         json: print summary.json on stdout instead of a table.
@@ -74,9 +85,14 @@ def reconstruct(
         camera=camera,
         camera_model=camera_model,
         focal_px=focal_px,
-        intrinsics=intrinsics,
+        intrinsics=None if intrinsics is None else _numbers("intrinsics", intrinsics),
+        cameras=cameras,
+        mapper=mapper,
+        gps=gps,
         seed=seed,
         time_limit=time_limit,
+        masks=masks,
+        max_size=max_size,
     )
     summary = reconstruct_photos(photos, out, options)
     _write_page(out, photos)
@@ -90,6 +106,8 @@ def describe(
     descriptor: str = "bingan256",
     detector: Literal["dog", "orb"] = "dog",
     max_keypoints: int = 4096,
+    masks: Path | None = None,
+    max_size: int = 0,
     time_limit: float = 0.0,
     json: bool = False,
 ) -> int:
@@ -101,12 +119,15 @@ def describe(
         descriptor: shipped name or weights file.
         detector: dog for blobs at all scales, orb for fast corners.
         max_keypoints: strongest keypoints of a photo.
+        masks: folder of masks, black means ignore; that of a.jpg is a.jpg.png or a.png.
+        max_size: pixels of the long side that larger photos are reduced to before description; 0 reduces nothing.
         time_limit: seconds; the same command goes on later. 0 is no limit.
         json: print one JSON object on stdout instead of a table.
     """
     from kornia_bingan.features import Features, describe_photos, features_path
     from kornia_bingan.files import sha256_of
     from kornia_bingan.images import list_images
+    from kornia_bingan.masks import find_masks
     from kornia_bingan.report import skipped_lines, text_table
     from kornia_bingan.runs import TimeLimit, checksums, open_run
     from kornia_bingan.weights import find_weights
@@ -115,24 +136,39 @@ def describe(
     names, foreign = list_images(photos)
     if not names:
         raise UsageError(f"{photos} holds no photos")
+    if max_keypoints < 1 or max_size < 0:
+        raise UsageError(f"max_keypoints is {max_keypoints} and max_size {max_size}; give 1 and 0 or more")
     weights = find_weights(descriptor)
+    found = {} if masks is None else find_masks(photos, names, masks)
     identity = {
         "command": "describe",
         "detector": detector,
         "max_keypoints": max_keypoints,
+        "max_size": max_size,
+        "masks": {name: sha256_of(path) for name, path in found.items()},
         "weights_sha256": sha256_of(weights),
         "photos": checksums(photos, names),
     }
     limit = TimeLimit(time_limit)
     with open_run(out, identity):
         unread = describe_photos(
-            photos, names, out, weights, detector=detector, max_keypoints=max_keypoints, limit=limit
+            photos,
+            names,
+            out,
+            weights,
+            detector=detector,
+            max_keypoints=max_keypoints,
+            limit=limit,
+            masks=found,
+            max_size=max_size,
         )
     without = {item.name for item in unread}
     counts = {n: len(Features.read(features_path(out, n)).keypoints) for n in names if n not in without}
     skipped = [{"name": item.name, "reason": item.reason} for item in [*foreign, *unread]]
     table = text_table(["photo", "keypoints"], [[name, f"{count:,}"] for name, count in counts.items()])
-    _print({"keypoints": counts, "skipped": skipped}, table + skipped_lines(skipped), json)
+    values = {"keypoints": counts, "skipped": skipped, "masked": len(found)}
+    words = f"\n{len(found)} of {len(names)} photos have a mask" if found else ""
+    _print(values, table + words + skipped_lines(skipped), json)
     if not counts:
         raise JobError(f"none of the {len(names)} photos in {photos} can be read")
     return 0
@@ -335,6 +371,30 @@ def export(out: Photos, descriptor: str = "bingan256", json: bool = False) -> in
     return 0
 
 
+def doctor(json: bool = False) -> int:
+    """Say whether this installation works, and what to do about what does not; exit status 1 if something is broken.
+
+    Args:
+        json: print one JSON object on stdout instead of a table.
+    """
+    from kornia_bingan.doctor import examine
+    from kornia_bingan.report import text_table
+
+    checks = examine()
+    rows = [[check.name, check.state, check.found, check.advice] for check in checks]
+    table = text_table(["", "state", "found", "to do"], rows)
+    _print({"checks": [dataclasses.asdict(check) for check in checks]}, table, json)
+    return int(any(check.state == "bad" for check in checks))
+
+
+def _numbers(name: str, words: Sequence[str]) -> tuple[float, ...]:
+    """Read numbers with commas or blanks between them."""
+    try:
+        return tuple(float(word) for word in ",".join(words).split(",") if word)
+    except ValueError as error:
+        raise UsageError(f"{name} are numbers, got '{' '.join(words)}'") from error
+
+
 def _prepare() -> None:
     """Settings of a process that works alone: memory of freed tensors is kept for the next ones."""
     from kornia_bingan.memory import keep_freed_memory
@@ -385,6 +445,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "index": index,
     "search": search,
     "export": export,
+    "doctor": doctor,
     "demo": demo,
 }
 
@@ -411,10 +472,14 @@ def _run(arguments: list[str]) -> int:
     if arguments[:1] == ["--version"]:
         print(f"bingan {kornia_bingan.__version__}")
         return 0
+    if "--quiet" in arguments:
+        arguments = [word for word in arguments if word != "--quiet"]
+        os.environ[QUIET] = "1"
     if arguments[:1] == ["train"]:
         return _train(arguments[1:])
     words = ", ".join([*COMMANDS, "train"])
-    description = f"Learned 256-bit local descriptors. bingan COMMAND --help explains each of: {words}."
+    description = f"Learned 256-bit local descriptors. bingan COMMAND --help explains each of: {words}. "
+    description += "With --quiet, none of them shows progress."
     status = tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="bingan", description=description, args=arguments)
     sys.stdout.flush()
     return int(status)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from kornia_bingan.colmap_database import (
     CAMERA_MODELS,
+    read_cameras,
     read_features,
     read_verification,
     verify,
@@ -31,6 +32,7 @@ __all__ = [
     "NoModelError",
     "Verification",
     "cameras_for",
+    "read_cameras",
     "read_features",
     "read_model",
     "read_verification",

@@ -16,7 +16,7 @@ import pycolmap
 from numpy.typing import NDArray
 
 from kornia_bingan.child import Report, run_in_child
-from kornia_bingan.errors import UsageError
+from kornia_bingan.errors import JobError, UsageError
 from kornia_bingan.files import atomic_path
 from kornia_bingan.keypoints import Keypoints
 from kornia_bingan.model import Camera, Verification, by
@@ -33,7 +33,10 @@ CAMERA_MODELS = tuple(name for name in pycolmap.CameraModelId.__members__ if nam
 
 
 def write_features(
-    database: Path, features: Mapping[str, Keypoints | NDArray[Any]], cameras: Camera | Mapping[str, Camera]
+    database: Path,
+    features: Mapping[str, Keypoints | NDArray[Any]],
+    cameras: Camera | Mapping[str, Camera],
+    positions: Mapping[str, tuple[float, float, float]] | None = None,
 ) -> None:
     """Write a new COLMAP database with images, cameras and keypoints.
 
@@ -43,6 +46,8 @@ def write_features(
             are taken too: x, y, or x, y, scale, orientation (COLMAP's, see above), or x, y and an affine shape
             a11 a12 a21 a22, shape (N, 2 | 4 | 6), x and y in this package's frame.
         cameras: one camera for all images, or one for each name; the same object is one camera in the database.
+        positions: latitude, longitude (degrees, WGS84) and height (metres) of the images that know theirs; written as
+            pose priors, which COLMAP's usual mapper does not look at.
 
     Raises:
         UsageError: the file exists or cannot be written, there is no image, a camera is missing or impossible, or
@@ -65,6 +70,13 @@ def write_features(
         for name, values in rows.items():
             image_id = db.write_image(pycolmap.Image(name=name, camera_id=ids[chosen[name]]))
             db.write_keypoints(image_id, values)
+            if positions and name in positions:
+                prior = pycolmap.PosePrior(
+                    corr_data_id=db.read_image(image_id).data_id,
+                    position=np.array(positions[name], np.float64),
+                    coordinate_system=pycolmap.PosePriorCoordinateSystem.WGS84,
+                )
+                db.write_pose_prior(prior)
 
 
 def write_matches(
@@ -210,12 +222,23 @@ def open_database(database: Path, existing: bool = False) -> Iterator[Any]:
     """Open a database and close it, which pycolmap needs before anybody else may."""
     if existing and not Path(database).is_file():
         raise UsageError(f"{database}: no such database; write_features makes one")
+    sidecars = [Path(f"{database}{ending}") for ending in ("-wal", "-shm")]
+    absent = [path for path in sidecars if not path.exists()]  # SQLite leaves them beside a damaged database
     try:
         db = pycolmap.Database.open(str(database))
     except RuntimeError as error:
+        for path in absent:
+            path.unlink(missing_ok=True)
         raise UsageError(f"{database} cannot be opened as a COLMAP database") from error
     try:
         yield db
+    except RuntimeError as error:
+        if isinstance(error, JobError):
+            raise
+        db.close()
+        for path in absent:
+            path.unlink(missing_ok=True)
+        raise UsageError(f"{database} is a damaged COLMAP database: {error}") from error
     finally:
         db.close()
 
@@ -247,6 +270,38 @@ def _camera_to_colmap(camera: Camera) -> Any:
     if not (np.isfinite(made.params).all() and (focals > 0).all()):
         raise UsageError(f"the {camera.model} camera of {size} has impossible parameters {made.params.tolist()}")
     return made
+
+
+def read_cameras(path: Path) -> list[Camera]:
+    """Read COLMAP's ``cameras.txt``: a line ``ID MODEL WIDTH HEIGHT PARAMETERS`` a camera, ``#`` for comments.
+
+    Raises:
+        UsageError: the file cannot be read, has no camera, or a line is none; the message names the line.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} cannot be read as a list of cameras: {error}") from error
+    cameras = []
+    for number, line in enumerate(lines, 1):
+        words = line.split()
+        if not words or words[0].startswith("#"):
+            continue
+        try:
+            made = pycolmap.Camera.create_from_model_name(1, words[1], 1.0, int(words[2]), int(words[3]))
+            params = [float(word) for word in words[4:]]
+            if len(params) != len(made.params):
+                raise UsageError(f"{path}, line {number}: {words[1]} has the parameters {made.params_info}")
+            made.params = params
+            cameras.append(camera_from_colmap(made))
+            _camera_to_colmap(cameras[-1])
+        except (IndexError, ValueError, RuntimeError) as error:
+            if isinstance(error, UsageError):
+                raise
+            raise UsageError(f"{path}, line {number} is no camera, ID MODEL WIDTH HEIGHT PARAMETERS: {line}") from error
+    if not cameras:
+        raise UsageError(f"{path} has no camera; a line is ID MODEL WIDTH HEIGHT PARAMETERS")
+    return cameras
 
 
 def camera_from_colmap(camera: Any) -> Camera:
@@ -298,7 +353,7 @@ def _to_keypoints(rows: NDArray[np.float32]) -> Keypoints:
 def _checked_matches(
     pair: str, indices: NDArray[Any], names: tuple[str, str], counts: Mapping[str, int]
 ) -> NDArray[np.uint32]:
-    """Refuse what makes the library crash, read foreign memory or count a match twice."""
+    """Refuse what makes the library crash, read absent memory or count a match twice."""
     indices = np.asarray(indices)
     if indices.ndim != 2 or indices.shape[1] != 2 or indices.dtype.kind not in "iu":
         raise UsageError(f"{pair}: matches are integers (M, 2), got {indices.dtype} {indices.shape}")

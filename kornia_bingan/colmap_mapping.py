@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import cv2  # noqa: F401 - before pycolmap, see colmap_database
 import numpy as np
@@ -19,7 +19,7 @@ from kornia_bingan.colmap_database import camera_from_colmap, open_database, pix
 from kornia_bingan.errors import UsageError
 from kornia_bingan.files import atomic_path
 from kornia_bingan.images import read_color
-from kornia_bingan.model import Model, NoModelError
+from kornia_bingan.model import Mapper, Model, NoModelError
 
 
 def reconstruct(
@@ -27,6 +27,7 @@ def reconstruct(
     images: Path | None,
     out: Path,
     *,
+    mapper: Mapper = "incremental",
     refine: bool = True,
     min_model_size: int = 3,
     seed: int = 0,
@@ -35,27 +36,31 @@ def reconstruct(
     log: Path | None = None,
     progress: Report | None = None,
 ) -> Model:
-    """Build a sparse model from the verified pairs of a database, image after image.
+    """Build a sparse model from the verified pairs of a database.
 
     Args:
         database: an existing COLMAP database with verified pairs.
         images: the folder that the names are relative to, for the colours of the points; None leaves them black.
         out: folder of the model, absent or empty; gets COLMAP's binary files of the largest model found.
+        mapper: incremental adds image after image; global (GLOMAP) solves for all at once, which is faster for hundreds
+            of images and needs good focal lengths.
         refine: False keeps the intrinsics as they are in the database.
         min_model_size: images that a second and later model must have.
         seed: of everything random.
         threads: 1 gives equal bytes in every run; more do only on a machine with as many cores.
         time_limit_s: stop after so many seconds.
         log: a text file for the end of COLMAP's log.
-        progress: called with the number of registered images each time it grows.
+        progress: called with the number of registered images each time it grows; the global mapper does not say it.
 
     Raises:
-        UsageError: the file is no COLMAP database, has matched pairs that are not verified, ``out`` is not empty, or
-            ``images`` lacks one.
+        UsageError: the mapper is unknown, the file is no COLMAP database, has matched pairs that are not verified,
+            ``out`` is not empty, or ``images`` lacks one.
         NoModelError: no model was found.
         JobError: COLMAP crashed, or the time limit was reached.
     """
     database, out = Path(database), Path(out)
+    if mapper not in get_args(Mapper):
+        raise UsageError(f"the mapper is '{mapper}'; choose one of {', '.join(get_args(Mapper))}")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out} exists and is no empty folder; delete it or give another name")
     _check_mappable(database, images)
@@ -69,7 +74,7 @@ def reconstruct(
             "threads": threads,
         }
         largest = run_in_child(
-            f"{__name__}:map_here",
+            f"{__name__}:{'map_here' if mapper == 'incremental' else 'map_globally_here'}",
             arguments,
             stage="mapping",
             log=log,
@@ -122,6 +127,27 @@ def map_here(
             initial_image_pair_callback=lambda: count(2),
             next_image_callback=count,
         )
+    return _largest(models)
+
+
+def map_globally_here(
+    report: Report, *, database: str, out: str, refine: bool, min_model_size: int, seed: int, threads: int
+) -> str | None:
+    """Do the work of :func:`reconstruct` by the global mapper in this process."""
+    options = pycolmap.GlobalPipelineOptions()
+    options.min_model_size = min_model_size
+    adjustment = options.mapper.bundle_adjustment
+    adjustment.refine_focal_length = adjustment.refine_extra_params = refine
+    adjustment.ceres.use_gpu = options.mapper.global_positioning.use_gpu = False
+    parts = (options.mapper, options.mapper.rotation_averaging, options.mapper.global_positioning)
+    for part in (options, *parts, options.mapper.retriangulation):
+        part.random_seed = seed
+    options.num_threads = options.mapper.num_threads = adjustment.ceres.solver_options.num_threads = threads
+    with tempfile.TemporaryDirectory() as no_images:
+        return _largest(pycolmap.global_mapping(database, no_images, out, options))
+
+
+def _largest(models: dict[int, Any]) -> str | None:
     sizes = [(model.num_reg_images(), model.num_points3D(), -key) for key, model in models.items()]
     return str(-max(sizes)[2]) if sizes else None
 

@@ -6,16 +6,22 @@ version, and some return half of a file that is cut short without a word. `korni
 
 from __future__ import annotations
 
+import io
 import re
 import struct
+import sys
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 _WIDTH, _HEIGHT, _ORIENTATION, _EXTRA_SAMPLES = 256, 257, 274, 338  # TIFF 6.0 tags; EXIF has the orientation too
 # 0xFF and a code; in compressed data 0xFF is followed by 0 or a restart marker, between segments by fill bytes 0xFF
 _JPEG_MARKER = re.compile(rb"\xff+[^\x00\x01\xff\xd0-\xd7]")
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1", b"avif", b"avis")
 _PNM_BLANK = rb"(?:\s|#[^\n]*\n)+"
 _PNM_SIZE = re.compile(rb"P([1-6])" + _PNM_BLANK + rb"(\d{1,9})" + _PNM_BLANK + rb"(\d{1,9})")
 _PNM_MAXIMUM = re.compile(_PNM_BLANK + rb"(\d{1,5})\s")
@@ -30,7 +36,7 @@ class ImageHeader:
     """What a container says about its picture.
 
     Attributes:
-        kind: JPEG, PNG, TIFF, WebP, BMP or PNM.
+        kind: JPEG, PNG, TIFF, WebP, BMP, PNM, or HEIF, which Pillow decodes, for HEIC and AVIF.
         width, height: the stored size in pixels, before orientation.
         orientation: EXIF's value, 1 to 8; 1 if there is none or it makes no sense, as viewers do.
         max_value: the sample value that means white; 0 stands for the whole range of the sample's type.
@@ -55,10 +61,10 @@ def read_header(data: bytes) -> ImageHeader:
     """
     reader = _reader(data)
     if reader is None:
-        raise ContainerError("is not a JPEG, PNG, TIFF, WebP, BMP or PNM picture, whatever its name says")
+        raise ContainerError("is not a JPEG, PNG, TIFF, WebP, BMP, PNM, HEIC or AVIF picture, whatever its name says")
     try:
         header = reader(data)
-    except struct.error as error:
+    except (struct.error, OverflowError) as error:  # an offset of 2^63 and more overflows
         raise ContainerError("is cut short or damaged in its header") from error
     if header.width < 1 or header.height < 1:
         raise ContainerError(f"is a damaged {header.kind} file: its size is {header.width} x {header.height}")
@@ -66,17 +72,16 @@ def read_header(data: bytes) -> ImageHeader:
 
 
 def _reader(data: bytes) -> Callable[[bytes], ImageHeader] | None:
-    if data.startswith(b"\xff\xd8"):
-        return _jpeg
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        return _png
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return _webp
-    if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-        return _tiff
-    if data.startswith(b"BM"):
-        return _bmp
-    return _pnm if re.match(rb"P[1-6][\s#]", data) else None
+    kinds = (
+        (data.startswith(b"\xff\xd8"), _jpeg),
+        (data.startswith(b"\x89PNG\r\n\x1a\n"), _png),
+        (data[:4] == b"RIFF" and data[8:12] == b"WEBP", _webp),
+        (data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), _tiff),
+        (data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS, _heif),
+        (data.startswith(b"BM"), _bmp),
+        (re.match(rb"P[1-6][\s#]", data) is not None, _pnm),
+    )
+    return next((reader for fits, reader in kinds if fits), None)
 
 
 def _jpeg(data: bytes) -> ImageHeader:
@@ -178,6 +183,38 @@ def _bmp(data: bytes) -> ImageHeader:
     return ImageHeader("BMP", width, abs(height))  # a negative height says that the top row comes first
 
 
+def _heif(data: bytes) -> ImageHeader:
+    """Read HEIC and AVIF by Pillow; whether the picture is whole shows when it is decoded."""
+    with open_heif(data) as picture:
+        orientation = picture.getexif().get(_ORIENTATION, 1)
+        valid = orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
+        return ImageHeader("HEIF", *picture.size, orientation=valid)
+
+
+def open_heif(data: bytes) -> Image.Image:
+    """Open HEIC or AVIF.
+
+    Raises:
+        ContainerError: the file is damaged, or Pillow has no decoder for it.
+    """
+    from PIL import Image, UnidentifiedImageError  # only here, for training on a bare machine needs no Pillow
+
+    try:
+        import pillow_heif
+    except ImportError:
+        pass  # AVIF needs none where Pillow was built with it
+    else:
+        pillow_heif.register_heif_opener()
+    try:
+        return Image.open(io.BytesIO(data))
+    except UnidentifiedImageError as error:
+        if sys.modules.get("pillow_heif") is None:
+            raise ContainerError("is a HEIC or AVIF picture, which needs pip install 'kornia_bingan[heic]'") from error
+        raise ContainerError("is a HEIC or AVIF file that is cut short or damaged") from error
+    except (OSError, ValueError, SyntaxError, EOFError, RuntimeError) as error:
+        raise ContainerError("is a HEIC or AVIF file that is cut short or damaged") from error
+
+
 def _pnm(data: bytes) -> ImageHeader:
     found = _PNM_SIZE.match(data)
     if found is None:
@@ -228,7 +265,7 @@ def _exif_orientation(block: bytes) -> int:
         return 1
     try:
         return _valid_orientation(_tiff_tags(block)[1])
-    except struct.error:
+    except (struct.error, OverflowError):
         return 1
 
 

@@ -22,7 +22,7 @@ from kornia_bingan.weights import find_weights, load_weights
 
 Output = Literal["code", "packed", "descriptor"]
 OUTPUTS = ("code", "packed", "descriptor")
-BATCH = 128
+BATCH = 256
 """Patches described at a time: their features stay in the processor's cache."""
 _CUDA_BATCH = 4096
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Sequence
+import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
@@ -16,10 +18,15 @@ from kornia_bingan.errors import UsageError
 from kornia_bingan.files import atomic_path
 from kornia_bingan.images import ImageError, Skipped, read_image
 from kornia_bingan.keypoints import Detector, Keypoints, detect
-from kornia_bingan.runs import TimeLimit
+from kornia_bingan.masks import read_mask
+from kornia_bingan.runs import TimeLimit, no_progress
 
 if TYPE_CHECKING:
     from kornia_bingan.descriptor import BinGAN
+
+
+_DAMAGED = (OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError, zipfile.BadZipFile, zlib.error)
+"""What numpy and zipfile raise for damaged files; RuntimeError and its kin for compression and passwords."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +71,7 @@ class Features:
                 arrays = (file[name] for name in ("xy", "size", "angle_deg", "response", "octave"))
                 width, height = file["image_size"].tolist()
                 return cls((width, height), Keypoints(*arrays), file["codes"])
-        except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        except _DAMAGED as error:
             raise UsageError(f"{path} is no file of features; delete it to have it made again") from error
 
 
@@ -73,17 +80,50 @@ def features_path(folder: Path, name: str) -> Path:
     return folder / f"{name}.npz"
 
 
-def describe_photo(path: Path, model: BinGAN, detector: Detector, max_keypoints: int) -> Features:
+def describe_photo(
+    path: Path,
+    model: BinGAN,
+    detector: Detector,
+    max_keypoints: int,
+    *,
+    mask: Path | None = None,
+    max_size: int = 0,
+) -> Features:
     """Find and describe the keypoints of one photo; a photo without any gives 0 rows.
 
+    Args:
+        path: of the photo.
+        model: describes.
+        detector: finds.
+        max_keypoints: strongest that are kept.
+        mask: a picture of the photo's size, black where nothing is to be found; see :mod:`kornia_bingan.masks`.
+        max_size: a photo with a longer side is reduced to this many pixels before; keypoints are given in pixels of the
+            photo all the same. 0 reduces nothing.
+
     Raises:
-        ImageError: the photo cannot be read.
+        ImageError: photo or mask cannot be read.
+        UsageError: the mask has another size.
     """
     from kornia_bingan.descriptor import describe
 
     image = read_image(path)
-    keypoints = detect(image, detector, max_keypoints)
-    return Features((image.shape[1], image.shape[0]), keypoints, describe(model, image, keypoints))
+    height, width = image.shape
+    allowed = None if mask is None else read_mask(mask)
+    if allowed is not None and allowed.shape != image.shape:
+        raise UsageError(f"the mask {mask} is {allowed.shape[1]} x {allowed.shape[0]}, {path} is {width} x {height}")
+    reduction = max_size / max(image.shape) if max_size else 1.0
+    if reduction < 1:
+        size = (max(1, round(width * reduction)), max(1, round(height * reduction)))
+        image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+        if allowed is not None:
+            # A reduced pixel is ignored if any of its pixels is.
+            black = cv2.resize((allowed == 0).astype(np.float32), size, interpolation=cv2.INTER_AREA)
+            allowed = np.where(black > 0, 0, 255).astype(np.uint8)
+    keypoints = detect(image, detector, max_keypoints, allowed)
+    codes = describe(model, image, keypoints)
+    if reduction < 1:
+        keypoints = keypoints.enlarged((width / image.shape[1], height / image.shape[0]))
+    return Features((width, height), keypoints, codes)
 
 
 def describe_photos(
@@ -95,6 +135,8 @@ def describe_photos(
     detector: Detector,
     max_keypoints: int,
     limit: TimeLimit,
+    masks: Mapping[str, Path] | None = None,
+    max_size: int = 0,
 ) -> list[Skipped]:
     """Write the features of each photo that has none yet.
 
@@ -107,7 +149,7 @@ def describe_photos(
     """
     model: BinGAN | None = None
     skipped: list[Skipped] = []
-    for done, name in enumerate(tqdm(names, desc="describe", unit="photo", disable=None)):
+    for done, name in enumerate(tqdm(names, desc="describe", unit="photo", disable=no_progress())):
         target = features_path(folder, name)
         if target.is_file():
             continue
@@ -117,7 +159,8 @@ def describe_photos(
 
             model = BinGAN.from_pretrained(weights, precision="auto")
         try:
-            features = describe_photo(photos / name, model, detector, max_keypoints)
+            mask = (masks or {}).get(name)
+            features = describe_photo(photos / name, model, detector, max_keypoints, mask=mask, max_size=max_size)
         except ImageError as error:
             skipped.append(Skipped(name, str(error).removeprefix(f"{photos / name}").lstrip(": ")))
             continue

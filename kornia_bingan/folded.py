@@ -8,6 +8,7 @@ speed`` states the share).
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Literal, get_args
 
 import torch
@@ -48,6 +49,11 @@ class FoldedNetwork(nn.Module):
         self.leak = 0.0 if is_trunk else LEAK
         self.standardise = is_trunk or network.standardise
         layers = _folded_trunk(network) if isinstance(network, PatchTrunk) else _folded_discriminator(network)
+        weight, bias, stride, padding = layers[0]
+        # Quarters of the patch as four channels: the same sums, of one channel they are twice as slow.
+        self.quartered = stride == 2 and weight.shape[2] == 5 and padding == 2
+        if self.quartered:
+            layers[0] = (F.pixel_unshuffle(F.pad(weight, (0, 1, 0, 1)), 2), bias, 1, 0)
         self.strides = [(stride, padding) for _, _, stride, padding in layers]
         for index, (weight, bias, _, _) in enumerate(layers):
             stored = weight.detach().to(dtype).contiguous(memory_format=torch.channels_last)
@@ -72,12 +78,37 @@ class FoldedNetwork(nn.Module):
         else:
             x = (255 * x - 127.5) / 128
         x = x.to(self.weight0.dtype)  # not remembered: Kornia casts its modules to the dtype of the image
+        if self.quartered:
+            x = F.pixel_unshuffle(F.pad(x, (2, 2, 2, 2)), 2).contiguous(memory_format=torch.channels_last)
         last = len(self.strides) - 1
         for index, (stride, padding) in enumerate(self.strides):
-            x = F.conv2d(x, getattr(self, f"weight{index}"), getattr(self, f"bias{index}"), stride, padding)
-            if index < last or self.leak:
-                x = F.leaky_relu_(x, self.leak) if self.leak else F.relu_(x)
+            slope = self.leak if index < last or self.leak else None
+            weight, bias = getattr(self, f"weight{index}"), getattr(self, f"bias{index}")
+            x = _convolved(x, weight, bias, stride, padding, slope)
         return x.float().mean((2, 3)) if self.leak else x.flatten(1).float()
+
+
+def _convolved(x: Tensor, weight: Tensor, bias: Tensor, stride: int, padding: int, slope: float | None) -> Tensor:
+    """Convolve, and let negative values leak (0 is ReLU, None leaves them)."""
+    fusable = x.device.type == "cpu" and weight.dtype in (torch.float32, torch.bfloat16) and not x.requires_grad
+    if fusable and slope is not None and not torch.compiler.is_compiling() and _can_fuse():
+        kind, values = ("leaky_relu", [slope]) if slope else ("relu", [])
+        arguments = ([padding] * 2, [stride] * 2, [1, 1], 1, kind, values, "")
+        fused: Tensor = torch.ops.mkldnn._convolution_pointwise(x, weight, bias, *arguments)
+        return fused
+    x = F.conv2d(x, weight, bias, stride, padding)
+    return x if slope is None else F.leaky_relu_(x, slope) if slope else F.relu_(x)
+
+
+@lru_cache(maxsize=1)
+def _can_fuse() -> bool:
+    """Say whether torch convolves and applies a ReLU in one pass: a quarter faster, but no public operation."""
+    x, weight = torch.full((1, 1, 3, 3), -1.0), torch.ones(1, 1, 3, 3)
+    try:
+        y = torch.ops.mkldnn._convolution_pointwise(x, weight, None, [1, 1], [1, 1], [1, 1], 1, "relu", [], "")
+    except (AttributeError, RuntimeError, TypeError):
+        return False
+    return bool((y == 0).all())
 
 
 _Layer = tuple[Tensor, Tensor, int, int]

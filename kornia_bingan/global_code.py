@@ -1,9 +1,9 @@
 """The codes of a photo's keypoints become one code of the whole photo, to find photos that show the same place.
 
-The first bit of a code says to which of two halves it belongs; in each half, the majority of the codes decides every
-bit. So the code of a photo is twice as long as that of a keypoint: 64 bytes. Photos of one place share keypoints, whose
-votes agree. It needs no vocabulary and no training; ``python -m eval overlap`` compares it with finer divisions and
-with the networks of whole pictures.
+The first three bits of a code say to which of eight cells it belongs; in each cell, the majority of the codes decides
+every bit. So the code of a photo is eight times as long as that of a keypoint: 256 bytes. Photos of one place share
+keypoints, whose votes agree. It needs no vocabulary and no training; ``python -m eval overlap`` compares it with
+coarser and finer divisions and with the networks of whole pictures.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from kornia_bingan.errors import UsageError
 
-CELL_BITS = 1
+CELL_BITS = 3
 
 
 def global_code(codes: NDArray[np.uint8], cell_bits: int = CELL_BITS) -> NDArray[np.uint8]:

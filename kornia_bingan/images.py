@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +19,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from kornia_bingan.containers import ContainerError, ImageHeader, read_header
+from kornia_bingan.containers import ContainerError, ImageHeader, open_heif, read_header
 from kornia_bingan.errors import UsageError
+from kornia_bingan.runs import UNREADABLE
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".ppm", ".pgm", ".pbm", ".pnm")
+EXTENSIONS = (
+    *(".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".ppm", ".pgm", ".pbm", ".pnm"),
+    *(".heic", ".heif", ".avif"),
+)
 MAX_PIXELS = 400_000_000  # a 400-megapixel grey image and its pyramid fill 4 GB; anything larger is a mistake or a bomb
 
 
@@ -84,6 +88,18 @@ def list_images(folder: Path) -> tuple[list[str], list[Skipped]]:
     return sorted(names), sorted(skipped, key=lambda item: item.name)
 
 
+def without_copies(names: Sequence[str], sums: Mapping[str, str]) -> tuple[list[str], list[Skipped]]:
+    """Keep the first of equal files, so that no photo is matched with itself; the others are named with it."""
+    first: dict[str, str] = {}
+    kept, copies = [], []
+    for name in names:
+        if sums[name] == UNREADABLE or first.setdefault(sums[name], name) == name:
+            kept.append(name)
+        else:
+            copies.append(Skipped(name, f"the same file as {first[sums[name]]}"))
+    return kept, copies
+
+
 def _why_not_a_photo(path: str) -> str:
     name = os.path.basename(path)
     if name.startswith("."):
@@ -105,9 +121,9 @@ def _why_not_a_photo(path: str) -> str:
 def read_image(path: Path | str) -> NDArray[np.uint8]:
     """Read a photo as grey, as a viewer shows it.
 
-    Reads JPEG (CMYK too), PNG, TIFF (first page), WebP, BMP and PNM; 1-bit, palette, grey and colour. EXIF
-    orientation is applied, alpha is ignored, and samples wider than 8 bits are scaled by their full range: 65535, or
-    the file's own maximum for PNM, becomes 255. Nothing is stretched or clipped.
+    Reads JPEG (CMYK too), PNG, TIFF (first page), WebP, BMP, PNM, AVIF and, with the extra ``heic``, HEIC; 1-bit,
+    palette, grey and colour. EXIF orientation is applied, alpha is ignored, and samples wider than 8 bits are scaled by
+    their full range: 65535, or the file's own maximum for PNM, becomes 255. Nothing is stretched or clipped.
 
     Returns:
         uint8, shape (H, W), C-contiguous; H and W after orientation.
@@ -174,6 +190,8 @@ def _read(path: Path, mode: int) -> NDArray[np.uint8]:
         for position, new in header.patches:
             patched[position : position + len(new)] = new
         data = bytes(patched)
+    if header.kind == "HEIF":
+        return _orient(_decode_heif(path, data, mode), header.orientation).copy()
     if header.kind == "PNM" and data[1:2] in b"123":
         data += b"\n"  # OpenCV gives up on the last number of an ASCII file unless a blank follows
     try:
@@ -193,6 +211,17 @@ def _read(path: Path, mode: int) -> NDArray[np.uint8]:
             f"its header says {header.width} x {header.height}; save it again from its source"
         )
     return np.ascontiguousarray(_orient(_to_8_bits(pixels, header.max_value), header.orientation))
+
+
+def _decode_heif(path: Path, data: bytes, mode: int) -> NDArray[np.uint8]:
+    """Decode HEIC or AVIF as OpenCV would the other formats: blue first, or grey by its weights."""
+    try:
+        with open_heif(data) as picture:
+            rgb = np.asarray(picture.convert("RGB"), np.uint8)
+    except (ContainerError, OSError, ValueError, SyntaxError, EOFError, RuntimeError) as error:
+        raise ImageError(f"{path} is a HEIC or AVIF file that is cut short or damaged") from error
+    conversion = cv2.COLOR_RGB2GRAY if mode == cv2.IMREAD_GRAYSCALE else cv2.COLOR_RGB2BGR
+    return np.asarray(cv2.cvtColor(rgb, conversion), np.uint8)
 
 
 def _to_8_bits(pixels: NDArray[Any], max_value: int) -> NDArray[np.uint8]:

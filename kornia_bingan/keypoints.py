@@ -24,6 +24,13 @@ BLOB_SUPPORT = 5.0
 ORB_SUPPORT = 0.65
 """The same for ORB, whose ``size`` is the side of its own 31 px patch at the keypoint's pyramid level."""
 
+MOST_PIXELS = 2**22
+"""OpenCV's SIFT doubles the picture and keeps some 11 float32 copies: 176 bytes a pixel. Larger ones go in tiles."""
+_TILE, _MARGIN = 1024, 128
+_REDUCTION = 4
+_FINE_SIZE = 24.0
+"""Largest size, in pixels, of the blobs that tiles look for; their orientation needs less than the margin."""
+
 _ORB_PATCH = 31.0
 _ORB_SCALE = 1.2
 
@@ -54,6 +61,12 @@ class Keypoints:
             self.xy[index], self.size[index], self.angle_deg[index], self.response[index], self.octave[index]
         )
 
+    def enlarged(self, factors: tuple[float, float]) -> Keypoints:
+        """Give the same keypoints on a picture whose width and height are so many times larger."""
+        xy = (self.xy + 0.5) * np.array(factors, np.float32) - np.float32(0.5)
+        size = self.size * np.float32(np.sqrt(factors[0] * factors[1]))
+        return Keypoints(xy, size, self.angle_deg, self.response, self.octave)
+
 
 def from_opencv(keypoints: Sequence[cv2.KeyPoint]) -> Keypoints:
     """Turn OpenCV keypoints into arrays; an empty sequence gives arrays with 0 rows."""
@@ -83,7 +96,8 @@ def detect(
     Args:
         image: grey image, uint8, shape (H, W).
         detector: ``dog`` is OpenCV's SIFT detector without its quarter-pixel bias (precise upscaling), ``orb`` its ORB
-            detector with the positions of its rounded pyramid levels corrected.
+            detector with the positions of its rounded pyramid levels corrected. Blobs of pictures over 4 megapixels are
+            looked for in tiles, and the large ones on a reduced picture, so that memory stays below 1 GB.
         max_keypoints: upper bound of the number returned.
         mask: uint8, shape (H, W); keypoints are only found where it is not 0.
 
@@ -99,8 +113,7 @@ def detect(
     if max_keypoints < 1:
         raise UsageError(f"max_keypoints is {max_keypoints}; give 1 or more")
     if detector == "dog":
-        sift = cv2.SIFT.create(nfeatures=max_keypoints, contrastThreshold=0.02, enable_precise_upscale=True)
-        found = from_opencv(sift.detect(image, mask))
+        found = _dog(image, max_keypoints, mask) if image.size <= MOST_PIXELS else _dog_in_tiles(image)
     elif detector == "orb":
         found = unbiased_orb(from_opencv(cv2.ORB.create(max_keypoints).detect(image, mask)), image.shape)
     else:
@@ -110,6 +123,35 @@ def detect(
     # Ties in response are broken by position, so that the order does not depend on OpenCV's threads.
     order = np.lexsort((found.angle_deg, found.xy[:, 0], found.xy[:, 1], -found.response))
     return found[order[:max_keypoints]]
+
+
+def _dog(image: NDArray[np.uint8], max_keypoints: int = 0, mask: NDArray[np.uint8] | None = None) -> Keypoints:
+    sift = cv2.SIFT.create(nfeatures=max_keypoints, contrastThreshold=0.02, enable_precise_upscale=True)
+    return from_opencv(sift.detect(image, mask))
+
+
+def _dog_in_tiles(image: NDArray[np.uint8]) -> Keypoints:
+    """Find fine blobs in overlapping tiles, each in the middle of one, and coarse ones on a reduced picture."""
+    height, width = image.shape
+    parts = []
+    for top in range(0, height, _TILE):
+        for left in range(0, width, _TILE):
+            y, x = max(0, top - _MARGIN), max(0, left - _MARGIN)
+            found = _dog(np.ascontiguousarray(image[y : top + _TILE + _MARGIN, x : left + _TILE + _MARGIN]))
+            xy = found.xy + np.array([x, y], np.float32)
+            inside = ((xy >= [left - 0.5, top - 0.5]) & (xy < [left + _TILE - 0.5, top + _TILE - 0.5])).all(1)
+            found = Keypoints(xy, found.size, found.angle_deg, found.response, found.octave)
+            parts.append(found[inside & (found.size <= _FINE_SIZE)])
+    small = (max(1, width // _REDUCTION), max(1, height // _REDUCTION))
+    reduced = np.asarray(cv2.resize(image, small, interpolation=cv2.INTER_AREA), np.uint8)
+    found = _dog(reduced) if reduced.size <= MOST_PIXELS else _dog_in_tiles(reduced)
+    found = found.enlarged((width / small[0], height / small[1]))
+    # OpenCV's octave is a signed byte; the reduced picture is two octaves further on.
+    octave = (found.octave & ~0xFF) | ((found.octave + 2) & 0xFF)
+    coarse = Keypoints(found.xy, found.size, found.angle_deg, found.response, octave)
+    parts.append(coarse[coarse.size > _FINE_SIZE])
+    fields = ("xy", "size", "angle_deg", "response", "octave")
+    return Keypoints(*(np.concatenate([getattr(part, name) for part in parts]) for name in fields))
 
 
 def _allowed(xy: NDArray[np.float32], mask: NDArray[np.uint8]) -> NDArray[np.bool_]:

@@ -5,16 +5,17 @@ The frame is that of keypoints: the centre of the first pixel is (0, 0).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kornia_bingan.errors import JobError, UsageError
 
-Sharing = Literal["single", "per-size", "per-image"]
+Mapper = Literal["incremental", "global"]
+Sharing = Literal["single", "per-folder", "per-size", "per-image"]
 
 
 class NoModelError(JobError):
@@ -110,32 +111,54 @@ def cameras_for(
     sizes: Mapping[str, tuple[int, int]],
     sharing: Sharing = "per-size",
     model: str = "SIMPLE_RADIAL",
-    focal_px: float | None = None,
+    focal_px: float | Mapping[str, float] | None = None,
 ) -> dict[str, Camera]:
-    """Give every image a camera: one for all, one for each image size, or each its own.
+    """Give every image a camera: one for all, for each folder, for each image size, or each its own.
 
     Args:
         sizes: (width, height) of each image.
-        sharing: ``single``, ``per-size`` or ``per-image``.
+        sharing: ``single``, ``per-folder``, ``per-size`` (and focal length, where images say theirs) or ``per-image``.
         model: COLMAP's name of the camera model.
-        focal_px: focal length of all images, if known.
+        focal_px: focal length of all images, if known, or of those that say theirs. Images that share a camera but not
+            the length start from the median.
 
     Raises:
-        UsageError: ``single`` with images of different sizes, or an unknown sharing.
+        UsageError: ``single`` or ``per-folder`` with images of different sizes, or an unknown sharing.
     """
-    if sharing not in ("single", "per-size", "per-image"):
-        raise UsageError(f"the sharing of cameras is '{sharing}'; choose single, per-size or per-image")
-    first = next(iter(sizes), "")
-    made: dict[object, Camera] = {}
-    cameras: dict[str, Camera] = {}
+    if sharing not in get_args(Sharing):
+        raise UsageError(f"the sharing of cameras is '{sharing}'; choose one of {', '.join(get_args(Sharing))}")
+    focals = focal_px if isinstance(focal_px, Mapping) else {}
+    groups: dict[object, list[str]] = {}
     for name, size in sizes.items():
-        if sharing == "single" and size != sizes[first]:
-            raise UsageError(
-                f"one camera for all images was asked for, but {first} is {by(sizes[first])} and {name} is {by(size)}"
-            )
-        key = name if sharing == "per-image" else size
-        cameras[name] = made.setdefault(key, Camera(*size, model=model, focal_px=focal_px))
-    return cameras
+        rounded = round(focals[name]) if name in focals else None
+        keys = {"single": "", "per-folder": name.rpartition("/")[0], "per-size": (size, rounded), "per-image": name}
+        groups.setdefault(keys[sharing], []).append(name)
+    cameras: dict[str, Camera] = {}
+    for names in groups.values():
+        for name in names:
+            if sizes[name] != sizes[names[0]]:
+                raise UsageError(
+                    f"one camera for {'all images' if sharing == 'single' else 'each folder'} was asked for, "
+                    f"but {names[0]} is {by(sizes[names[0]])} and {name} is {by(sizes[name])}"
+                )
+        known = sorted(focals[name] for name in names if name in focals)
+        start = focal_px if not isinstance(focal_px, Mapping) else known[len(known) // 2] if known else None
+        cameras |= dict.fromkeys(names, Camera(*sizes[names[0]], model=model, focal_px=start))
+    return {name: cameras[name] for name in sizes}
+
+
+def fixed_camera(size: tuple[int, int], intrinsics: Sequence[float]) -> Camera:
+    """Make a camera of known intrinsics: fx fy cx cy, and the first of k1 k2 p1 p2 as far as they are known.
+
+    Raises:
+        UsageError: there are fewer than 4 or more than 8 numbers.
+    """
+    if not 4 <= len(intrinsics) <= 8:
+        raise UsageError(f"intrinsics are fx fy cx cy and up to k1 k2 p1 p2; {len(intrinsics)} numbers were given")
+    fx, fy, cx, cy, *distortion = intrinsics
+    if not distortion:
+        return Camera.pinhole(*size, fx=fx, fy=fy, cx=cx, cy=cy)
+    return Camera(*size, "OPENCV", (fx, fy, cx, cy, *distortion, *[0.0] * (4 - len(distortion))))
 
 
 def by(size: tuple[int, int]) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
@@ -15,34 +16,104 @@ from numpy.typing import NDArray
 
 from kornia_bingan.errors import UsageError
 from kornia_bingan.files import atomic_path
-from kornia_bingan.global_code import global_code
 
 Pair = tuple[str, str]
 
 SEQUENTIAL_OVERLAP = 10
+WAYS = ("exhaustive", "sequential", "retrieval", "gps")
 BLOCK_PAIRS = 64
 """Pairs in one file: few files for thousands of pairs, and little work lost by a kill."""
 
+EARTH_RADIUS_M = 6_371_000.0
 
-def retrieval_count(choice: str) -> int | None:
-    """Give K of the choice ``retrieval:K``, None for another choice.
+VOTERS = 600
+VOTES = 10
+NEAR_SHARE = 70 / 256
+"""Largest share of different bits that gives a vote, chosen on a training scene among distractors."""
+MOST_EXACT = 600_000
+_VOTERS_AT_ONCE = 60_000
+
+Way = tuple[str, int]
+"""One of WAYS, and the number of photos that each is paired with (0 for exhaustive)."""
+
+
+def parse_choice(choice: str) -> list[Way] | None:
+    """Read ``exhaustive``, ``sequential[:K]``, ``retrieval:K``, ``gps:K``, or several with commas between.
+
+    Returns:
+        The ways, or None for anything else, which stands for a file.
 
     Raises:
         UsageError: K is no number, or below 1.
     """
-    kind, _, count = choice.partition(":")
-    if kind != "retrieval":
+    words = choice.split(",")
+    if any(word.partition(":")[0] not in WAYS for word in words):
         return None
-    if not count.isdecimal() or int(count) < 1:
-        raise UsageError(f"the pairs are '{choice}'; write retrieval:K with a number of photos, such as retrieval:10")
-    return int(count)
+    ways = []
+    for word in words:
+        kind, colon, count = word.partition(":")
+        if kind == "exhaustive" and not colon:
+            ways.append((kind, 0))
+        elif kind == "sequential" and not colon:
+            ways.append((kind, SEQUENTIAL_OVERLAP))
+        elif kind != "exhaustive" and count.isdecimal() and int(count) >= 1:
+            ways.append((kind, int(count)))
+        else:
+            raise UsageError(f"the pairs are '{word}'; write {kind}:K with a number of photos, such as {kind}:10")
+    return ways
+
+
+def choose_pairs(
+    ways: Sequence[Way],
+    codes: Mapping[str, NDArray[np.uint8]],
+    positions: Mapping[str, tuple[float, float, float]],
+) -> tuple[list[Pair], dict[str, int]]:
+    """Choose the pairs of photos to compare, by one way or several together.
+
+    ``sequential`` pairs each photo with the K after it, in the order of the numbers in the names (img9 before img10);
+    ``retrieval`` with the K most similar ones; ``gps`` with the K nearest ones that say where they are.
+
+    Args:
+        ways: see :func:`parse_choice`.
+        codes: packed codes of the keypoints of each photo, uint8 (N, bytes).
+        positions: latitude and longitude in degrees and height in metres, of the photos that say them.
+
+    Returns:
+        - Pairs in the order of the photos, none twice; of N photos at most N times the sum of all K.
+        - Pairs by way, before they are joined.
+
+    Raises:
+        UsageError: ``gps``, and fewer than two photos say where they are.
+    """
+    names = list(codes)
+    number = {name: index for index, name in enumerate(names)}
+    together: set[tuple[int, int]] = set()
+    counts = {}
+    for kind, count in ways:
+        if kind == "exhaustive":
+            found = list(combinations(names, 2))
+        elif kind == "sequential":
+            ordered = sorted(names, key=_natural)
+            found = [(a, b) for i, a in enumerate(ordered) for b in ordered[i + 1 : i + 1 + count]]
+        elif kind == "retrieval":
+            found = similar_pairs(codes, count)
+        else:
+            found = near_pairs({name: positions[name] for name in names if name in positions}, count)
+        pairs = {tuple(sorted((number[a], number[b]))) for a, b in found}
+        together |= pairs  # type: ignore[arg-type]
+        counts[f"{kind}:{count}" if count else kind] = len(pairs)
+    return [(names[i], names[j]) for i, j in sorted(together)], counts
 
 
 def similar_pairs(codes: Mapping[str, NDArray[np.uint8]], count: int) -> list[Pair]:
-    """Pair each photo with the most similar other ones.
+    """Pair each photo with the most similar other ones: those that hold the nearest codes of most of its keypoints.
+
+    Each of the first ``VOTERS`` codes of a photo gives a vote to the photo of each of its nearest ``VOTES`` codes that
+    is near enough; votes of both directions count together. All codes are compared, up to ``MOST_EXACT`` of them; more
+    are searched in clusters, so that the cost does not grow with the square of the photos.
 
     Args:
-        codes: packed codes of the keypoints of each photo, uint8 (N, bytes).
+        codes: packed codes of the keypoints of each photo, the strongest first, uint8 (N, bytes).
         count: others a photo; all pairs if there are not so many photos.
 
     Returns:
@@ -51,40 +122,81 @@ def similar_pairs(codes: Mapping[str, NDArray[np.uint8]], count: int) -> list[Pa
     names = list(codes)
     if count >= len(names) - 1:
         return list(combinations(names, 2))
-    whole = np.stack([global_code(codes[name]) for name in names])
-    index = faiss.IndexBinaryFlat(8 * whole.shape[1])
-    index.add(whole)
-    # one more, since a photo is most similar to itself; of equal photos faiss may list another first
-    _, found = index.search(whole, count + 1)
+    voters = [np.ascontiguousarray(codes[name][:VOTERS]) for name in names]
+    everything = np.concatenate(voters)
+    owner = np.repeat(np.arange(len(names)), [len(part) for part in voters])
+    votes = np.zeros((len(names), len(names)), np.int32)
+    index = _searchable(everything)
+    for start in range(0, len(everything), _VOTERS_AT_ONCE):
+        part = slice(start, start + _VOTERS_AT_ONCE)
+        distances, rows = index.search(everything[part], VOTES + 1)  # a code is its own nearest
+        near = (distances <= NEAR_SHARE * 8 * everything.shape[1]) & (rows >= 0)
+        near &= owner[rows] != owner[part, None]
+        voter, column = np.nonzero(near)
+        np.add.at(votes, (owner[part][voter], owner[rows[voter, column]]), 1)
+    votes += votes.T
+    np.fill_diagonal(votes, -1)
+    found = np.argsort(-votes, axis=1, kind="stable")[:, :count]
+    return _pairs_of(names, found, count)
+
+
+def _searchable(codes: NDArray[np.uint8]) -> Any:
+    bits = 8 * codes.shape[1]
+    index: Any = faiss.IndexBinaryFlat(bits)
+    if len(codes) > MOST_EXACT:
+        clusters = round(4 * len(codes) ** 0.5)
+        index = faiss.IndexBinaryIVF(faiss.IndexBinaryFlat(bits), bits, clusters)
+        index.nprobe = 16
+        index.train(codes[:: max(1, len(codes) // (40 * clusters))])
+    index.add(codes)
+    return index
+
+
+def near_pairs(positions: Mapping[str, tuple[float, float, float]], count: int) -> list[Pair]:
+    """Pair each photo with the nearest other ones, by straight distance.
+
+    Args:
+        positions: latitude and longitude in degrees and height in metres.
+        count: others a photo; all pairs if there are not so many photos.
+
+    Raises:
+        UsageError: there are fewer than two positions.
+    """
+    names = list(positions)
+    if len(names) < 2:
+        raise UsageError(f"{len(names)} photos say where they were taken; gps needs two, choose other pairs")
+    if count >= len(names) - 1:
+        return list(combinations(names, 2))
+    latitude, longitude, height = np.array([positions[name] for name in names], np.float64).T
+    lat, lon = np.deg2rad(latitude), np.deg2rad(longitude)
+    places = np.column_stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)])
+    places *= (EARTH_RADIUS_M + height)[:, None]
+    places = np.ascontiguousarray(places - places.mean(0), np.float32)
+    index = faiss.IndexFlatL2(3)
+    index.add(places)
+    return _pairs_of(names, index.search(places, count + 1)[1], count)
+
+
+def _pairs_of(names: list[str], found: NDArray[np.int64], count: int) -> list[Pair]:
     pairs = set()
     for row, others in enumerate(found.tolist()):
         pairs |= {(min(row, other), max(row, other)) for other in [o for o in others if o != row][:count]}
     return [(names[i], names[j]) for i, j in sorted(pairs)]
 
 
-def choose_pairs(names: Sequence[str], choice: str) -> list[Pair]:
-    """Choose the pairs of photos to compare, for all choices but ``retrieval:K``, see :func:`similar_pairs`.
-
-    Args:
-        names: of all photos.
-        choice: ``exhaustive``; ``sequential``, each photo with the 10 after it, in the order of the numbers in the
-            names (img9 before img10); or a text file with a pair on each line, see :func:`parse_pairs`.
+def read_pairs(path: str, names: Sequence[str]) -> list[Pair]:
+    """Read a text file with a pair on each line, see :func:`parse_pairs`.
 
     Raises:
         UsageError: the file is absent or has a bad line.
     """
-    if choice == "exhaustive":
-        return list(combinations(names, 2))
-    if choice == "sequential":
-        ordered = sorted(names, key=_natural)
-        return [(a, b) for i, a in enumerate(ordered) for b in ordered[i + 1 : i + 1 + SEQUENTIAL_OVERLAP]]
     try:
-        text = Path(choice).read_text(encoding="utf-8-sig")
+        text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(
-            f"the pairs '{choice}' are neither exhaustive nor sequential nor retrieval:K nor a readable text file"
+            f"the pairs '{path}' are neither exhaustive, sequential:K, retrieval:K or gps:K nor a readable text file"
         ) from error
-    return parse_pairs(text, names, choice)
+    return parse_pairs(text, names, path)
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

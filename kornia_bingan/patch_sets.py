@@ -39,6 +39,7 @@ from kornia_bingan.observations import (
 )
 from kornia_bingan.patches import build_pyramid, cut_patches
 from kornia_bingan.provenance import provenance
+from kornia_bingan.runs import no_progress
 from kornia_bingan.sift_model import reconstruct_with_sift
 
 Rows = NDArray[np.int64]
@@ -263,7 +264,7 @@ def _scene_part(photos: Path, model: Path | None, index: int, options: PatchSetO
             scene = read_scene(made)
     keypoints = [
         _keypoints_of(photos, scene, view, options)
-        for view in tqdm(range(len(scene.views)), desc="detect", unit="photo", disable=None)
+        for view in tqdm(range(len(scene.views)), desc="detect", unit="photo", disable=no_progress())
     ]
     found = find_observations(scene, keypoints, options.tolerances)
     if not len(found):
@@ -276,7 +277,7 @@ def _scene_part(photos: Path, model: Path | None, index: int, options: PatchSetO
     point = np.cumsum(np.diff(found.point[order], prepend=-1) != 0) - 1
     patches = np.empty((len(order), PATCH_SIDE, PATCH_SIDE), np.uint8)
     rows = np.empty((len(order), 4))
-    for number in tqdm(range(len(scene.views)), desc="cut", unit="photo", disable=None):
+    for number in tqdm(range(len(scene.views)), desc="cut", unit="photo", disable=no_progress()):
         mine = np.flatnonzero(view == number)
         chosen = keypoints[number][keypoint[mine]]
         lafs = _jittered(support_regions(chosen), options, np.random.default_rng([options.seed, 0, index, number]))

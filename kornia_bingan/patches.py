@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from kornia_bingan.errors import UsageError
 
 PATCH_SIZE = 32
-_MAX_ROWS = 16_000  # cv2.remap takes fewer than 32,767 rows
+_CELLS = 2**17  # sampled at a time: their maps stay in the processor's cache
 
 
 def build_pyramid(image: NDArray[np.uint8] | NDArray[np.float32]) -> list[NDArray[np.float32]]:
@@ -34,7 +34,7 @@ def build_pyramid(image: NDArray[np.uint8] | NDArray[np.float32]) -> list[NDArra
         raise UsageError(f"the image is {image.shape[1]} x {image.shape[0]}; resize it below 32,767 pixels a side")
     level = np.ascontiguousarray(image, np.float32)
     if image.dtype == np.uint8:
-        level = level / np.float32(255)
+        level /= np.float32(255)  # in place: a conversion is no view of the caller's image
     levels = [level]
     while min(level.shape) >= 32:
         height, width = level.shape
@@ -72,9 +72,9 @@ def cut_patches(
     patches = np.empty((len(lafs), 1, patch_size, patch_size), np.float32)
     step = 2 * np.sqrt(area) / patch_size
     level_of = np.clip(np.round(np.log2(step)), 0, len(pyramid) - 1).astype(int)
-    unit = (2 * np.arange(patch_size) + 1) / patch_size - 1
+    unit = ((2 * np.arange(patch_size) + 1) / patch_size - 1).astype(np.float32)
     height, width = pyramid[0].shape
-    chunk = _MAX_ROWS // patch_size
+    chunk = max(1, _CELLS // patch_size**2)
     for level in np.unique(level_of):
         source = pyramid[level]
         # The frame is moved to pixel corners for scaling, since levels of odd sizes are not halved exactly.
@@ -84,11 +84,11 @@ def cut_patches(
         frames[:, :, 2] += 0.5 * scale - 0.5
         frames = frames.astype(np.float32)
         for start in range(0, len(rows), chunk):
-            part = frames[start : start + chunk, :, :, None, None]
-            grid = part[:, :, 0] * unit.astype(np.float32) + part[:, :, 1] * unit.astype(np.float32)[:, None]
-            grid += part[:, :, 2]
-            map_x, map_y = (np.ascontiguousarray(grid[:, k]).reshape(-1, patch_size) for k in (0, 1))
-            cut = cv2.remap(source, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+            maps = []
+            for axis in frames[start : start + chunk].transpose(1, 0, 2):
+                along, across = axis[:, 0, None] * unit, axis[:, 1, None] * unit + axis[:, 2, None]
+                maps.append((across[:, :, None] + along[:, None]).reshape(-1, patch_size))
+            cut = cv2.remap(source, maps[0], maps[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
             patches[rows[start : start + chunk], 0] = cut.reshape(-1, patch_size, patch_size)
     if pyramid[0].dtype == np.uint8:
         patches /= 255

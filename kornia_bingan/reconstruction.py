@@ -27,11 +27,23 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from kornia_bingan.errors import JobError, UsageError
+from kornia_bingan.exif import Exif, read_exif
 from kornia_bingan.features import Features, describe_photos, features_path
 from kornia_bingan.files import atomic_path, sha256_of
-from kornia_bingan.images import Skipped, list_images
+from kornia_bingan.images import Skipped, list_images, without_copies
 from kornia_bingan.keypoints import Detector
-from kornia_bingan.model import Camera, Model, NoModelError, Sharing, Verification, by, cameras_for
+from kornia_bingan.masks import find_masks
+from kornia_bingan.model import (
+    Camera,
+    Mapper,
+    Model,
+    NoModelError,
+    Sharing,
+    Verification,
+    by,
+    cameras_for,
+    fixed_camera,
+)
 from kornia_bingan.pairs import (
     Block,
     Pair,
@@ -39,15 +51,20 @@ from kornia_bingan.pairs import (
     blocks_of,
     choose_pairs,
     match_block,
-    retrieval_count,
-    similar_pairs,
+    parse_choice,
+    read_pairs,
 )
 from kornia_bingan.provenance import versions
 from kornia_bingan.report import PairStatistics, Summary
-from kornia_bingan.runs import Stopwatch, TimeLimit, checksums, open_run
+from kornia_bingan.runs import Stopwatch, TimeLimit, checksums, no_progress, open_run
 
 DEFAULT_RATIO = 0.8
 """Largest Hamming ratio of a match, see :func:`kornia_bingan.match`."""
+
+Cameras = dict[str, Camera]
+
+LEAST_SIZE = 64
+"""Smallest size that photos may be reduced to, pixels."""
 
 
 @dataclass(frozen=True)
@@ -59,14 +76,24 @@ class ReconstructOptions:
         detector: dog for blobs at all scales, orb for fast corners.
         max_keypoints: the strongest of a photo that are described.
         ratio: largest Hamming ratio of a match, between 0 and 1.
-        pairs: exhaustive, sequential (each photo with the 10 after it), retrieval:K (each photo with the K most similar
-            ones), or a text file with two names a line.
-        camera: one camera for all photos (single), for those of one size (per-size), or for each (per-image).
+        pairs: exhaustive, sequential:K (each photo with the K after it, 10 if K is not given), retrieval:K (with the K
+            most similar ones), gps:K (with the K nearest ones), several of these with commas between, or a text file
+            with two names a line.
+        camera: one camera for all photos (single), for each folder (per-folder), for those of one size and focal length
+            (per-size), or for each (per-image).
         camera_model: COLMAP's name of the camera model.
-        focal_px: focal length of all photos in pixels, as a start; none guesses 1.2 times the longer side.
-        intrinsics: fx fy cx cy of all photos, kept as they are; the centre of the first pixel is (0, 0).
+        focal_px: focal length of all photos in pixels, as a start; none takes what the photos say of their lens, and
+            1.2 times the longer side where they say nothing.
+        intrinsics: fx fy cx cy, and k1 k2 p1 p2 as far as they are known, of all photos, kept as they are; the centre
+            of the first pixel is (0, 0).
+        cameras: COLMAP's cameras.txt with one camera for each size of photos, kept as they are.
+        mapper: incremental, or global (GLOMAP) for hundreds of photos.
+        gps: write the positions that photos say into the database.
         seed: of everything random.
         time_limit: seconds after which the command stops, to be continued by the same command; 0 is no limit.
+        masks: folder of masks, see :mod:`kornia_bingan.masks`.
+        max_size: photos with a longer side are reduced to so many pixels for detection and description; the model is in
+            pixels of the photos all the same. 0 reduces nothing.
     """
 
     descriptor: str = "bingan256"
@@ -77,9 +104,14 @@ class ReconstructOptions:
     camera: Sharing = "per-size"
     camera_model: str = "SIMPLE_RADIAL"
     focal_px: float | None = None
-    intrinsics: tuple[float, float, float, float] | None = None
+    intrinsics: tuple[float, ...] | None = None
+    cameras: Path | None = None
+    mapper: Mapper = "incremental"
+    gps: bool = True
     seed: int = 0
     time_limit: float = 0.0
+    masks: Path | None = None
+    max_size: int = 0
 
 
 def reconstruct_photos(photos: Path, out: Path, options: ReconstructOptions | None = None) -> Summary:
@@ -110,9 +142,13 @@ def reconstruct_photos(photos: Path, out: Path, options: ReconstructOptions | No
         others = f"; of {len(passed_over)} other files none is a photo" if passed_over else ""
         raise UsageError(f"{photos} holds no photos{others}")
     weights = find_weights(options.descriptor)
-    similar = retrieval_count(options.pairs)
-    chosen = choose_pairs(names, options.pairs) if similar is None else []
-    with open_run(out, _identity(options, weights, chosen, checksums(photos, names))):
+    masks = {} if options.masks is None else find_masks(photos, names, options.masks)
+    sums = checksums(photos, names)
+    names, copies = without_copies(names, sums)
+    passed_over = [*passed_over, *copies]
+    ways = parse_choice(options.pairs)
+    listed = read_pairs(options.pairs, names) if ways is None else []
+    with open_run(out, _identity(options, weights, listed, sums, masks)):
         if (out / "summary.json").exists():
             return Summary.read(out / "summary.json")
         watch = Stopwatch(out / "seconds.json")
@@ -125,18 +161,26 @@ def reconstruct_photos(photos: Path, out: Path, options: ReconstructOptions | No
                 detector=options.detector,
                 max_keypoints=options.max_keypoints,
                 limit=limit,
+                masks=masks,
+                max_size=options.max_size,
             )
         usable, skipped = _usable(names, [*passed_over, *skipped], out / "features")
         if len(usable) < 2:
             why = "".join(f"; {item.name}: {item.reason}" for item in skipped[:3])
             raise JobError(f"{photos} has {len(usable)} usable photos, two that overlap are needed{why}")
         with watch.stage("match"):
-            if similar is not None:
-                chosen = similar_pairs({name: found.codes for name, found in usable.items()}, similar)
-            pairs = [pair for pair in chosen if pair[0] in usable and pair[1] in usable]
+            if ways is None:
+                pairs = [pair for pair in listed if pair[0] in usable and pair[1] in usable]
+                by_way = {"listed": len(pairs)}
+            else:
+                with_gps = usable if any(kind == "gps" for kind, _ in ways) else {}
+                said = {name: read_exif(photos / name).position for name in with_gps}
+                positions = {name: position for name, position in said.items() if position is not None}
+                codes = {name: found.codes for name, found in usable.items()}
+                pairs, by_way = choose_pairs(ways, codes, positions)
             match_photos(pairs, usable, out / "matches", options.ratio, limit)
         with watch.stage("verify"):
-            verification = _verify(pairs, usable, out, options, limit)
+            verification = _verify(photos, pairs, usable, out, options, limit)
         statistics = PairStatistics(
             tried=len(pairs),
             matched=verification.pairs,
@@ -160,6 +204,8 @@ def reconstruct_photos(photos: Path, out: Path, options: ReconstructOptions | No
             versions=versions(),
             skipped=[{"name": item.name, "reason": item.reason} for item in skipped],
             pairs=statistics,
+            masked=sum(name in masks for name in usable),
+            chosen=by_way,
         )
         summary.write(out / "summary.json")
         return summary
@@ -171,12 +217,16 @@ def check_options(options: ReconstructOptions) -> None:
     Raises:
         UsageError: one of them is impossible; the message names it.
     """
-    from kornia_bingan.colmap import CAMERA_MODELS
+    from kornia_bingan.colmap import CAMERA_MODELS, read_cameras
 
     if options.detector not in get_args(Detector):
         raise UsageError(f"the detector is '{options.detector}'; choose {' or '.join(get_args(Detector))}")
     if options.max_keypoints < 1:
         raise UsageError(f"max_keypoints is {options.max_keypoints}; give 1 or more")
+    if options.mapper not in get_args(Mapper):
+        raise UsageError(f"the mapper is '{options.mapper}'; choose {' or '.join(get_args(Mapper))}")
+    if options.max_size < 0 or 0 < options.max_size < LEAST_SIZE:
+        raise UsageError(f"max_size is {options.max_size}; give {LEAST_SIZE} pixels or more, or 0 to reduce nothing")
     if not 0 <= options.ratio <= 1:
         raise UsageError(f"the ratio is {options.ratio}; give one between 0 and 1")
     if options.camera not in get_args(Sharing):
@@ -186,17 +236,29 @@ def check_options(options: ReconstructOptions) -> None:
     lengths = [options.focal_px or 1.0] if options.intrinsics is None else [*options.intrinsics[:2]]
     if not all(0 < length < float("inf") for length in lengths):
         raise UsageError(f"the focal length is {lengths[0]:g}; give pixels, more than 0")
-    if options.intrinsics is not None and (options.focal_px, options.camera_model) != (None, "SIMPLE_RADIAL"):
-        raise UsageError("intrinsics say all about the camera (PINHOLE, fixed); give no focal length and no model")
+    fixed = [name for name in ("intrinsics", "cameras") if getattr(options, name) is not None]
+    if fixed and (options.focal_px, options.camera_model) != (None, "SIMPLE_RADIAL"):
+        raise UsageError(f"{fixed[0]} say all about the camera; give no focal length and no model")
+    if len(fixed) == 2:
+        raise UsageError("intrinsics and cameras say the same thing; give one of them")
+    if options.intrinsics is not None:
+        fixed_camera((1, 1), options.intrinsics)
+    if options.cameras is not None:
+        read_cameras(options.cameras)
 
 
 def _identity(
-    options: ReconstructOptions, weights: Path, pairs: Sequence[Pair], photos: Mapping[str, str]
+    options: ReconstructOptions,
+    weights: Path,
+    pairs: Sequence[Pair],
+    photos: Mapping[str, str],
+    masks: Mapping[str, Path],
 ) -> dict[str, Any]:
-    values = asdict(options)
+    values = {**asdict(options), "masks": {name: sha256_of(path) for name, path in masks.items()}}
+    values["cameras"] = None if options.cameras is None else sha256_of(options.cameras)
     for name in ("descriptor", "time_limit"):
         del values[name]
-    if options.pairs not in ("exhaustive", "sequential") and retrieval_count(options.pairs) is None:
+    if parse_choice(options.pairs) is None:
         lines = "\n".join("\t".join(pair) for pair in pairs)
         values["pairs"] = f"a list with SHA-256 {hashlib.sha256(lines.encode()).hexdigest()[:16]}"
     return {"format": 1, **values, "weights_sha256": sha256_of(weights), "photos": photos}
@@ -219,7 +281,7 @@ def match_photos(
     Raises:
         JobError: the time limit was reached between two blocks.
     """
-    with tqdm(total=len(pairs), desc="match", unit="pair", disable=None) as bar:
+    with tqdm(total=len(pairs), desc="match", unit="pair", disable=no_progress()) as bar:
         for number, block in blocks_of(pairs):
             path = block_path(folder, number)
             if not path.is_file():
@@ -229,7 +291,12 @@ def match_photos(
 
 
 def _verify(
-    pairs: Sequence[Pair], features: Mapping[str, Features], out: Path, options: ReconstructOptions, limit: TimeLimit
+    photos: Path,
+    pairs: Sequence[Pair],
+    features: Mapping[str, Features],
+    out: Path,
+    options: ReconstructOptions,
+    limit: TimeLimit,
 ) -> Verification:
     from kornia_bingan import colmap
 
@@ -246,24 +313,42 @@ def _verify(
             matches.update(zip(found.pairs, found.matches, strict=True))
         keypoints = {name: found.keypoints for name, found in features.items()}
         sizes = {name: found.size for name, found in features.items()}
+        exif = {name: read_exif(photos / name) for name in features}
+        positions = {name: found.position for name, found in exif.items() if found.position and options.gps}
         with atomic_path(unverified) as temporary:
-            colmap.write_features(temporary, keypoints, _cameras(sizes, options))
+            colmap.write_features(temporary, keypoints, _cameras(sizes, exif, options), positions)
             colmap.write_matches(temporary, matches, verification=False)
     state = colmap.verify(unverified, seed=options.seed, time_limit_s=limit.left_s(), log=out / "log" / "verify.txt")
     unverified.replace(database)
     return state
 
 
-def _cameras(sizes: Mapping[str, tuple[int, int]], options: ReconstructOptions) -> dict[str, Camera]:
+def _cameras(sizes: Mapping[str, tuple[int, int]], exif: Mapping[str, Exif], options: ReconstructOptions) -> Cameras:
+    if options.cameras is not None:
+        from kornia_bingan.colmap import read_cameras
+
+        known: dict[tuple[int, int], Camera] = {}
+        for camera in read_cameras(options.cameras):
+            size = (camera.width, camera.height)
+            if size in known:
+                raise UsageError(f"{options.cameras} has two cameras of {by(size)}; give one for each size of photos")
+            known[size] = camera
+        for name, size in sizes.items():
+            if size not in known:
+                raise UsageError(f"{name} is {by(size)}, but {options.cameras} has no camera of that size")
+        return {name: known[size] for name, size in sizes.items()}
     if options.intrinsics is None:
-        return cameras_for(sizes, options.camera, options.camera_model, options.focal_px)
-    fx, fy, cx, cy = options.intrinsics
-    (width, height), *others = dict.fromkeys(sizes.values())
-    if others:
-        raise UsageError(
-            f"intrinsics are those of one size, but there are photos of {by((width, height))} and {by(others[0])}"
-        )
-    return dict.fromkeys(sizes, Camera.pinhole(width, height, fx=fx, fy=fy, cx=cx, cy=cy))
+        said = {name: found.focal_px(sizes[name]) for name, found in exif.items()}
+        focals = {name: focal for name, focal in said.items() if focal is not None}
+        return cameras_for(sizes, options.camera, options.camera_model, options.focal_px or focals)
+    (first, size), *others = sizes.items()
+    for name, other in others:
+        if other != size:
+            raise UsageError(
+                f"intrinsics are those of one size, but {first} is {by(size)} and {name} is {by(other)}; "
+                "give a cameras.txt with one camera for each size"
+            )
+    return dict.fromkeys(sizes, fixed_camera(size, options.intrinsics))
 
 
 def _map(
@@ -275,13 +360,14 @@ def _map(
     if not folder.exists():
         if statistics.matched == 0:
             raise NoModelError(f"no two photos have a match: {statistics.sentence()}")
-        with tqdm(total=num_images, desc="map", unit="photo", disable=None) as bar:
+        with tqdm(total=num_images, desc="map", unit="photo", disable=no_progress()) as bar:
             try:
                 colmap.reconstruct(
                     out / "database.db",
                     photos,
                     folder,
-                    refine=options.intrinsics is None,
+                    mapper=options.mapper,
+                    refine=options.intrinsics is None and options.cameras is None,
                     seed=options.seed,
                     time_limit_s=limit.left_s(),
                     log=out / "log" / "map.txt",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,8 @@ class Summary:
         versions: of this package and of its libraries.
         skipped: name and reason of each file that took no part.
         pairs: statistics of the pairs.
+        masked: photos that took part with a mask.
+        chosen: pairs by the way they were chosen, before they are joined.
     """
 
     images: int
@@ -74,6 +76,8 @@ class Summary:
     versions: dict[str, str | None]
     skipped: list[dict[str, str]]
     pairs: PairStatistics
+    masked: int = 0
+    chosen: dict[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Give what JSON can hold."""
@@ -101,10 +105,12 @@ class Summary:
         """Render the numbers as text."""
         rows = [
             ["registered photos", f"{self.registered} / {self.images}"],
+            *([["photos with a mask", f"{self.masked} / {self.images}"]] if self.masked else []),
             ["points", f"{self.points:,}"],
             ["observations", f"{self.observations:,}"],
             ["mean track length", f"{self.mean_track_length:.2f}"],
             ["mean reprojection error (px)", f"{self.mean_reprojection_error_px:.3f}"],
+            *([f"pairs by {way}", f"{count:,}"] for way, count in self.chosen.items() if len(self.chosen) > 1),
             ["verified pairs", f"{self.pairs.verified} / {self.pairs.tried}"],
             ["matches", f"{self.pairs.matches:,}"],
             ["inliers", f"{self.pairs.inliers:,}"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 import time
@@ -16,6 +17,15 @@ from kornia_bingan.files import sha256_of, write_json
 from kornia_bingan.provenance import provenance
 
 _LOCK = ".lock"
+
+
+QUIET = "BINGAN_QUIET"
+"""Environment variable that turns progress bars off, in child processes too; ``bingan --quiet`` sets it."""
+
+
+def no_progress() -> bool | None:
+    """Give tqdm's ``disable``: True in quiet runs, else None, which shows bars on a terminal only."""
+    return True if os.environ.get(QUIET) else None
 
 
 class TimeLimit:
@@ -69,6 +79,10 @@ class Stopwatch:
             write_json(self.path, self.seconds)
 
 
+UNREADABLE = "unreadable"
+"""Stands for the checksum of a file that cannot be read."""
+
+
 def checksums(photos: Path, names: Sequence[str]) -> dict[str, str]:
     """Give the SHA-256 of each photo's file, "unreadable" where it cannot be read."""
     found = {}
@@ -76,7 +90,7 @@ def checksums(photos: Path, names: Sequence[str]) -> dict[str, str]:
         try:
             found[name] = sha256_of(photos / name)
         except OSError:  # the stage that reads photos says why
-            found[name] = "unreadable"
+            found[name] = UNREADABLE
     return found
 
 

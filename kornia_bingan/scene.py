@@ -144,7 +144,7 @@ def room(seed: int) -> tuple[Plane, ...]:
         """A rectangle with a corner at its upper left and two sides as vectors."""
         sides = np.asarray(right, np.float64), np.asarray(below, np.float64)
         width, height = (round(float(np.linalg.norm(side)) * texels_per_metre) for side in sides)
-        texture = _texture(height, width, rng)
+        texture = draw_texture(height, width, rng)
         tint = rng.uniform(0.8, 1.1, 3)
         tint /= tint @ [0.299, 0.587, 0.114]  # the grey value stays the texture's
         return Plane(np.asarray(corner, np.float64), sides[0] / width, sides[1] / height, texture, tuple(tint.tolist()))
@@ -172,7 +172,7 @@ def room(seed: int) -> tuple[Plane, ...]:
     )
 
 
-def _texture(height: int, width: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+def draw_texture(height: int, width: int, rng: np.random.Generator) -> NDArray[np.uint8]:
     """Make a grey texture with structure at every scale: noise in octaves, blobs, polygons with edges, letters."""
     noise = np.zeros((height, width), np.float32)
     for octave in range(7):

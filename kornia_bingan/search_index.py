@@ -33,6 +33,7 @@ from kornia_bingan.images import ImageError, Skipped, list_images, read_color, r
 from kornia_bingan.keypoints import detect
 from kornia_bingan.network import ImageDiscriminator
 from kornia_bingan.picture_sets import reduce_picture
+from kornia_bingan.runs import no_progress
 from kornia_bingan.weights import find_weights, load_weights
 
 if TYPE_CHECKING:
@@ -145,7 +146,7 @@ def update_index(photos: Path, index: Path, descriptor: str) -> IndexSummary:
     new: dict[str, Entry] = {}
     wanted = [name for name in names if name not in entries]
     counts = {"added": 0, "changed": 0}
-    for name in tqdm(wanted, desc="index", unit="photo", disable=None):
+    for name in tqdm(wanted, desc="index", unit="photo", disable=no_progress()):
         path = photos / name
         try:
             data = path.read_bytes()

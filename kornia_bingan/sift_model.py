@@ -17,6 +17,7 @@ from kornia_bingan import colmap
 from kornia_bingan.child import Report, run_in_child
 from kornia_bingan.errors import JobError, UsageError
 from kornia_bingan.images import ImageError, Skipped, list_images, read_image
+from kornia_bingan.runs import no_progress
 
 MAX_KEYPOINTS = 8192
 """COLMAP's own default."""
@@ -48,7 +49,7 @@ def reconstruct_with_sift(photos: Path, out: Path, *, seed: int = 0, threads: in
     with tempfile.TemporaryDirectory() as folder:
         copies, database = Path(folder) / "images", Path(folder) / "database.db"
         groups: dict[str, list[str]] = {}
-        for name in tqdm(names, desc="read", unit="photo", disable=None):
+        for name in tqdm(names, desc="read", unit="photo", disable=no_progress()):
             try:
                 image = read_image(photos / name)
             except ImageError as error:

@@ -44,6 +44,7 @@ from kornia_bingan.provenance import provenance
 from kornia_bingan.recipe import TrainConfig, check_config, describe_config
 from kornia_bingan.retrieval_metrics import expected_average_precision, histogram
 from kornia_bingan.run_plots import draw_log, draw_patches, write_tensorboard
+from kornia_bingan.runs import no_progress
 from kornia_bingan.sources import Source, ValidationPairs, ValidationPictures, open_source
 from kornia_bingan.training_state import TrainingState
 from kornia_bingan.views import Batch
@@ -342,9 +343,10 @@ def _learn(config: TrainConfig, source: Source, state: TrainingState, started: f
     last: dict[str, float] = {}
     first, before, loop_started = state.step, state.seconds, time.monotonic()
     finished = True
+    hidden = True if not writes else no_progress()
     with (
         open(config.out / "log.jsonl" if writes else os.devnull, "a", encoding="utf-8", buffering=1) as log,
-        tqdm(total=config.steps, initial=state.step, desc="train", unit="step", disable=not writes) as bar,
+        tqdm(total=config.steps, initial=state.step, desc="train", unit="step", disable=hidden) as bar,
     ):
 
         def write(kind: str, values: dict[str, float]) -> None:

@@ -19,6 +19,7 @@ from kornia_bingan.errors import JobError, UsageError
 from kornia_bingan.images import ImageError, list_images, read_image
 from kornia_bingan.keypoints import detect, support_regions
 from kornia_bingan.patches import PATCH_SIZE, build_pyramid, cut_patches
+from kornia_bingan.runs import no_progress
 
 Floats = NDArray[np.float32]
 
@@ -121,7 +122,11 @@ def load_photos(folder: Path, max_keypoints: int, *, max_size: int = 1024, worke
         return Photo(name, levels, support_regions(keypoints))
 
     with ThreadPoolExecutor(workers) as pool:
-        photos = [p for p in tqdm(pool.map(load, names), total=len(names), desc="photos", unit="photo") if p]
+        photos = [
+            p
+            for p in tqdm(pool.map(load, names), total=len(names), desc="photos", unit="photo", disable=no_progress())
+            if p
+        ]
     if not photos:
         raise JobError(f"no photo in {folder} has enough texture: 16 keypoints are needed in at least one")
     return photos

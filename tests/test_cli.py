@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import kornia_bingan
-from kornia_bingan import cli
+from kornia_bingan import cli, features
+from kornia_bingan.runs import QUIET, no_progress
 from kornia_bingan.scene import render_scene
 from tests.conftest import texture, write_photos
 
@@ -165,3 +166,20 @@ def test_interrupt_is_exit_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     monkeypatch.setattr(cli, "_run", interrupted)
     assert cli.main(["demo"]) == 130
     assert "interrupted" in capsys.readouterr().err
+
+
+def test_quiet_runs_show_no_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(QUIET, "")
+    assert no_progress() is None
+    photos = write_photos(tmp_path / "photos", 2)
+    seen: list[object] = []
+
+    def bar(items: list[str], **settings: object) -> list[str]:
+        seen.append(settings["disable"])
+        return items
+
+    monkeypatch.setattr(features, "tqdm", bar)
+    for words in ((), ("--quiet",)):
+        out = tmp_path / f"out{len(words)}"
+        assert cli.main(["describe", str(photos), str(out), "--descriptor", "bingan256-lite", *words]) == 0
+    assert seen == [None, True]

@@ -188,7 +188,7 @@ def test_one_camera_for_different_sizes_is_refused():
     with pytest.raises(UsageError, match="a is 64 x 48 and b is 48 x 64"):
         colmap.cameras_for({"a": (64, 48), "b": (48, 64)}, "single")
     assert len(set(colmap.cameras_for({"a": (64, 48), "b": (64, 48)}, "single").values())) == 1
-    with pytest.raises(UsageError, match="choose single"):
+    with pytest.raises(UsageError, match="choose one of single"):
         colmap.cameras_for({"a": (64, 48)}, "some")
 
 

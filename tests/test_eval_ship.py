@@ -65,3 +65,21 @@ def test_wrong_use(run: Path, weights: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="a name and --summary"):
         ship.main([str(run)])
     assert list(weights.iterdir()) == []
+
+
+def test_stages_become_one_command(run: Path, weights: Path, tmp_path: Path) -> None:
+    start = run / "weights.safetensors"
+    changes = {**SMALL, "steps": 1, "seed": 6, "jitter": Jitter(noise=0.01), "start": str(start)}
+    train(preset_config("adapt", run.parent / "photos", tmp_path / "later", **changes))
+    again = ["--summary", "twice", "--after", str(run)]
+    assert ship.main([str(tmp_path / "later"), "tiny", *again]) == 0
+    about = json.loads((weights / "tiny.json").read_text())
+    first, second = about["command"].split(" && ")
+    assert first.startswith("bingan train --data PHOTOS --out RUN1 --preset photos")
+    assert second.startswith("bingan train --data PHOTOS --out RUN2 --preset adapt --from RUN1/weights.safetensors ")
+    assert str(tmp_path) not in json.dumps(about["training"])
+    card = (weights / "tiny.md").read_text()
+    assert "2 of " in card
+    assert "seed 5, then 1 of " in card
+    with pytest.raises(UsageError, match="did not start from the weights of later"):
+        ship.certificate(run, "tiny", "", {"sources": []}, [tmp_path / "later"])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from kornia_bingan import BinGAN, PatchDiscriminator, PatchTrunk
+from kornia_bingan import BinGAN, PatchDiscriminator, PatchTrunk, folded
 from kornia_bingan.descriptor import describe
 from kornia_bingan.errors import UsageError
 from kornia_bingan.folded import FoldedNetwork, Precision, has_bfloat16
@@ -51,13 +51,13 @@ def test_folding_keeps_descriptors(
 ) -> None:
     network = trained_a_little(network, patches)
     expected = network.describe(network.prepare(patches))
-    folded = FoldedNetwork(network, precision)
-    found = folded.describe(folded.prepare(patches))
+    model = FoldedNetwork(network, precision)
+    found = model.describe(model.prepare(patches))
     assert found.dtype == torch.float32
     assert found.shape == expected.shape
     assert float((found - expected).norm() / expected.norm()) < error
     assert float(((found >= 0) != (expected >= 0)).float().mean()) < flipped
-    assert not list(folded.parameters())
+    assert not list(model.parameters())
 
 
 @pytest.mark.parametrize(("name", "most"), [("bingan256", 0.004), ("bingan256-lite", 0.004)])
@@ -77,6 +77,17 @@ def test_auto_takes_what_the_device_computes_in(device: torch.device) -> None:
     assert FoldedNetwork(network).weight0.dtype == (torch.bfloat16 if has_bfloat16(device) else torch.float32)
     assert FoldedNetwork(network).weight0.device.type == device.type
     assert not has_bfloat16(torch.device("meta"))
+
+
+@pytest.mark.parametrize("network", [PatchTrunk(layers=((8, 2), (16, 2))), PatchDiscriminator(64)])
+@torch.no_grad()
+def test_codes_do_not_need_the_fused_operation(
+    network: PatchTrunk | PatchDiscriminator, patches: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = FoldedNetwork(trained_a_little(network, patches), "float32")
+    expected = model.describe(patches)
+    monkeypatch.setattr(folded, "_can_fuse", lambda: False)
+    torch.testing.assert_close(model.describe(patches), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_gradients_reach_the_patches_and_wrong_use_is_named(patches: torch.Tensor) -> None:

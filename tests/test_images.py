@@ -1,17 +1,22 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
 import cv2
 import numpy as np
+import pillow_heif
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 from kornia_bingan import images
 from kornia_bingan.errors import UsageError
 from kornia_bingan.images import ImageError, Skipped, image_size, list_images, read_color, read_image
+from tests.conftest import texture
 from tests.image_bytes import encode, exif, png, png_chunk, tiff, with_exif
 
 WIDTH, HEIGHT = 80, 60
@@ -368,3 +373,41 @@ def test_real_photos_agree_with_opencv(shared_data: Path) -> None:
         assert expected is not None
         np.testing.assert_array_equal(read_image(folder / name), expected)
         assert image_size(folder / name) == (expected.shape[1], expected.shape[0])
+
+
+@pytest.mark.parametrize(("kind", "extension"), [("HEIF", ".heic"), ("AVIF", ".avif")])
+def test_heic_and_avif_are_read_like_the_others(tmp_path: Path, kind: str, extension: str) -> None:
+    colour = np.stack([texture(60, 80, seed) for seed in range(3)], 2)
+    path = tmp_path / f"photo{extension}"
+    pillow_heif.register_heif_opener()
+    Image.fromarray(colour).save(path, kind, quality=95)
+    assert image_size(path) == (80, 60)
+    assert np.abs(read_color(path).astype(int) - colour).mean() < 12
+    grey = read_image(path)
+    assert grey.flags.c_contiguous
+    assert np.abs(grey.astype(int) - cv2.cvtColor(colour, cv2.COLOR_RGB2GRAY)).mean() < 6
+    assert list_images(tmp_path)[0] == [path.name]
+    data = path.read_bytes()
+    for part in (len(data) // 2, 40):
+        path.write_bytes(data[:part])
+        with pytest.raises(ImageError, match="cut short or damaged"):
+            read_image(path)
+
+
+def test_avif_is_turned_by_its_orientation(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[274] = 6
+    upright = texture(60, 80)
+    Image.fromarray(np.rot90(upright).copy()).save(tmp_path / "a.avif", exif=exif, quality=95)
+    assert image_size(tmp_path / "a.avif") == (80, 60)
+    assert np.abs(read_image(tmp_path / "a.avif").astype(int) - upright).mean() < 8
+
+
+def test_heic_says_what_it_needs(tmp_path: Path) -> None:
+    pillow_heif.register_heif_opener()
+    Image.fromarray(texture(60, 80)).save(tmp_path / "a.heic", "HEIF")
+    program = (
+        "import sys; sys.modules['pillow_heif'] = None; from kornia_bingan import images; images.read_image('a.heic')"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert "a.heic is a HEIC or AVIF picture, which needs pip install 'kornia_bingan[heic]'" in done.stderr

@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import cv2
 import numpy as np
 import pytest
+import scipy.spatial
 
+from kornia_bingan import keypoints
 from kornia_bingan.errors import UsageError
 from kornia_bingan.keypoints import (
     BLOB_SUPPORT,
@@ -51,6 +56,37 @@ def test_positions_have_no_bias(detector: Detector) -> None:
     close = distance.min(1) < 2
     assert close.sum() > 200
     assert np.abs(np.median((a - b[nearest])[close], 0)).max() < 0.05
+
+
+def test_tiles_find_what_the_whole_picture_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = texture(1500, 2300, seed=5)
+    whole = detect(image, "dog", 10**6)
+    monkeypatch.setattr(keypoints, "MOST_PIXELS", 2**20)
+    tiled = detect(image, "dog", 10**6)
+    assert len(tiled) == pytest.approx(len(whole), rel=0.02)
+    strong = whole[:4000]
+    scale = np.float32(8)
+    rows = [np.column_stack([k.xy, scale * np.log2(k.size)]) for k in (strong, tiled)]
+    distance, index = scipy.spatial.cKDTree(rows[1]).query(rows[0])
+    found = distance < 1.5  # pixels, and eighths of an octave
+    assert found.mean() > 0.97
+    large = strong.size > 24
+    assert large.sum() > 100
+    assert found[large].mean() > 0.8  # 1.5 pixels are little for a large blob
+    assert np.abs(np.median((strong.xy - tiled.xy[index])[found & large], 0)).max() < 0.1
+    assert np.mean(strong.octave[found] & 0xFF == tiled.octave[index[found]] & 0xFF) > 0.8
+
+
+def test_twelve_megapixels_stay_below_a_gigabyte() -> None:
+    program = """
+import numpy as np
+from kornia_bingan.keypoints import detect
+image = np.random.default_rng(0).integers(0, 255, (300, 400), np.uint8).repeat(10, 0).repeat(10, 1)
+assert len(detect(image, "dog", 4096)) == 4096
+print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert float(done.stdout) / 2**20 < 1
 
 
 def test_round_trip_through_opencv_keeps_every_field() -> None:

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from kornia_bingan import pairs as pairs_module
 from kornia_bingan.errors import UsageError
 from kornia_bingan.pairs import (
     BLOCK_PAIRS,
@@ -14,22 +16,49 @@ from kornia_bingan.pairs import (
     blocks_of,
     choose_pairs,
     match_block,
+    near_pairs,
+    parse_choice,
     parse_pairs,
-    retrieval_count,
+    read_pairs,
     similar_pairs,
 )
 
 NAMES = ["a.jpg", "b c.jpg", "b", "c.jpg", "sub/a.jpg"]
 
 
+def chosen(names: list[str], choice: str) -> list[tuple[str, str]]:
+    ways = parse_choice(choice)
+    assert ways is not None
+    return choose_pairs(ways, {name: np.zeros((1, 32), np.uint8) for name in names}, {})[0]
+
+
 def test_exhaustive_and_sequential() -> None:
-    assert choose_pairs(["a", "b", "c"], "exhaustive") == [("a", "b"), ("a", "c"), ("b", "c")]
-    names = [f"img{number}.jpg" for number in range(30)]
-    pairs = choose_pairs(sorted(names), "sequential")
-    assert ("img9.jpg", "img10.jpg") in pairs
-    assert ("img0.jpg", f"img{SEQUENTIAL_OVERLAP}.jpg") in pairs
-    assert ("img0.jpg", f"img{SEQUENTIAL_OVERLAP + 1}.jpg") not in pairs
-    assert len(set(pairs)) == len(pairs)
+    assert chosen(["a", "b", "c"], "exhaustive") == [("a", "b"), ("a", "c"), ("b", "c")]
+    names = sorted(f"img{number}.jpg" for number in range(30))
+    pairs = {frozenset(pair) for pair in chosen(names, "sequential")}
+    assert {"img9.jpg", "img10.jpg"} in pairs
+    assert {"img0.jpg", f"img{SEQUENTIAL_OVERLAP}.jpg"} in pairs
+    assert {"img0.jpg", f"img{SEQUENTIAL_OVERLAP + 1}.jpg"} not in pairs
+    assert len(chosen(names, "sequential:1")) == 29
+
+
+def test_several_ways_are_joined_and_counted() -> None:
+    names = [f"{number}.jpg" for number in range(12)]
+    codes = {name: np.full((4, 32), 3 * number, np.uint8) for number, name in enumerate(names)}
+    # around the place where longitudes jump, and one photo that does not say where it is
+    positions = {name: (10.0, (179.9 + 0.02 * k + 180) % 360 - 180, 5.0) for k, name in enumerate(names[:11])}
+    ways = parse_choice("sequential:2,gps:2,retrieval:3")
+    assert ways == [("sequential", 2), ("gps", 2), ("retrieval", 3)]
+    pairs, counts = choose_pairs(ways, codes, positions)
+    assert pairs == sorted(set(pairs), key=lambda pair: (names.index(pair[0]), names.index(pair[1])))
+    assert counts["sequential:2"] == 11 + 10
+    assert set(near_pairs(positions, 1)) <= set(itertools.pairwise(names))
+    assert counts["gps:2"] >= 10
+    assert len(pairs) <= sum(counts.values())
+    assert len(pairs) <= 12 * 7
+    assert all(len(near_pairs(positions, count)) <= 11 * count for count in (1, 2, 3))
+    with pytest.raises(UsageError, match="1 photos say where they were taken"):
+        choose_pairs([("gps", 3)], codes, {names[0]: (1.0, 2.0, 3.0)})
 
 
 def test_a_list_with_spaces_tabs_comments_and_repeats() -> None:
@@ -52,10 +81,10 @@ def test_bad_lines_are_named(text: str, sentence: str) -> None:
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="neither exhaustive nor sequential"):
-        choose_pairs(NAMES, str(tmp_path / "pairs.txt"))
+    with pytest.raises(UsageError, match="neither exhaustive, sequential:K"):
+        read_pairs(str(tmp_path / "pairs.txt"), NAMES)
     (tmp_path / "pairs.txt").write_text("a.jpg c.jpg\n")
-    assert choose_pairs(NAMES, str(tmp_path / "pairs.txt")) == [("a.jpg", "c.jpg")]
+    assert read_pairs(str(tmp_path / "pairs.txt"), NAMES) == [("a.jpg", "c.jpg")]
 
 
 @pytest.mark.parametrize("counts", [[], [0], [3, 0, 2]])
@@ -112,9 +141,29 @@ def test_similar_photos_are_paired() -> None:
     assert all(a < b for a, b in found)
 
 
-def test_retrieval_needs_a_number() -> None:
-    assert retrieval_count("retrieval:12") == 12
-    assert retrieval_count("exhaustive") is None
-    for choice in ("retrieval:", "retrieval:0", "retrieval:ten", "retrieval"):
-        with pytest.raises(UsageError, match=r"write retrieval:K"):
-            retrieval_count(choice)
+def test_many_codes_are_searched_in_clusters(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(1)
+    places = [rng.integers(0, 256, (200, 32), np.uint8) for _ in range(10)]
+    codes = {f"{view}{number}.jpg": place.copy() for view in range(2) for number, place in enumerate(places)}
+    exact = similar_pairs(codes, 1)
+    assert set(exact) == {(f"0{number}.jpg", f"1{number}.jpg") for number in range(10)}
+    monkeypatch.setattr(pairs_module, "MOST_EXACT", 100)
+    assert similar_pairs(codes, 1) == exact
+
+
+def test_ways_need_their_number() -> None:
+    assert parse_choice("retrieval:12") == [("retrieval", 12)]
+    assert parse_choice("exhaustive") == [("exhaustive", 0)]
+    assert parse_choice("sequential") == [("sequential", SEQUENTIAL_OVERLAP)]
+    assert parse_choice("my,pairs.txt") is None
+    for choice in (
+        "retrieval:",
+        "retrieval:0",
+        "retrieval:ten",
+        "retrieval",
+        "gps",
+        "sequential:0",
+        "sequential,gps:x",
+    ):
+        with pytest.raises(UsageError, match=r"write (retrieval|gps|sequential):K"):
+            parse_choice(choice)

@@ -13,6 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from kornia_bingan.colmap import read_features, read_model
 from kornia_bingan.errors import JobError, UsageError
@@ -225,3 +226,112 @@ def test_pairs_by_similarity(scene: tuple[Path, Scene], whole: Path, tmp_path: P
     with pytest.raises(UsageError, match=r"write retrieval:K"):
         reconstruct_photos(scene[0], tmp_path / "none", ReconstructOptions(pairs="retrieval:0"))
     assert not (tmp_path / "none").exists()
+
+
+def test_equal_files_and_links_to_them_are_used_once(scene: tuple[Path, Scene], tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    shutil.copytree(scene[0], photos)
+    names = sorted(path.name for path in photos.iterdir())
+    shutil.copy(photos / names[1], photos / "z copy.png")
+    (photos / "z link.png").symlink_to(photos / names[2])
+    summary = reconstruct_photos(photos, tmp_path / "out", OPTIONS)
+    assert summary.images == 5
+    assert summary.skipped == [
+        {"name": "z copy.png", "reason": f"the same file as {names[1]}"},
+        {"name": "z link.png", "reason": f"the same file as {names[2]}"},
+    ]
+
+
+def test_formats_and_orientations_give_the_same_model(scene: tuple[Path, Scene], whole: Path, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    turned = (
+        ("png", 6, {}),
+        ("tif", 8, {}),
+        ("webp", 3, {"lossless": True}),
+        ("ppm", 1, {}),
+        ("jpg", 6, {"quality": 98}),
+    )
+    for path, (kind, orientation, options) in zip(sorted(scene[0].iterdir()), turned, strict=True):
+        (photos / kind).mkdir(parents=True)
+        pixels = np.rot90(np.asarray(Image.open(path)), {1: 0, 3: 2, 6: 1, 8: 3}[orientation])
+        exif = Image.Exif()
+        exif[274] = orientation
+        more = {} if kind == "ppm" else {"exif": exif}
+        Image.fromarray(np.ascontiguousarray(pixels)).save(
+            photos / kind / f"{path.stem}.{kind.upper()}", **more, **options
+        )
+    (photos / "not a photo.txt").write_text("words")
+    (photos / "half.jpg").write_bytes(
+        (photos / "jpg" / next(iter((photos / "jpg").iterdir())).name).read_bytes()[:5000]
+    )
+    summary = reconstruct_photos(photos, tmp_path / "out", OPTIONS)
+    alone = Summary.read(whole / "summary.json")
+    assert summary.registered == alone.registered == 5
+    assert summary.points == pytest.approx(alone.points, rel=0.02)
+    assert [item["name"] for item in summary.skipped] == ["half.jpg", "not a photo.txt"]
+    cameras = {(camera.width, camera.height) for camera in read_model(tmp_path / "out" / "model").cameras}
+    assert cameras == {(camera.width, camera.height) for camera in read_model(whole / "model").cameras}
+
+
+def test_forty_pictures_of_every_kind_reconstruct_in_one_command(scene: tuple[Path, Scene], tmp_path: Path) -> None:
+    photos = tmp_path / "my photos \u00e9 'quoted'"
+    photos.mkdir()
+    views = [np.asarray(Image.open(path).convert("L")) for path in sorted(scene[0].iterdir())]
+    good, bad = set(), {}
+
+    def keep(name: str) -> Path:
+        good.add(name)
+        return photos / name
+
+    def refuse(name: str, reason: str) -> Path:
+        bad[name] = reason
+        return photos / name
+
+    for number, view in enumerate(views):
+        wide = view.astype(np.uint16) * 257
+        cv2.imencode(".png", wide)[1].tofile(keep(f"sixteen {number}.PNG"))
+        Image.fromarray(view).convert("CMYK").save(keep(f"ink{number}.jpeg"), quality=97)
+        Image.merge("RGBA", [Image.fromarray(band) for band in (view, view, view, view[::-1].copy())]).save(
+            keep(f"alpha\n{number}.webp"), lossless=True, exact=True
+        )
+        Image.fromarray(view).save(keep(f"umlaut \u00fc{number}.avif"), quality=95)
+        Image.fromarray(view).save(keep(f"{number}.bmp"))
+    data = (photos / "ink0.jpeg").read_bytes()
+    refuse("cut.jpg", "cut short").write_bytes(data[: len(data) // 2])
+    refuse("empty.jpg", "empty").write_bytes(b"")
+    refuse("words.jpg", "not a JPEG").write_text("words")
+    refuse("film.mp4", "not a kind of picture").write_bytes(b"0")
+    refuse(".hidden.jpg", "hidden").write_bytes(data)
+    refuse("z copy.jpg", "the same file as ink0.jpeg").write_bytes(data)
+    refuse("noext", "no extension").write_bytes(data)
+    refuse("broken.png", "broken link").symlink_to(photos / "nothing.png")
+    png = (photos / "sixteen 0.PNG").read_bytes()
+    refuse("damaged.png", "wrong check sum").write_bytes(png[:3000] + b"\0\0" + png[3002:])
+    for name, shape in (("dot.png", (1, 1)), ("line.png", (1, 500)), ("flat.png", (300, 400))):
+        cv2.imencode(".png", np.full(shape, 77, np.uint8))[1].tofile(refuse(name, "no keypoints"))
+    refuse("huge.ppm", "megapixels").write_bytes(b"P5 60000 60000 255\n" + b"0" * 100)
+    refuse("float.tif", "samples").write_bytes(cv2.imencode(".tif", views[0].astype(np.float32))[1].tobytes())
+    refuse("trash.webp", "cut short").write_bytes((photos / "alpha\n0.webp").read_bytes()[:500])
+    assert len(good) + len(bad) == 40
+    summary = reconstruct_photos(photos, tmp_path / "out", replace(OPTIONS, descriptor="bingan256-lite"))
+    assert summary.images == summary.registered == len(good) == 25
+    reasons = {item["name"]: item["reason"] for item in summary.skipped}
+    assert set(reasons) == set(bad)
+    for name, reason in bad.items():
+        assert reason in reasons[name], (name, reasons[name])
+
+
+def test_the_global_mapper_finds_the_scene_too(scene: tuple[Path, Scene], whole: Path, tmp_path: Path) -> None:
+    K = next(iter(scene[1].cameras.values())).K
+    intrinsics = (K[0, 0], K[1, 1], K[0, 2], K[1, 2])
+    options = replace(OPTIONS, mapper="global", intrinsics=intrinsics)
+    summary = reconstruct_photos(scene[0], tmp_path / "out", options)
+    assert summary.registered == 5
+    assert summary.points > 200
+    model = read_model(tmp_path / "out" / "model")
+    poses = dict(zip(model.names, zip(model.rotations, model.translations, strict=True), strict=True))
+    errors = pose_errors(poses, {name: (camera.R, camera.t) for name, camera in scene[1].cameras.items()})
+    assert errors["median_rotation_deg"] < 0.5
+    np.testing.assert_allclose(model.cameras[0].params, intrinsics, atol=1e-6)
+    with pytest.raises(UsageError, match="the mapper is 'fast'"):
+        reconstruct_photos(scene[0], tmp_path / "other", replace(OPTIONS, mapper="fast"))  # type: ignore[arg-type]

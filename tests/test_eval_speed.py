@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from eval import speed, speed_matching, speed_networks, speed_pipeline, speed_tables
+from eval.timing import machine_rates, take_turns
+from kornia_bingan.errors import UsageError
+from kornia_bingan.files import write_json
+from kornia_bingan.keypoints import detect, support_regions
+from kornia_bingan.matching import match
+from kornia_bingan.patches import build_pyramid
+from kornia_bingan.provenance import provenance
+from tests.conftest import texture
+
+
+def test_functions_take_turns_after_a_warm_up() -> None:
+    calls: list[str] = []
+    seconds = take_turns({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 2)
+    assert calls == ["a", "b"] * 3
+    assert set(seconds) == {"a", "b"}
+    assert all(value > 1e6 for value in machine_rates().values())
+
+
+def test_cv2_matches_as_we_do() -> None:
+    rng = np.random.default_rng(0)
+    real = rng.integers(0, 256, (900, 32), np.uint8)
+    first, second = speed_matching.two_sets(real, 400, rng)
+    assert first.shape == second.shape == (400, 32)
+    _, expected = match(first, second, "smnn", speed_matching.RATIO)
+    assert len(expected) == pytest.approx(120, abs=15)
+    np.testing.assert_array_equal(speed_matching.cv2_mutual(first, second), expected)
+
+
+def test_every_part_gives_its_rows_and_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    image = texture(200, 300)
+    keypoints = detect(image, "dog", 150)
+    views = speed_networks.two_views(build_pyramid(image), support_regions(keypoints)[:64])
+    networks = speed_networks.measure(["bingan256-lite"], views)
+    by_form = {row["form"]: row for row in networks if row["network"] == "bingan256-lite"}
+    assert by_form[speed_networks.REFERENCE]["flipped_bits"] == 0
+    assert by_form["folded, float32"]["flipped_bits"] < 1e-4
+    assert 0 < by_form["folded, bfloat16"]["flipped_bits"] < 0.01
+    assert by_form["folded, bfloat16"]["flipped_bits"] < by_form["onnxruntime, int8"]["flipped_bits"] < 0.1
+    assert {row["network"] for row in networks} >= {"published", "hardnet", "sosnet", "hynet", "tfeat"}
+    codes = rng.integers(0, 256, (100, 32), np.uint8)
+    matching = speed_matching.measure(codes, 100 * rng.random((200, 128), np.float32), sizes=(100,))
+    assert matching[0]["matcher"] == "ours"
+    assert "COLMAP, SIFT" in {row["matcher"] for row in matching}
+    cutting = speed_pipeline.cutting(image, keypoints)
+    record = {
+        "command": "made by a test",
+        "networks": [{"threads": 1, **row} for row in networks],
+        "matching": [{"threads": 1, **row} for row in matching],
+        "cutting": [{"threads": 1, **row} for row in cutting],
+        "pipeline": [{"pipeline": "ours", "stage": "map", "seconds": 1.25}],
+        "memory": [{"job": "match", "peak_mb": 1000.5, "above_start_mb": 3.0}],
+        "provenance": provenance(),
+    }
+    record["optimisations"] = speed.optimisations(record["networks"])  # type: ignore[arg-type]
+    write_json(tmp_path / "speed.json", record)
+    monkeypatch.setattr(speed_tables, "RESULTS", tmp_path)
+    tables = {name: table() for name, table in speed_tables.TABLES.items() if name.startswith("speed-")}
+    assert all("made by a test" in text for text in tables.values())
+    assert "| ours | map | 1.25 |" in tables["speed-pipeline"]
+    assert tables["speed-optimisations"].count("\n| bingan256-lite |") == 6
+
+
+def test_memory_is_that_of_a_process_of_its_own(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "photo.png"), texture(150, 200))
+    describing, matching = speed_pipeline.memory(tmp_path / "photo.png", "bingan256-lite", num_codes=2000)
+    assert describing["peak_mb"] < 1024
+    assert 0 <= matching["above_start_mb"] < 100
+
+
+def test_reconstruction_beside_colmap(tmp_path: Path, shared_data: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for path in sorted((shared_data / "validate" / "herz_jesus" / "images").iterdir())[:3]:
+        (photos / path.name).write_bytes(path.read_bytes())
+    rows = speed_pipeline.end_to_end(photos, ["bingan256-lite"], 1)
+    seconds = {(row["pipeline"], row["stage"]): row["seconds"] for row in rows}
+    assert seconds["COLMAP, SIFT", "before mapping"] > 0
+    total = sum(seconds["bingan256-lite", stage] for stage in speed_pipeline.BEFORE_MAPPING)
+    assert seconds["bingan256-lite", "before mapping"] == pytest.approx(total, abs=0.05)
+
+
+def test_unknown_parts_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no part 'everything'"):
+        speed.main([str(tmp_path / "photo.png"), "--parts", "everything"])

@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pycolmap
+import pytest
+from PIL import ExifTags, Image
+
+from kornia_bingan.cli import main
+from kornia_bingan.colmap import Camera, cameras_for, read_cameras, write_features
+from kornia_bingan.errors import UsageError
+from kornia_bingan.exif import Exif, read_exif
+from kornia_bingan.keypoints import detect
+from kornia_bingan.model import fixed_camera
+from kornia_bingan.scene import render_scene
+from tests.conftest import texture
+
+TAG = ExifTags.Base
+
+
+def photo(path: Path, camera: dict[int, object], gps: dict[int, object] | None = None, orientation: int = 1) -> Path:
+    exif = Image.Exif()
+    exif[TAG.Orientation] = orientation
+    exif.get_ifd(ExifTags.IFD.Exif).update(camera)
+    exif.get_ifd(ExifTags.IFD.GPSInfo).update(gps or {})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(texture(60, 80)).save(path, exif=exif)
+    return path
+
+
+def test_focal_length_from_the_equivalent_and_from_the_sensor(tmp_path: Path) -> None:
+    equivalent = read_exif(photo(tmp_path / "a.jpg", {TAG.FocalLengthIn35mmFilm: 26}))
+    assert equivalent.focal_px((4000, 3000)) == pytest.approx(5000 * 26 / 43.2666, rel=1e-4)
+    assert equivalent.focal_px((3000, 4000)) == equivalent.focal_px((4000, 3000))
+    # 5 mm before a sensor of 200 pixels a millimetre is 1,000 pixels of the 800 x 600 taken, 100 of the 80 x 60 kept
+    sensor = {TAG.FocalLength: 5.0, TAG.FocalPlaneXResolution: 2000.0, TAG.FocalPlaneResolutionUnit: 3}
+    taken = {TAG.ExifImageWidth: 800, TAG.ExifImageHeight: 600}
+    assert read_exif(photo(tmp_path / "b.jpg", {**sensor, **taken})).focal_px((80, 60)) == pytest.approx(100)
+    assert read_exif(photo(tmp_path / "c.jpg", sensor)).focal_px((80, 60)) == pytest.approx(1000)
+
+
+@pytest.mark.parametrize("camera", [{}, {TAG.FocalLengthIn35mmFilm: 0}, {TAG.FocalLength: 4.2}])
+def test_nothing_is_made_of_nothing(tmp_path: Path, camera: dict[int, object]) -> None:
+    assert read_exif(photo(tmp_path / "a.jpg", camera)) == Exif()
+    (tmp_path / "b.jpg").write_bytes((tmp_path / "a.jpg").read_bytes()[:40])
+    assert read_exif(tmp_path / "b.jpg") == Exif()
+    cv2.imwrite(str(tmp_path / "c.png"), texture(20, 20))
+    assert read_exif(tmp_path / "c.png").focal_px((20, 20)) is None
+
+
+def test_positions_have_their_signs(tmp_path: Path) -> None:
+    south_west = {1: "S", 2: (33.0, 52.0, 10.8), 3: "W", 4: (151.0, 12.0, 0.0), 5: b"\x01", 6: 12.5}
+    found = read_exif(photo(tmp_path / "a.jpg", {}, south_west)).position
+    assert found == pytest.approx((-33.869667, -151.2, -12.5), abs=1e-5)
+    assert read_exif(photo(tmp_path / "b.jpg", {}, {1: "N", 2: (95.0, 0.0, 0.0), 3: "E", 4: (1.0, 0.0, 0.0)})) == Exif()
+
+
+def test_positions_and_focal_lengths_reach_the_database(tmp_path: Path) -> None:
+    render_scene(tmp_path / "scene", 3)
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for number, path in enumerate(sorted((tmp_path / "scene" / "images").iterdir())):
+        exif = Image.Exif()
+        exif.get_ifd(ExifTags.IFD.Exif)[TAG.FocalLengthIn35mmFilm] = 28
+        exif.get_ifd(ExifTags.IFD.GPSInfo).update({1: "N", 2: (48.0, 30.0, 0.0), 3: "E", 4: (2.0, 0.0, 36.0 * number)})
+        Image.open(path).save(photos / f"{number}.jpg", exif=exif, quality=97)
+    for gps, expected in (((), 3), (("--no-gps",), 0)):
+        out = tmp_path / f"out{expected}"
+        words = ["reconstruct", str(photos), str(out), "--max-keypoints", "700", "--json", *gps]
+        assert main([*words, "--descriptor", "bingan256-lite"]) == 0
+        db = pycolmap.Database.open(str(out / "database.db"))
+        priors = [prior for prior in db.read_all_pose_priors() if prior.has_position()]
+        camera = db.read_all_cameras()[0]
+        db.close()
+        assert len(priors) == expected
+        assert all(prior.coordinate_system == pycolmap.PosePriorCoordinateSystem.WGS84 for prior in priors)
+        assert sorted(round(prior.position[1], 4) for prior in priors) == [2.0, 2.01, 2.02][:expected]
+        assert camera.has_prior_focal_length
+        size = np.hypot(camera.width, camera.height)
+        assert camera.params[0] == pytest.approx(28 / 43.2666 * size, rel=1e-4)
+
+
+def test_cameras_by_folder_and_by_focal_length() -> None:
+    sizes = {"a/1.jpg": (80, 60), "a/2.jpg": (80, 60), "b/1.jpg": (80, 60), "c.jpg": (80, 60)}
+    by_folder = cameras_for(sizes, "per-folder", focal_px={"a/1.jpg": 70.0, "a/2.jpg": 90.0, "b/1.jpg": 50.0})
+    assert len({id(camera) for camera in by_folder.values()}) == 3
+    assert [by_folder[name].focal_px for name in sizes] == [90.0, 90.0, 50.0, None]
+    by_size = cameras_for(sizes, focal_px={"a/1.jpg": 70.0, "b/1.jpg": 70.2})
+    assert by_size["a/1.jpg"] is by_size["b/1.jpg"]
+    assert by_size["c.jpg"] is by_size["a/2.jpg"]
+    assert by_size["c.jpg"].focal_px is None
+    with pytest.raises(UsageError, match=r"each folder was asked for, but a/1\.jpg is 80 x 60 and a/2\.jpg is 60 x 80"):
+        cameras_for({**sizes, "a/2.jpg": (60, 80)}, "per-folder")
+
+
+def test_known_cameras_are_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scene = render_scene(tmp_path / "scene", 3)
+    photos = tmp_path / "scene" / "images"
+    K = next(iter(scene.cameras.values())).K
+    height, width = cv2.imread(str(next(iter(photos.iterdir())))).shape[:2]
+    params = f"{K[0, 0]} {K[1, 1]} {K[0, 2] + 0.5} {K[1, 2] + 0.5}"
+    (tmp_path / "cameras.txt").write_text(
+        f"# a comment\n\n1 PINHOLE {width} {height} {params}\n2 PINHOLE 9 9 8 8 4 4\n"
+    )
+    words = ["reconstruct", str(photos), str(tmp_path / "out"), "--cameras", str(tmp_path / "cameras.txt"), "--json"]
+    assert main([*words, "--descriptor", "bingan256-lite", "--max-keypoints", "700"]) == 0
+    assert json.loads(capsys.readouterr().out)["registered"] == 3
+    model = pycolmap.Reconstruction(str(tmp_path / "out" / "model"))
+    assert [list(camera.params) for camera in model.cameras.values()] == [[float(word) for word in params.split()]]
+    numbers = ",".join(str(value) for value in (K[0, 0], K[1, 1], K[0, 2], K[1, 2], 0.01))
+    words = ["reconstruct", str(photos), str(tmp_path / "out2"), "--intrinsics", numbers, "--json"]
+    assert main([*words, "--descriptor", "bingan256-lite", "--max-keypoints", "700"]) == 0
+    camera = next(iter(pycolmap.Reconstruction(str(tmp_path / "out2" / "model")).cameras.values()))
+    assert camera.model.name == "OPENCV"
+    assert list(camera.params[4:]) == [0.01, 0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "has no camera"),
+        ("1 PINHOLE 80 60 1 2 3\n", r"line 1: PINHOLE has the parameters fx, fy, cx, cy"),
+        ("\n1 LENS 80 60 1 2 3\n", "line 2 is no camera"),
+        ("1 PINHOLE 80\n", "line 1 is no camera"),
+        ("1 PINHOLE 80 60 0 1 2 3\n", "impossible parameters"),
+        ("1 PINHOLE 80 60 a 1 2 3\n", "line 1 is no camera"),
+    ],
+)
+def test_wrong_cameras_are_named(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "cameras.txt").write_text(text)
+    with pytest.raises(UsageError, match=words):
+        read_cameras(tmp_path / "cameras.txt")
+    with pytest.raises(UsageError, match="cannot be read"):
+        read_cameras(tmp_path / "absent.txt")
+
+
+def test_wrong_intrinsics_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for numbers, words in (("1,2,3", "3 numbers were given"), ("a,b,c,d", "intrinsics are numbers"), ("0,1,2,3", "0")):
+        assert main(["reconstruct", str(tmp_path), str(tmp_path / "out"), "--intrinsics", numbers]) == 2
+        assert words in capsys.readouterr().err
+    assert fixed_camera((8, 6), (5, 5, 4, 3)).model == "PINHOLE"
+
+
+def test_positions_are_optional(tmp_path: Path) -> None:
+    image = texture(60, 80)
+    write_features(tmp_path / "d.db", {"a": detect(image)}, Camera(80, 60), {"b": (1.0, 2.0, 3.0)})
+    db = pycolmap.Database.open(str(tmp_path / "d.db"))
+    assert db.num_pose_priors() == 0
+    db.close()
