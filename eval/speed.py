@@ -22,12 +22,12 @@ from typing import Any
 import cv2
 import numpy as np
 
-from eval import options, speed_matching, speed_networks, speed_pipeline
+from eval import options, speed_changes, speed_matching, speed_networks, speed_pipeline
 from eval.options import peer_folder
 from eval.peers import PEERS, load_peers, ours
 from eval.timing import REPEATS, machine_rates, take_turns
 from kornia_bingan import BinGAN
-from kornia_bingan.descriptor import BATCH, describe
+from kornia_bingan.descriptor import describe
 from kornia_bingan.errors import UsageError
 from kornia_bingan.files import write_json
 from kornia_bingan.images import ImageError, list_images, read_image
@@ -88,9 +88,10 @@ def main(argv: list[str]) -> int:
                 rows = _part(part, image, keypoints, names, scene)
                 record.setdefault(part, []).extend({"threads": count, **row} for row in rows)
                 _show(rows)
-    if "networks" in parts:
-        record["optimisations"] = optimisations(record["networks"])
+    options.use_threads(threads[0])
+    record["optimisations"] = _changes(record, image, keypoints, names)
     if "pipeline" in parts:
+        options.use_threads(threads[-1])
         record["pipeline"] = speed_pipeline.end_to_end(scene, names, threads[-1])
         record["memory"] = speed_pipeline.memory(arguments.photo, names[0])
     record["provenance"] = provenance(find_weights(names[0]))
@@ -99,28 +100,6 @@ def main(argv: list[str]) -> int:
             _show(record[part])
     write_json(arguments.out, record)
     return 0
-
-
-def optimisations(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Say what each change of the network's form was predicted to bring, and what it brought at the first threads."""
-    of = {(r["network"], r["form"]): r["patches_per_second"] for r in rows if r["threads"] == rows[0]["threads"]}
-    reference = speed_networks.REFERENCE
-    batches = f"{reference}, batches of {BATCH}"
-    steps = [
-        (f"batches of {BATCH} instead of {speed_networks.FORMER_BATCH}: features in cache", 1.2,
-         batches, reference),
-        ("normalisation folded into the filters", 1.1, "folded, float32, channels first", batches),
-        ("channels last", 1.4, "folded, float32", "folded, float32, channels first"),
-        ("bfloat16", 1.9, "folded, bfloat16", "folded, float32"),
-        ("onnxruntime instead of torch, float32", 1.3, "onnxruntime, float32", "folded, float32"),
-        ("int8 by onnxruntime", 3.0, "onnxruntime, int8", "onnxruntime, float32"),
-    ]  # fmt: skip
-    networks = dict.fromkeys(name for name, form in of if form == batches)
-    return [
-        {"network": name, "change": change, "predicted": ratio, "measured": round(of[name, new] / of[name, old], 2)}
-        for name in networks
-        for change, ratio, new, old in steps
-    ]
 
 
 def _show(rows: list[dict[str, Any]]) -> None:
@@ -163,11 +142,23 @@ def _descriptors(
     return rows, absent
 
 
+def _changes(record: dict[str, Any], image: Any, keypoints: Keypoints, names: list[str]) -> list[dict[str, Any]]:
+    rows = []
+    if "networks" in record:
+        rows += speed_changes.of_networks(record["networks"])
+        rows += speed_changes.of_layers(names, _views(image, keypoints)[0])
+    if "cutting" in record:
+        rows += speed_changes.of_arrays(build_pyramid(image), support_regions(keypoints))
+    return rows + (speed_changes.of_matching(record["matching"]) if "matching" in record else [])
+
+
+def _views(image: Any, keypoints: Keypoints) -> tuple[Any, Any]:
+    return speed_networks.two_views(build_pyramid(image), support_regions(keypoints)[: speed_networks.NUM_PATCHES])
+
+
 def _part(part: str, image: Any, keypoints: Keypoints, names: list[str], scene: Path) -> list[dict[str, Any]]:
     if part == "networks":
-        pyramid = build_pyramid(image)
-        views = speed_networks.two_views(pyramid, support_regions(keypoints)[: speed_networks.NUM_PATCHES])
-        return speed_networks.measure(names, views)
+        return speed_networks.measure(names, _views(image, keypoints))
     if part == "cutting":
         return speed_pipeline.cutting(image, keypoints)
     model, sift = BinGAN.from_pretrained(names[0], precision="auto"), cv2.SIFT.create()

@@ -1,19 +1,24 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+import torch
 
-from eval import speed, speed_matching, speed_networks, speed_pipeline, speed_tables
+from eval import speed, speed_changes, speed_matching, speed_networks, speed_pipeline, speed_tables
 from eval.timing import machine_rates, take_turns
+from kornia_bingan import bits
 from kornia_bingan.errors import UsageError
 from kornia_bingan.files import write_json
+from kornia_bingan.folded import FoldedNetwork
 from kornia_bingan.keypoints import detect, support_regions
 from kornia_bingan.matching import match
 from kornia_bingan.patches import build_pyramid
 from kornia_bingan.provenance import provenance
+from kornia_bingan.weights import find_weights, load_weights
 from tests.conftest import texture
 
 
@@ -61,13 +66,33 @@ def test_every_part_gives_its_rows_and_tables(tmp_path: Path, monkeypatch: pytes
         "memory": [{"job": "match", "peak_mb": 1000.5, "above_start_mb": 3.0}],
         "provenance": provenance(),
     }
-    record["optimisations"] = speed.optimisations(record["networks"])  # type: ignore[arg-type]
+    threaded: Any = record
+    record["optimisations"] = [
+        *speed_changes.of_networks(threaded["networks"]),
+        *speed_changes.of_layers(["bingan256-lite"], views[0]),
+        *speed_changes.of_arrays(build_pyramid(image), support_regions(keypoints)),
+        *speed_changes.of_matching([{"matcher": "faiss, both directions", "codes": 8000, "times_slower": 1.4}]),
+    ]
     write_json(tmp_path / "speed.json", record)
     monkeypatch.setattr(speed_tables, "RESULTS", tmp_path)
     tables = {name: table() for name, table in speed_tables.TABLES.items() if name.startswith("speed-")}
     assert all("made by a test" in text for text in tables.values())
     assert "| ours | map | 1.25 |" in tables["speed-pipeline"]
-    assert tables["speed-optimisations"].count("\n| bingan256-lite |") == 6
+    assert tables["speed-optimisations"].count("\n| bingan256-lite |") == 8
+    assert tables["speed-optimisations"].count("\n|  | ") == 4
+
+
+@torch.no_grad()
+def test_former_forms_compute_the_same() -> None:
+    patches = torch.rand(20, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    for name in ("bingan256", "bingan256-lite"):
+        now = FoldedNetwork(load_weights(find_weights(name)), "float32")  # type: ignore[arg-type]
+        expected = now.describe(patches)
+        if now.quartered:
+            former = speed_changes._with_whole_first_layer(now)
+            assert not former.quartered
+            torch.testing.assert_close(former.describe(patches), expected, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(speed_changes.packed_by_sums(expected), bits.pack(expected))
 
 
 def test_memory_is_that_of_a_process_of_its_own(tmp_path: Path) -> None:
