@@ -119,19 +119,19 @@ def _here(words: list[str]) -> dict[str, float]:
         size = MEGAPIXELS_12[::-1]
         image = np.asarray(cv2.resize(read_image(Path(words[1])), size, interpolation=cv2.INTER_CUBIC), np.uint8)
         model = BinGAN.from_pretrained(words[2], precision="auto")
-        start = _status_mb("VmRSS")
+        start = status_mb("VmRSS")
         describe(model, image, detect(image, "dog", MAX_KEYPOINTS))
     else:
         rng = np.random.default_rng(0)
         first, second = (rng.integers(0, 256, (int(words[1]), 32), np.uint8) for _ in range(2))
         match(first[:100], second[:100])
-        start = _status_mb("VmRSS")
+        start = status_mb("VmRSS")
         match(first, second, "smnn", 0.8)
-    peak = _status_mb("VmHWM")
+    peak = status_mb("VmHWM")
     return {"peak_mb": round(peak, 1), "above_start_mb": round(peak - start, 1)}
 
 
-def _status_mb(field: str) -> float:
+def status_mb(field: str) -> float:
     """Read a size of this process; unlike getrusage's peak, VmHWM does not count the parent's memory."""
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     return float(next(line.split()[1] for line in lines if line.startswith(f"{field}:"))) / 1024

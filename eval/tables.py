@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import partial
 
 from eval import descriptor_tables as of_descriptors
-from eval import speed_tables
+from eval import scale_tables, speed_tables
 from eval import training_tables as of_training
 from eval.markdown import ROOT
 from kornia_bingan.files import atomic_path
@@ -39,7 +39,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "calibration": lambda: of_descriptors.calibration("calibration-bingan256"),
     "robustness": lambda: of_descriptors.robustness("robustness-validate"),
 }
-TABLES |= speed_tables.TABLES
+TABLES |= speed_tables.TABLES | scale_tables.TABLES
 for _split in ("validate", "heldout"):
     TABLES |= {
         f"summary-{_split}": partial(of_descriptors.summary, _split),

@@ -30,7 +30,7 @@ VOTERS = 600
 VOTES = 10
 NEAR_SHARE = 70 / 256
 """Largest share of different bits that gives a vote, chosen on a training scene among distractors."""
-MOST_EXACT = 600_000
+MOST_EXACT = 200_000
 _VOTERS_AT_ONCE = 60_000
 
 Way = tuple[str, int]
@@ -117,7 +117,7 @@ def similar_pairs(codes: Mapping[str, NDArray[np.uint8]], count: int) -> list[Pa
         count: others a photo; all pairs if there are not so many photos.
 
     Returns:
-        Pairs in the order of the photos; at most ``count`` times their number.
+        Pairs in the order of the photos; at most ``count`` times their number. A photo without votes is in none.
     """
     names = list(codes)
     if count >= len(names) - 1:
@@ -125,19 +125,31 @@ def similar_pairs(codes: Mapping[str, NDArray[np.uint8]], count: int) -> list[Pa
     voters = [np.ascontiguousarray(codes[name][:VOTERS]) for name in names]
     everything = np.concatenate(voters)
     owner = np.repeat(np.arange(len(names)), [len(part) for part in voters])
-    votes = np.zeros((len(names), len(names)), np.int32)
     index = _searchable(everything)
+    parts: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
     for start in range(0, len(everything), _VOTERS_AT_ONCE):
         part = slice(start, start + _VOTERS_AT_ONCE)
         distances, rows = index.search(everything[part], VOTES + 1)  # a code is its own nearest
         near = (distances <= NEAR_SHARE * 8 * everything.shape[1]) & (rows >= 0)
         near &= owner[rows] != owner[part, None]
         voter, column = np.nonzero(near)
-        np.add.at(votes, (owner[part][voter], owner[rows[voter, column]]), 1)
-    votes += votes.T
-    np.fill_diagonal(votes, -1)
-    found = np.argsort(-votes, axis=1, kind="stable")[:, :count]
-    return _pairs_of(names, found, count)
+        first, second = owner[part][voter], owner[rows[voter, column]]
+        both = np.concatenate([first * len(names) + second, second * len(names) + first])
+        parts.append(np.unique(both, return_counts=True))
+    voted, votes = (np.concatenate(values) for values in zip(*parts, strict=True))
+    return _most_voted(names, voted, votes, count)
+
+
+def _most_voted(names: list[str], voted: NDArray[np.int64], votes: NDArray[np.int64], count: int) -> list[Pair]:
+    """Take the photos with most votes for each photo; of equal ones, the first. ``voted`` is photo * N + other."""
+    keys, place = np.unique(voted, return_inverse=True)
+    sums = np.bincount(place, votes, len(keys)).astype(np.int64)
+    photo, other = np.divmod(keys, len(names))
+    order = np.lexsort((other, -sums, photo))
+    photo, other = photo[order], other[order]
+    kept = np.arange(len(photo)) - np.searchsorted(photo, photo) < count
+    pairs = np.unique(np.sort(np.column_stack([photo[kept], other[kept]]), axis=1), axis=0)
+    return [(names[a], names[b]) for a, b in pairs.tolist()]
 
 
 def _searchable(codes: NDArray[np.uint8]) -> Any:
@@ -147,6 +159,7 @@ def _searchable(codes: NDArray[np.uint8]) -> Any:
         clusters = round(4 * len(codes) ** 0.5)
         index = faiss.IndexBinaryIVF(faiss.IndexBinaryFlat(bits), bits, clusters)
         index.nprobe = 16
+        index.cp.niter = 5
         index.train(codes[:: max(1, len(codes) // (40 * clusters))])
     index.add(codes)
     return index

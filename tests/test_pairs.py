@@ -141,6 +141,20 @@ def test_similar_photos_are_paired() -> None:
     assert all(a < b for a, b in found)
 
 
+def test_photos_without_votes_are_in_no_pair() -> None:
+    rng = np.random.default_rng(2)
+    codes = {name: rng.integers(0, 256, (50, 32), np.uint8) for name in "abcd"}
+    assert similar_pairs(codes, 1) == []
+    assert similar_pairs({**codes, "e": codes["b"]}, 2) == [("b", "e")]
+
+
+def test_most_votes_come_first_and_count_in_both_directions() -> None:
+    rng = np.random.default_rng(3)
+    place = rng.integers(0, 256, (60, 32), np.uint8)
+    codes = {"all.jpg": place, "few.jpg": place[:10], "many.jpg": place[20:], "other.jpg": place[:0]}
+    assert similar_pairs(codes, 1) == [("all.jpg", "few.jpg"), ("all.jpg", "many.jpg")]
+
+
 def test_many_codes_are_searched_in_clusters(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(1)
     places = [rng.integers(0, 256, (200, 32), np.uint8) for _ in range(10)]

@@ -1,0 +1,44 @@
+"""The tables of ``python -m eval scale``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from eval.markdown import RESULTS, markdown, provenance_line, read
+
+
+def _cost(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def stages() -> str:
+    """Seconds, bytes and memory by stage and number of photos."""
+    record = read(RESULTS / "scale.json")
+    header = ["photos", "number", "stage", "seconds", "bytes", "peak MB", "pairs", "registered", "points"]
+    rows = []
+    for r in record["results"]:
+        seconds = "stopped" if "stopped" in r and r["seconds"] is None else _cost(r["seconds"])
+        kind = "real" if r["kind"] == "photos" else "codes only"
+        others = [_cost(r.get(key)) for key in ("bytes", "peak_mb")]
+        counts = [f"{r[key]:,}" if key in r else "" for key in ("pairs", "registered", "points")]
+        rows.append([kind, f"{r['photos']:,}", r["stage"], seconds, *others, *counts])
+    return f"{markdown(header, rows)}\n\n{provenance_line(record)}"
+
+
+def growth() -> str:
+    """Exponents, and what they make of a million and of a hundred million photos."""
+    record = read(RESULTS / "scale.json")
+    sizes = [key for key in record["growth"][0] if key.startswith("at ")]
+    header = ["photos", "stage", "cost", "exponent", *(f"{size} photos" for size in sizes), "machines for a day"]
+    rows = []
+    for r in record["growth"]:
+        kind = "real" if r["kind"] == "photos" else "codes only"
+        days = [f"{max(1, -(-r[size] // 86_400)):,.0f}" for size in sizes] if r["cost"] == "seconds" else []
+        values = [f"{r[size]:,}" for size in sizes]
+        rows.append([kind, r["stage"], r["cost"], f"{r['exponent']:.2f}", *values, " and ".join(days)])
+    return f"{markdown(header, rows)}\n\n{provenance_line(record)}"
+
+
+TABLES = {"scale": stages, "scale-growth": growth}
