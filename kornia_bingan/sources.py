@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -243,7 +244,8 @@ def join_batches(parts: Sequence[Batch]) -> Batch:
 def patch_set_source(config: TrainConfig, learnt: PatchSet, validated: PatchSet) -> Source:
     """Learn from the patches of a set in Brown's layout, ignoring its labels; validate on the pairs of another.
 
-    Every epoch is a random order of all patches; the last incomplete batch is left out, as in the published code.
+    Every epoch is a random order of all patches, which are read from the disk batch by batch, so that sets larger than
+    the memory serve too; the last incomplete batch is left out, as in the published code.
     Validation takes the largest pair file of at most ``validation_pairs`` pairs.
 
     Raises:
@@ -254,10 +256,13 @@ def patch_set_source(config: TrainConfig, learnt: PatchSet, validated: PatchSet)
     if not batches:
         raise UsageError(f"{learnt.folder} has {len(learnt)} patches, fewer than a batch of {size}")
 
+    @lru_cache(maxsize=2)  # of millions of patches, a new order at each step takes longer than the step
+    def order_of(epoch: int, stream: int) -> NDArray[np.int64]:
+        return np.random.default_rng([config.seed, epoch, stream]).permutation(len(learnt))
+
     def draw(step: int, stream: int) -> Batch:
         epoch, number = divmod(step, batches)
-        order = np.random.default_rng([config.seed, epoch, stream]).permutation(len(learnt))
-        indices = order[number * size : (number + 1) * size]
+        indices = order_of(epoch, stream)[number * size : (number + 1) * size]
         same_point = learnt.point_ids[indices][:, None] == learnt.point_ids[indices]
         if config.jitter == NO_JITTER:
             patches = learnt.patches32(indices)
