@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from kornia_bingan.errors import UsageError
 from kornia_bingan.files import atomic_path
-from kornia_bingan.images import ImageError, Skipped, read_image
+from kornia_bingan.images import ImageError, Skipped, read_image, skipped_for
 from kornia_bingan.keypoints import Detector, Keypoints, detect
 from kornia_bingan.masks import read_mask
 from kornia_bingan.runs import TimeLimit, no_progress
@@ -162,7 +162,7 @@ def describe_photos(
             mask = (masks or {}).get(name)
             features = describe_photo(photos / name, model, detector, max_keypoints, mask=mask, max_size=max_size)
         except ImageError as error:
-            skipped.append(Skipped(name, str(error).removeprefix(f"{photos / name}").lstrip(": ")))
+            skipped.append(skipped_for(error, name, photos / name))
             continue
         features.write(target)
     return skipped
