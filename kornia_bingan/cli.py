@@ -138,7 +138,7 @@ def describe(
         strict: exit status 1 at the end if a photo could not be read.
         json: print one JSON object on stdout instead of a table.
     """
-    from kornia_bingan.features import Features, describe_photos, features_path
+    from kornia_bingan.features import Features, check_max_size, describe_photos, features_path
     from kornia_bingan.files import sha256_of
     from kornia_bingan.images import list_images, log_skipped, without_copies
     from kornia_bingan.masks import find_masks
@@ -150,12 +150,13 @@ def describe(
     names, foreign = list_images(photos)
     if not names:
         raise UsageError(f"{photos} holds no photos")
-    if max_keypoints < 1 or max_size < 0:
-        raise UsageError(f"max_keypoints is {max_keypoints} and max_size {max_size}; give 1 and 0 or more")
+    if max_keypoints < 1:
+        raise UsageError(f"max_keypoints is {max_keypoints}; give 1 or more")
+    check_max_size(max_size)
     weights = find_weights(descriptor)
     found = {} if masks is None else find_masks(photos, names, masks)
     sums = checksums(photos, names)
-    names, copies = without_copies(names, sums)
+    _, copies = without_copies(names, sums)  # each gets its file, for nothing is matched here
     identity = {
         "command": "describe",
         "detector": detector,
@@ -167,7 +168,7 @@ def describe(
     }
     limit = TimeLimit(time_limit)
     with open_run(out, identity), log_to(out / LOG_FILE):
-        log_skipped([*foreign, *copies])
+        log_skipped(foreign)
         unread = describe_photos(
             photos,
             names,
@@ -182,11 +183,13 @@ def describe(
         log_skipped(unread)
     without = {item.name for item in unread}
     counts = {n: len(Features.read(features_path(out, n)).keypoints) for n in names if n not in without}
-    skipped = [{"name": item.name, "reason": item.reason} for item in [*foreign, *copies, *unread]]
+    skipped = [{"name": item.name, "reason": item.reason} for item in [*foreign, *unread]]
     table = text_table(["photo", "keypoints"], [[name, f"{count:,}"] for name, count in counts.items()])
-    values = {"keypoints": counts, "skipped": skipped, "masked": len(found)}
+    same = [{"name": item.name, "reason": item.reason} for item in copies]
+    values = {"keypoints": counts, "skipped": skipped, "masked": len(found), "copies": same}
     words = f"\n\n{len(counts):,} photos described"
     words += f"\n{len(found)} of {len(names)} photos have a mask" if found else ""
+    words += "".join(f"\n{printable(item.name)} is {printable(item.reason)}" for item in copies)
     _print(values, table + words + skipped_lines(skipped), json)
     if not counts:
         raise JobError(f"none of the {len(names)} photos in {photos} can be read")
@@ -491,6 +494,8 @@ def _run(arguments: list[str]) -> int:
     if arguments[:1] == ["--version"]:
         print(f"bingan {kornia_bingan.__version__}")
         return 0
+    if "" in arguments:  # a variable of the shell that was not set; as a path it would be the current folder
+        raise UsageError(f"argument {1 + arguments.index('')} is empty; give a path, '.' for the current folder")
     if "--quiet" in arguments:
         arguments = [word for word in arguments if word != "--quiet"]
         os.environ[QUIET] = "1"

@@ -29,6 +29,20 @@ _DAMAGED = (OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError, zi
 """What numpy and zipfile raise for damaged files; RuntimeError and its kin for compression and passwords."""
 
 
+LEAST_SIZE = 64
+"""Smallest size that photos may be reduced to, pixels."""
+
+
+def check_max_size(max_size: int) -> None:
+    """Refuse a size that no photo can be reduced to.
+
+    Raises:
+        UsageError: it is neither 0 nor ``LEAST_SIZE`` or more.
+    """
+    if max_size < 0 or 0 < max_size < LEAST_SIZE:
+        raise UsageError(f"max_size is {max_size}; give {LEAST_SIZE} pixels or more, or 0 to reduce nothing")
+
+
 @dataclass(frozen=True)
 class Features:
     """What is known of one photo.

@@ -160,8 +160,11 @@ def write_search_page(out: Path, picture: Path, index: Path, found: Sequence[Fou
 
 
 def _write_text(path: Path, page: str) -> None:
-    with atomic_path(path) as temporary:
-        temporary.write_text(page, encoding="utf-8", errors="backslashreplace")  # names may hold any bytes
+    try:
+        with atomic_path(path) as temporary:
+            temporary.write_text(page, encoding="utf-8", errors="backslashreplace")  # names may hold any bytes
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror}; give a file in a writable folder") from error
 
 
 def _text(text: str) -> Cell:

@@ -28,7 +28,7 @@ from tqdm import tqdm
 
 from kornia_bingan.errors import JobError, UsageError
 from kornia_bingan.exif import Exif, read_exif
-from kornia_bingan.features import Features, describe_photos, features_path
+from kornia_bingan.features import Features, check_max_size, describe_photos, features_path
 from kornia_bingan.files import atomic_path, sha256_of
 from kornia_bingan.images import Skipped, list_images, log_skipped, without_copies
 from kornia_bingan.keypoints import Detector
@@ -62,9 +62,6 @@ DEFAULT_RATIO = 0.8
 """Largest Hamming ratio of a match, see :func:`kornia_bingan.match`."""
 
 Cameras = dict[str, Camera]
-
-LEAST_SIZE = 64
-"""Smallest size that photos may be reduced to, pixels."""
 
 
 @dataclass(frozen=True)
@@ -228,8 +225,9 @@ def check_options(options: ReconstructOptions) -> None:
         raise UsageError(f"max_keypoints is {options.max_keypoints}; give 1 or more")
     if options.mapper not in get_args(Mapper):
         raise UsageError(f"the mapper is '{options.mapper}'; choose {' or '.join(get_args(Mapper))}")
-    if options.max_size < 0 or 0 < options.max_size < LEAST_SIZE:
-        raise UsageError(f"max_size is {options.max_size}; give {LEAST_SIZE} pixels or more, or 0 to reduce nothing")
+    check_max_size(options.max_size)
+    if options.seed < 0:
+        raise UsageError(f"the seed is {options.seed}; give 0 or more")
     if not 0 <= options.ratio <= 1:
         raise UsageError(f"the ratio is {options.ratio}; give one between 0 and 1")
     if options.camera not in get_args(Sharing):

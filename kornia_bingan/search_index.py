@@ -218,7 +218,9 @@ def read_about(index: Path) -> dict[str, Any]:
         if about["format"] != 1:
             raise ValueError(f"format {about['format']}")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{index} holds no index that this version reads ({error}); bingan index makes one") from error
+        raise UsageError(
+            f"{index} holds no index that this version reads ({error}); bingan index makes one in a new folder"
+        ) from error
     return about
 
 

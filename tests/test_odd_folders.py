@@ -133,17 +133,18 @@ def test_results_beside_the_photos_are_not_photos(tmp_path: Path) -> None:
     assert main(["describe", str(photos), str(photos / "out"), *LITE]) == 0
 
 
-def test_equal_files_are_described_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_equal_files_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     photos = two_photos(tmp_path / "photos")
     shutil.copy(photos / "0.png", photos / "copy.png")
     (photos / "z").symlink_to(photos)
     assert main(["describe", str(photos), str(tmp_path / "out"), *LITE]) == 0
     out = capsys.readouterr().out
-    assert "2 photos described" in out
-    assert "2 files skipped" in out
-    assert "skipped copy.png: the same file as 0.png" in out
+    assert "3 photos described" in out
+    assert "1 files skipped" in out
+    assert "copy.png is the same file as 0.png" in out
     assert "skipped z: link to a folder" in out
-    assert not (tmp_path / "out" / "copy.png.npz").exists()
+    codes = [features.Features.read(tmp_path / "out" / f"{name}.npz").codes for name in ("0.png", "copy.png")]
+    np.testing.assert_array_equal(*codes)
 
 
 def test_the_exit_status_tells_of_unreadable_photos_where_it_is_asked_to(
@@ -216,3 +217,28 @@ def test_thousands_of_files_that_are_no_photos_take_seconds(tmp_path: Path) -> N
     values = json.loads(done.stdout)
     assert len(values["keypoints"]) == 2
     assert len(values["skipped"]) == 3000
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["describe", "", "out"], "argument 2 is empty"),
+        (["describe", "photos", "out", "--max-size", "5"], "max_size is 5"),
+        (["reconstruct", "photos", "out", "--intrinsics", "600,600,nan,300"], "got 600, 600, nan, 300"),
+        (["reconstruct", "photos", "out", "--seed", "-1"], "the seed is -1"),
+        (["reconstruct", "photos", "out", "--focal-px", "inf"], "the focal length is inf"),
+        (["train", "--data", "photos", "--out", "out", "--seed", "-1"], "seed is -1"),
+        (["train", "--data", "photos", "--out", "out", "--learning-rate", "nan"], "learning_rate is nan"),
+        (["train", "--data", "photos", "--out", "out", "--time-limit", "inf"], "time_limit is inf"),
+        (["match", "photos/0.png", "photos/1.png", "--out", "absent/m.png"], "absent/m.png cannot be written"),
+        (["match", "photos", "photos/1.png"], "photos is a folder"),
+    ],
+)
+def test_odd_words_are_refused_before_anything_is_written(
+    words: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    two_photos(tmp_path / "photos")
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 2
+    assert said in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["photos"]
