@@ -326,7 +326,8 @@ def _keypoint_rows(name: str, keypoints: Keypoints | NDArray[Any]) -> NDArray[np
         given = np.asarray(keypoints)
         if given.ndim != 2 or given.shape[1] not in (2, 4, 6) or given.dtype.kind not in "fiu":
             raise UsageError(f"{name}: keypoints are numbers (N, 2), (N, 4) or (N, 6), got {given.dtype} {given.shape}")
-    rows = np.ascontiguousarray(given, np.float32)
+    with np.errstate(over="ignore"):  # what does not fit is infinite and refused below
+        rows = np.array(given, np.float32, order="C")
     rows[:, :2] += np.float32(HALF_PIXEL)
     bad = ~np.isfinite(rows).all(1)
     if rows.shape[1] == 4:

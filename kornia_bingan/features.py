@@ -19,6 +19,7 @@ from kornia_bingan.files import atomic_path
 from kornia_bingan.images import ImageError, Skipped, read_image, skipped_for
 from kornia_bingan.keypoints import Detector, Keypoints, detect
 from kornia_bingan.masks import read_mask
+from kornia_bingan.patches import SIDE_LIMIT
 from kornia_bingan.runs import TimeLimit, no_progress
 
 if TYPE_CHECKING:
@@ -133,6 +134,9 @@ def describe_photo(
             # A reduced pixel is ignored if any of its pixels is.
             black = cv2.resize((allowed == 0).astype(np.float32), size, interpolation=cv2.INTER_AREA)
             allowed = np.where(black > 0, 0, 255).astype(np.uint8)
+    if max(image.shape) >= SIDE_LIMIT:
+        sides = f"{image.shape[1]} x {image.shape[0]}"
+        raise ImageError(f"{path} is {sides}; sides must be below {SIDE_LIMIT:,} pixels, give a max_size below")
     keypoints = detect(image, detector, max_keypoints, allowed)
     codes = describe(model, image, keypoints)
     if reduction < 1:

@@ -242,3 +242,18 @@ def test_odd_words_are_refused_before_anything_is_written(
     assert main(words) == 2
     assert said in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["photos"]
+
+
+def test_a_panorama_that_is_too_long_is_skipped_and_max_size_takes_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = two_photos(tmp_path / "photos")
+    long = np.tile(texture(60, 4000), 10)
+    cv2.imwrite(str(photos / "long.png"), long)
+    assert main(["describe", str(photos), str(tmp_path / "out"), "--json", *LITE]) == 0
+    values = json.loads(capsys.readouterr().out)
+    assert list(values["keypoints"]) == ["0.png", "1.png"]
+    assert "40000 x 60; sides must be below 32,767 pixels" in values["skipped"][0]["reason"]
+    words = ["describe", str(photos), str(tmp_path / "out2"), "--max-size", "8000", "--json", *LITE]
+    assert main(words) == 0
+    assert json.loads(capsys.readouterr().out)["keypoints"]["long.png"] > 0
