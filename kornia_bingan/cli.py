@@ -484,10 +484,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python writes what is left at exit
         return 0
-    except OSError as error:  # a full disk, a folder that may not be written, a medium that was taken out
-        place = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
-        print(f"bingan: {printable(place + (error.strerror or str(error)))}", file=sys.stderr)
+    except (ImportError, OSError) as error:
+        print(f"bingan: {_in_words(error)}", file=sys.stderr)
         return 1
+
+
+def _in_words(error: ImportError | OSError) -> str:
+    """Say what of the machine failed: a library, a full disk, a folder that may not be written."""
+    if isinstance(error, ImportError):
+        if (error.name or "").startswith("kornia_bingan"):
+            raise error
+        return f"a library is missing or broken ({error}); pip install --force-reinstall 'kornia_bingan[opencv]'"
+    place = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+    return printable(place + (error.strerror or str(error)))
 
 
 def _run(arguments: list[str]) -> int:

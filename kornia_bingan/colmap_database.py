@@ -229,7 +229,9 @@ def open_database(database: Path, existing: bool = False) -> Iterator[Any]:
     except RuntimeError as error:
         for path in absent:
             path.unlink(missing_ok=True)
-        raise UsageError(f"{database} cannot be opened as a COLMAP database") from error
+        raise UsageError(
+            f"{database} cannot be opened as a COLMAP database; delete it to have it made again"
+        ) from error
     try:
         yield db
     except RuntimeError as error:
@@ -279,7 +281,7 @@ def read_cameras(path: Path) -> list[Camera]:
         UsageError: the file cannot be read, has no camera, or a line is none; the message names the line.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} cannot be read as a list of cameras: {error}") from error
     cameras = []
