@@ -7,6 +7,7 @@ and messages to stderr. Heavy libraries are loaded inside the commands, so that 
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import os
 import re
@@ -19,6 +20,7 @@ import tyro
 
 import kornia_bingan
 from kornia_bingan.errors import JobError, UsageError
+from kornia_bingan.files import printable
 from kornia_bingan.runs import QUIET
 
 Photos = Annotated[Path, tyro.conf.Positional]
@@ -26,6 +28,14 @@ Photos = Annotated[Path, tyro.conf.Positional]
 
 def _print(value: dict[str, Any], table: str, as_json: bool) -> None:
     print(json.dumps(value) if as_json else table)
+
+
+def _status(unreadable: int, strict: bool) -> int:
+    """Give the exit status of a command that went on without the photos that it could not read."""
+    if unreadable and strict:
+        print(f"bingan: {unreadable} photos cannot be read, and --strict was given", file=sys.stderr)
+        return 1
+    return 0
 
 
 def reconstruct(
@@ -47,6 +57,7 @@ def reconstruct(
     max_size: int = 0,
     seed: int = 0,
     time_limit: float = 0.0,
+    strict: bool = False,
     json: bool = False,
 ) -> int:
     """Make a COLMAP model of a folder of photos: OUT/model/, OUT/points.ply, OUT/report.html, OUT/summary.json.
@@ -71,6 +82,7 @@ def reconstruct(
         max_size: pixels of the long side that larger photos are reduced to before description; 0 reduces nothing.
         seed: of everything random.
         time_limit: seconds; the same command goes on later. 0 is no limit.
+        strict: exit status 1 at the end if a photo could not be read.
         json: print summary.json on stdout instead of a table.
     """
     from kornia_bingan.reconstruction import DEFAULT_RATIO, ReconstructOptions, reconstruct_photos
@@ -97,7 +109,7 @@ def reconstruct(
     summary = reconstruct_photos(photos, out, options)
     _write_page(out, photos)
     _print(summary.to_json(), summary.table(), json)
-    return 0
+    return _status(summary.unreadable, strict)
 
 
 def describe(
@@ -109,6 +121,7 @@ def describe(
     masks: Path | None = None,
     max_size: int = 0,
     time_limit: float = 0.0,
+    strict: bool = False,
     json: bool = False,
 ) -> int:
     """Write keypoints and codes of each photo: OUT/PHOTO.npz with xy, size, angle_deg, response, octave, codes.
@@ -122,24 +135,28 @@ def describe(
         masks: folder of masks, black means ignore; that of a.jpg is a.jpg.png or a.png.
         max_size: pixels of the long side that larger photos are reduced to before description; 0 reduces nothing.
         time_limit: seconds; the same command goes on later. 0 is no limit.
+        strict: exit status 1 at the end if a photo could not be read.
         json: print one JSON object on stdout instead of a table.
     """
-    from kornia_bingan.features import Features, describe_photos, features_path
+    from kornia_bingan.features import Features, check_max_size, describe_photos, features_path
     from kornia_bingan.files import sha256_of
-    from kornia_bingan.images import list_images
+    from kornia_bingan.images import list_images, log_skipped, without_copies
     from kornia_bingan.masks import find_masks
     from kornia_bingan.report import skipped_lines, text_table
-    from kornia_bingan.runs import TimeLimit, checksums, open_run
+    from kornia_bingan.runs import LOG_FILE, TimeLimit, checksums, log_to, open_run
     from kornia_bingan.weights import find_weights
 
     _prepare()
     names, foreign = list_images(photos)
     if not names:
         raise UsageError(f"{photos} holds no photos")
-    if max_keypoints < 1 or max_size < 0:
-        raise UsageError(f"max_keypoints is {max_keypoints} and max_size {max_size}; give 1 and 0 or more")
+    if max_keypoints < 1:
+        raise UsageError(f"max_keypoints is {max_keypoints}; give 1 or more")
+    check_max_size(max_size)
     weights = find_weights(descriptor)
     found = {} if masks is None else find_masks(photos, names, masks)
+    sums = checksums(photos, names)
+    _, copies = without_copies(names, sums)  # each gets its file, for nothing is matched here
     identity = {
         "command": "describe",
         "detector": detector,
@@ -147,10 +164,11 @@ def describe(
         "max_size": max_size,
         "masks": {name: sha256_of(path) for name, path in found.items()},
         "weights_sha256": sha256_of(weights),
-        "photos": checksums(photos, names),
+        "photos": sums,
     }
     limit = TimeLimit(time_limit)
-    with open_run(out, identity):
+    with open_run(out, identity), log_to(out / LOG_FILE):
+        log_skipped(foreign)
         unread = describe_photos(
             photos,
             names,
@@ -162,16 +180,20 @@ def describe(
             masks=found,
             max_size=max_size,
         )
+        log_skipped(unread)
     without = {item.name for item in unread}
     counts = {n: len(Features.read(features_path(out, n)).keypoints) for n in names if n not in without}
     skipped = [{"name": item.name, "reason": item.reason} for item in [*foreign, *unread]]
     table = text_table(["photo", "keypoints"], [[name, f"{count:,}"] for name, count in counts.items()])
-    values = {"keypoints": counts, "skipped": skipped, "masked": len(found)}
-    words = f"\n{len(found)} of {len(names)} photos have a mask" if found else ""
+    same = [{"name": item.name, "reason": item.reason} for item in copies]
+    values = {"keypoints": counts, "skipped": skipped, "masked": len(found), "copies": same}
+    words = f"\n\n{len(counts):,} photos described"
+    words += f"\n{len(found)} of {len(names)} photos have a mask" if found else ""
+    words += "".join(f"\n{printable(item.name)} is {printable(item.reason)}" for item in copies)
     _print(values, table + words + skipped_lines(skipped), json)
     if not counts:
         raise JobError(f"none of the {len(names)} photos in {photos} can be read")
-    return 0
+    return _status(len(unread), strict)
 
 
 def match(
@@ -198,15 +220,13 @@ def match(
         threshold_px: largest distance of an inlier to its epipolar line, pixels.
         json: print one JSON object on stdout instead of a table.
     """
-    import cv2
     import numpy as np
 
     from kornia_bingan import matching
     from kornia_bingan.descriptor import BinGAN
     from kornia_bingan.features import describe_photo
-    from kornia_bingan.files import atomic_path
     from kornia_bingan.geometry import fundamental_inliers
-    from kornia_bingan.images import read_color
+    from kornia_bingan.images import read_color, write_image
     from kornia_bingan.reconstruction import DEFAULT_RATIO
     from kornia_bingan.report import draw_matches, text_table
 
@@ -229,12 +249,7 @@ def match(
     }
     if out is not None:
         picture = draw_matches(read_color(image0), read_color(image1), xy0, xy1, inliers)
-        try:
-            with atomic_path(out) as temporary:
-                if not cv2.imwrite(str(temporary), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)):
-                    raise UsageError(f"{out} cannot be written")
-        except (OSError, cv2.error) as error:
-            raise UsageError(f"{out} cannot be written; give a file in an existing, writable folder") from error
+        write_image(out, picture[:, :, ::-1])
     _print(counts, text_table(["", "count"], [[name, f"{count:,}"] for name, count in counts.items()]), json)
     return 0
 
@@ -427,13 +442,13 @@ def _train(arguments: list[str]) -> int:
         args=[word for word in arguments if word != "--json"],
     )
     result = train(config)
-    from kornia_bingan.report import text_table
+    from kornia_bingan.report import skipped_lines, text_table
 
-    rows = [[name, "", str(value)] for name, value in result.items() if name not in ("validation", "before")]
+    rows = [[name, "", str(value)] for name, value in result.items() if not isinstance(value, dict | list)]
     before = result["before"]
     for name, value in result["validation"].items():
         rows.append([name, f"{before[name]:.4g}" if name in before else "", f"{value:.4g}"])
-    _print(result, text_table(["", "before", "after"], rows), as_json)
+    _print(result, text_table(["", "before", "after"], rows) + skipped_lines(result["skipped"]), as_json)
     return 0
 
 
@@ -453,12 +468,15 @@ COMMANDS: dict[str, Callable[..., int]] = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; gives the exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name that the terminal cannot show must not end the command
+            stream.reconfigure(errors="backslashreplace")
     try:
         return _run(arguments)
     except SystemExit as error:  # of the argument parser: 0 after --help, 2 for wrong arguments
         return error.code if isinstance(error.code, int) else 2
     except (UsageError, JobError) as error:
-        print(f"bingan: {error}", file=sys.stderr)
+        print(f"bingan: {printable(str(error))}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
     except KeyboardInterrupt:
         print("bingan: interrupted; the same command goes on", file=sys.stderr)
@@ -466,12 +484,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python writes what is left at exit
         return 0
+    except (ImportError, OSError) as error:
+        print(f"bingan: {_in_words(error)}", file=sys.stderr)
+        return 1
+
+
+def _in_words(error: ImportError | OSError) -> str:
+    """Say what of the machine failed: a library, a full disk, a folder that may not be written."""
+    if isinstance(error, ImportError):
+        if (error.name or "").startswith("kornia_bingan"):
+            raise error
+        return f"a library is missing or broken ({error}); pip install --force-reinstall 'kornia_bingan[opencv]'"
+    place = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+    return printable(place + (error.strerror or str(error)))
 
 
 def _run(arguments: list[str]) -> int:
     if arguments[:1] == ["--version"]:
         print(f"bingan {kornia_bingan.__version__}")
         return 0
+    if "" in arguments:  # a variable of the shell that was not set; as a path it would be the current folder
+        raise UsageError(f"argument {1 + arguments.index('')} is empty; give a path, '.' for the current folder")
     if "--quiet" in arguments:
         arguments = [word for word in arguments if word != "--quiet"]
         os.environ[QUIET] = "1"

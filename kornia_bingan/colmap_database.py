@@ -229,7 +229,9 @@ def open_database(database: Path, existing: bool = False) -> Iterator[Any]:
     except RuntimeError as error:
         for path in absent:
             path.unlink(missing_ok=True)
-        raise UsageError(f"{database} cannot be opened as a COLMAP database") from error
+        raise UsageError(
+            f"{database} cannot be opened as a COLMAP database; delete it to have it made again"
+        ) from error
     try:
         yield db
     except RuntimeError as error:
@@ -279,7 +281,7 @@ def read_cameras(path: Path) -> list[Camera]:
         UsageError: the file cannot be read, has no camera, or a line is none; the message names the line.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} cannot be read as a list of cameras: {error}") from error
     cameras = []
@@ -326,7 +328,8 @@ def _keypoint_rows(name: str, keypoints: Keypoints | NDArray[Any]) -> NDArray[np
         given = np.asarray(keypoints)
         if given.ndim != 2 or given.shape[1] not in (2, 4, 6) or given.dtype.kind not in "fiu":
             raise UsageError(f"{name}: keypoints are numbers (N, 2), (N, 4) or (N, 6), got {given.dtype} {given.shape}")
-    rows = np.ascontiguousarray(given, np.float32)
+    with np.errstate(over="ignore"):  # what does not fit is infinite and refused below
+        rows = np.array(given, np.float32, order="C")
     rows[:, :2] += np.float32(HALF_PIXEL)
     bad = ~np.isfinite(rows).all(1)
     if rows.shape[1] == 4:

@@ -15,7 +15,7 @@ from kornia_bingan import bits
 from kornia_bingan.errors import UsageError
 from kornia_bingan.files import sha256_of
 from kornia_bingan.folded import FoldedNetwork, Precision
-from kornia_bingan.keypoints import Keypoints, support_regions
+from kornia_bingan.keypoints import Keypoints, check_inside, support_regions
 from kornia_bingan.network import ImageDiscriminator, PatchDiscriminator, PatchTrunk
 from kornia_bingan.patches import PATCH_SIZE, build_pyramid, cut_patches
 from kornia_bingan.weights import find_weights, load_weights
@@ -96,6 +96,10 @@ class BinGAN(nn.Module):
             ValueError: the shape is another, the dtype is no float, or a value is NaN or outside [0, 1].
         """
         size = (1, PATCH_SIZE, PATCH_SIZE)
+        if not isinstance(patches, Tensor):
+            raise ValueError(
+                f"patches are a float tensor (B, 1, 32, 32) in [0, 1], got {bits.dtype_and_shape(patches)}"
+            )
         if patches.ndim != 4 or tuple(patches.shape[1:]) != size or not patches.is_floating_point():
             raise ValueError(f"patches are float (B, 1, 32, 32) in [0, 1], got {patches.dtype} {tuple(patches.shape)}")
         if len(patches):
@@ -134,12 +138,14 @@ def describe(model: BinGAN, image: NDArray[np.uint8], keypoints: Keypoints) -> N
         uint8, shape (N, bits / 8), row i for keypoint i; N = 0 gives (0, bits / 8).
 
     Raises:
-        UsageError: the image is no grey uint8 array, a keypoint is not finite or has no size, or the model is in
-            training mode, where codes are random.
+        UsageError: the image is no grey uint8 array, a keypoint is outside of it, not finite or has no size (the
+            message names the index), or the model is in training mode, where codes are random.
     """
     if model.training:
         raise UsageError("the model is in training mode, where codes are random; call its eval() first")
-    patches = cut_patches(build_pyramid(image), support_regions(keypoints))
+    pyramid = build_pyramid(image)
+    check_inside(keypoints, image.shape)
+    patches = cut_patches(pyramid, support_regions(keypoints))
     device = next(chain(model.parameters(), model.buffers())).device
     codes = np.empty((len(patches), model.bits // 8), np.uint8)
     batch = _batch(device)

@@ -57,12 +57,14 @@ def examine() -> list[Check]:
 
 
 def _libraries() -> list[Check]:
-    return [
-        Check(name, "bad", "not installed", "pip install --force-reinstall 'kornia_bingan[opencv]'")
-        if version is None
-        else Check(name, "good", version)
+    advice = "pip install --force-reinstall 'kornia_bingan[opencv]'"
+    checks = [
+        Check(name, "bad", "not installed", advice) if version is None else Check(name, "good", version)
         for name, version in versions().items()
     ]
+    if not hasattr(cv2, "SIFT"):  # the wheels of OpenCV share one folder: removing one of two leaves an empty one
+        checks.append(Check("cv2", "bad", "its files are not whole", f"remove every opencv package, then {advice}"))
+    return checks
 
 
 def _machine() -> list[Check]:

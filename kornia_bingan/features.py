@@ -16,9 +16,10 @@ from tqdm import tqdm
 
 from kornia_bingan.errors import UsageError
 from kornia_bingan.files import atomic_path
-from kornia_bingan.images import ImageError, Skipped, read_image
+from kornia_bingan.images import ImageError, Skipped, read_image, skipped_for
 from kornia_bingan.keypoints import Detector, Keypoints, detect
 from kornia_bingan.masks import read_mask
+from kornia_bingan.patches import SIDE_LIMIT
 from kornia_bingan.runs import TimeLimit, no_progress
 
 if TYPE_CHECKING:
@@ -27,6 +28,20 @@ if TYPE_CHECKING:
 
 _DAMAGED = (OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError, zipfile.BadZipFile, zlib.error)
 """What numpy and zipfile raise for damaged files; RuntimeError and its kin for compression and passwords."""
+
+
+LEAST_SIZE = 64
+"""Smallest size that photos may be reduced to, pixels."""
+
+
+def check_max_size(max_size: int) -> None:
+    """Refuse a size that no photo can be reduced to.
+
+    Raises:
+        UsageError: it is neither 0 nor ``LEAST_SIZE`` or more.
+    """
+    if max_size < 0 or 0 < max_size < LEAST_SIZE:
+        raise UsageError(f"max_size is {max_size}; give {LEAST_SIZE} pixels or more, or 0 to reduce nothing")
 
 
 @dataclass(frozen=True)
@@ -119,6 +134,9 @@ def describe_photo(
             # A reduced pixel is ignored if any of its pixels is.
             black = cv2.resize((allowed == 0).astype(np.float32), size, interpolation=cv2.INTER_AREA)
             allowed = np.where(black > 0, 0, 255).astype(np.uint8)
+    if max(image.shape) >= SIDE_LIMIT:
+        sides = f"{image.shape[1]} x {image.shape[0]}"
+        raise ImageError(f"{path} is {sides}; sides must be below {SIDE_LIMIT:,} pixels, give a max_size below")
     keypoints = detect(image, detector, max_keypoints, allowed)
     codes = describe(model, image, keypoints)
     if reduction < 1:
@@ -162,7 +180,7 @@ def describe_photos(
             mask = (masks or {}).get(name)
             features = describe_photo(photos / name, model, detector, max_keypoints, mask=mask, max_size=max_size)
         except ImageError as error:
-            skipped.append(Skipped(name, str(error).removeprefix(f"{photos / name}").lstrip(": ")))
+            skipped.append(skipped_for(error, name, photos / name))
             continue
         features.write(target)
     return skipped

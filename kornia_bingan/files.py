@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,6 +33,20 @@ def write_json(path: Path, value: Any) -> None:
     text = json.dumps(value, indent=1, allow_nan=False) + "\n"
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+_NOT_PRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    """Escape line breaks, control characters and bytes that are not UTF-8, which names of files may hold."""
+    return _NOT_PRINTABLE.sub(lambda found: _escaped(ord(found[0])), text)
+
+
+def _escaped(code: int) -> str:
+    if 0xDC80 <= code <= 0xDCFF:  # how Python writes the byte code - 0xDC00 of a name
+        return f"\\x{code - 0xDC00:02x}"
+    return chr(code).encode("unicode_escape").decode("ascii") if code < 0xD800 else f"\\u{code:04x}"
 
 
 def sha256_of(path: Path) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from kornia_bingan.containers import ContainerError, ImageHeader, open_heif, read_header
 from kornia_bingan.errors import UsageError
-from kornia_bingan.runs import UNREADABLE
+from kornia_bingan.files import atomic_path, printable
+from kornia_bingan.runs import LOG, UNREADABLE
 
 EXTENSIONS = (
     *(".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".ppm", ".pgm", ".pbm", ".pnm"),
@@ -46,7 +47,8 @@ def list_images(folder: Path) -> tuple[list[str], list[Skipped]]:
     """List the photos under a folder, recursively, and what was passed over.
 
     A photo is a regular file whose extension, without case, is in ``EXTENSIONS``; its content is not opened here.
-    Hidden files and folders, links to folders, broken links and all other files are passed over.
+    Hidden files and folders, links to folders, broken links, folders of results (they hold a ``run.json``) and all
+    other files are passed over.
 
     Returns:
         Names relative to the folder with "/" between the parts, sorted by code point, so in the same order on every
@@ -67,6 +69,9 @@ def list_images(folder: Path) -> tuple[list[str], list[Skipped]]:
     def relative(path: str) -> str:
         return Path(path).relative_to(folder).as_posix()
 
+    def is_of_results(path: str) -> bool:
+        return os.path.isfile(os.path.join(path, "run.json"))
+
     def cannot_list(error: OSError) -> None:
         skipped.append(Skipped(relative(error.filename), f"the folder cannot be read ({error.strerror})"))
 
@@ -77,10 +82,12 @@ def list_images(folder: Path) -> tuple[list[str], list[Skipped]]:
                 skipped.append(Skipped(relative(path), "hidden folder"))
             elif os.path.islink(path):
                 skipped.append(Skipped(relative(path), "link to a folder, not followed"))
-        folders[:] = [name for name in folders if not name.startswith(".")]
+            elif is_of_results(path):
+                skipped.append(Skipped(relative(path), "results of an earlier run"))
+        folders[:] = [n for n in folders if not n.startswith(".") and not is_of_results(os.path.join(parent, n))]
         for name in files:
             path = os.path.join(parent, name)
-            reason = _why_not_a_photo(path)
+            reason = _why_not_a_photo(path, relative(path))
             if reason:
                 skipped.append(Skipped(relative(path), reason))
             else:
@@ -100,7 +107,7 @@ def without_copies(names: Sequence[str], sums: Mapping[str, str]) -> tuple[list[
     return kept, copies
 
 
-def _why_not_a_photo(path: str) -> str:
+def _why_not_a_photo(path: str, relative: str) -> str:
     name = os.path.basename(path)
     if name.startswith("."):
         return "hidden file"
@@ -112,10 +119,37 @@ def _why_not_a_photo(path: str) -> str:
     if not os.path.isfile(path):
         return "not a regular file"
     try:
-        path.encode("utf-8")
+        relative.encode("utf-8")
     except UnicodeEncodeError:  # neither a COLMAP database nor JSON can hold such a name
         return "the name is not valid UTF-8; rename the file"
     return ""
+
+
+def skipped_for(error: Exception, name: str, path: Path) -> Skipped:
+    """Say why a photo cannot be read, without its path."""
+    return Skipped(name, str(error).removeprefix(f"{path}").lstrip(": "))
+
+
+def log_skipped(skipped: Iterable[Skipped]) -> None:
+    """Write what was passed over to the log of the run."""
+    for item in skipped:
+        LOG.warning("skipped %s: %s", printable(item.name), printable(item.reason))
+
+
+def write_image(path: Path, pixels: NDArray[np.uint8]) -> None:
+    """Write a picture, grey or blue first, in the format of its extension, atomically.
+
+    Not by cv2.imwrite: a name that is not valid UTF-8 crashes it.
+
+    Raises:
+        UsageError: there is no such format, or the file cannot be written.
+    """
+    try:
+        _, data = cv2.imencode(path.suffix, pixels)
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(data.tobytes())
+    except (OSError, cv2.error) as error:
+        raise UsageError(f"{path} cannot be written; give a file in an existing, writable folder") from error
 
 
 def read_image(path: Path | str) -> NDArray[np.uint8]:

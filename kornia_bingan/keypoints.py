@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from kornia_bingan.bits import dtype_and_shape
 from kornia_bingan.errors import UsageError
 
 Detector = Literal["dog", "orb"]
@@ -104,12 +105,10 @@ def detect(
     Raises:
         UsageError: the image is not uint8 (H, W), the mask has another size, or the detector's name is unknown.
     """
-    if image.ndim != 2 or image.dtype != np.uint8:
-        raise UsageError(f"detect needs a grey uint8 image (H, W), got {image.dtype} {image.shape}")
-    if mask is not None and (mask.shape != image.shape or mask.dtype != np.uint8):
-        raise UsageError(
-            f"the mask is {mask.dtype} {mask.shape} but the image is {image.shape}; give uint8 of its size"
-        )
+    if not isinstance(image, np.ndarray) or image.ndim != 2 or image.dtype != np.uint8 or image.size == 0:
+        raise UsageError(f"detect needs a grey uint8 image (H, W), not empty, got {dtype_and_shape(image)}")
+    if mask is not None and (not isinstance(mask, np.ndarray) or mask.shape != image.shape or mask.dtype != np.uint8):
+        raise UsageError(f"the mask is {dtype_and_shape(mask)} but the image is {image.shape}; give uint8 of its size")
     if max_keypoints < 1:
         raise UsageError(f"max_keypoints is {max_keypoints}; give 1 or more")
     if detector == "dog":
@@ -123,6 +122,26 @@ def detect(
     # Ties in response are broken by position, so that the order does not depend on OpenCV's threads.
     order = np.lexsort((found.angle_deg, found.xy[:, 0], found.xy[:, 1], -found.response))
     return found[order[:max_keypoints]]
+
+
+def check_inside(keypoints: Keypoints, shape: tuple[int, ...]) -> None:
+    """Refuse keypoints without a support region in an image (height, width).
+
+    Raises:
+        UsageError: a keypoint is outside of the image, is not finite, or has no size; the message names the index.
+    """
+    height, width = shape
+    x, y = keypoints.xy.T
+    # Comparisons with NaN are false, so that NaN counts as outside and as no size.
+    inside = (x >= -0.5) & (x <= width - 0.5) & (y >= -0.5) & (y <= height - 0.5)
+    usable = inside & (keypoints.size > 0) & np.isfinite(keypoints.size) & np.isfinite(keypoints.angle_deg)
+    if not usable.all():
+        index = int(np.argmin(usable))
+        raise UsageError(
+            f"keypoint {index} at ({x[index]:g}, {y[index]:g}) with size {keypoints.size[index]:g} and angle "
+            f"{keypoints.angle_deg[index]:g} must be inside the image of {width} x {height} pixels, with a positive "
+            "size and a finite angle"
+        )
 
 
 def _dog(image: NDArray[np.uint8], max_keypoints: int = 0, mask: NDArray[np.uint8] | None = None) -> Keypoints:

@@ -5,6 +5,7 @@ The frame is that of keypoints: the centre of the first pixel is (0, 0).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -151,10 +152,12 @@ def fixed_camera(size: tuple[int, int], intrinsics: Sequence[float]) -> Camera:
     """Make a camera of known intrinsics: fx fy cx cy, and the first of k1 k2 p1 p2 as far as they are known.
 
     Raises:
-        UsageError: there are fewer than 4 or more than 8 numbers.
+        UsageError: there are fewer than 4 or more than 8 numbers, or one is not finite.
     """
     if not 4 <= len(intrinsics) <= 8:
         raise UsageError(f"intrinsics are fx fy cx cy and up to k1 k2 p1 p2; {len(intrinsics)} numbers were given")
+    if not all(map(math.isfinite, intrinsics)):
+        raise UsageError(f"intrinsics are finite numbers, got {', '.join(f'{value:g}' for value in intrinsics)}")
     fx, fy, cx, cy, *distortion = intrinsics
     if not distortion:
         return Camera.pinhole(*size, fx=fx, fy=fy, cx=cx, cy=cy)

@@ -143,6 +143,8 @@ def _grey(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     ):
         got = dtype_and_shape(image)
         raise UsageError(f"the image must be uint8, grey (H, W) or (H, W, 1) or BGR (H, W, 3), not empty, got {got}")
+    if image.ndim == 3 and image.shape[0] in (1, 3):
+        raise UsageError(f"an image of shape {image.shape} may have its channels first or last; give grey (H, W)")
     pixels = np.ascontiguousarray(image)
     if pixels.ndim == 2:
         return pixels
@@ -159,16 +161,5 @@ def checked_keypoints(keypoints: Sequence[cv2.KeyPoint], shape: tuple[int, ...])
         if not isinstance(keypoint, cv2.KeyPoint):
             raise UsageError(f"keypoint {index} is {type(keypoint).__name__}; give cv2.KeyPoint objects")
     arrays = kp.from_opencv(keypoints)
-    height, width = shape
-    x, y = arrays.xy.T
-    # Comparisons with NaN are false, so that NaN counts as outside and as no size.
-    inside = (x >= -0.5) & (x <= width - 0.5) & (y >= -0.5) & (y <= height - 0.5)
-    usable = inside & (arrays.size > 0) & np.isfinite(arrays.size) & np.isfinite(arrays.angle_deg)
-    if not usable.all():
-        index = int(np.argmin(usable))
-        raise UsageError(
-            f"keypoint {index} at ({x[index]:g}, {y[index]:g}) with size {arrays.size[index]:g} and angle "
-            f"{arrays.angle_deg[index]:g} must be inside the image of {width} x {height} pixels, with a positive size "
-            "and a finite angle"
-        )
+    kp.check_inside(arrays, shape)
     return arrays

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from kornia_bingan.errors import UsageError
 from kornia_bingan.features import Features, features_path
-from kornia_bingan.files import atomic_path
+from kornia_bingan.files import atomic_path, printable
 from kornia_bingan.images import read_color
 from kornia_bingan.model import Model
 from kornia_bingan.report import Summary
@@ -123,11 +123,10 @@ def write_page(out: Path, photos: Path) -> Path:
         pair_rows=pair_rows[:MAX_PAIRS],
         pair_note=note,
         seconds_figure=seconds_figure(summary.seconds),
-        skipped=[[_text(item["name"]), _text(item["reason"])] for item in summary.skipped],
+        skipped=[[_text(printable(item["name"])), _text(printable(item["reason"]))] for item in summary.skipped],
     )
     path = out / "report.html"
-    with atomic_path(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    _write_text(path, page)
     return path
 
 
@@ -157,8 +156,15 @@ def write_search_page(out: Path, picture: Path, index: Path, found: Sequence[Fou
         photos=photos,
         bits=about["bits"],
     )
-    with atomic_path(out) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    _write_text(out, page)
+
+
+def _write_text(path: Path, page: str) -> None:
+    try:
+        with atomic_path(path) as temporary:
+            temporary.write_text(page, encoding="utf-8", errors="backslashreplace")  # names may hold any bytes
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror}; give a file in a writable folder") from error
 
 
 def _text(text: str) -> Cell:

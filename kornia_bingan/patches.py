@@ -10,10 +10,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from kornia_bingan.bits import dtype_and_shape
 from kornia_bingan.errors import UsageError
 
 PATCH_SIZE = 32
 _CELLS = 2**17  # sampled at a time: their maps stay in the processor's cache
+
+SIDE_LIMIT = 32_767
+"""OpenCV cannot sample from pictures with a side of so many pixels."""
 
 
 def build_pyramid(image: NDArray[np.uint8] | NDArray[np.float32]) -> list[NDArray[np.float32]]:
@@ -28,9 +32,9 @@ def build_pyramid(image: NDArray[np.uint8] | NDArray[np.float32]) -> list[NDArra
     Raises:
         UsageError: another dtype or shape, or a side of 32,767 pixels and more (OpenCV cannot sample from it).
     """
-    if image.ndim != 2 or image.dtype not in (np.uint8, np.float32) or image.size == 0:
-        raise UsageError(f"a grey image (H, W) of uint8 or float32 is needed, got {image.dtype} {image.shape}")
-    if max(image.shape) >= 32_767:
+    if not (isinstance(image, np.ndarray) and image.ndim == 2 and image.dtype in (np.uint8, np.float32) and image.size):
+        raise UsageError(f"a grey image (H, W) of uint8 or float32 is needed, got {dtype_and_shape(image)}")
+    if max(image.shape) >= SIDE_LIMIT:
         raise UsageError(f"the image is {image.shape[1]} x {image.shape[0]}; resize it below 32,767 pixels a side")
     level = np.ascontiguousarray(image, np.float32)
     if image.dtype == np.uint8:

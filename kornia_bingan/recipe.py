@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -232,6 +233,11 @@ def describe_config(config: TrainConfig) -> dict[str, Any]:
 
 def check_config(config: TrainConfig) -> None:
     """Raise UsageError if the settings contradict each other."""
+    for name, value in describe_config(config).items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UsageError(f"{name} is {value}; give a finite number")
+    if config.seed < 0:
+        raise UsageError(f"seed is {config.seed}; give 0 or more")
     if config.steps < 1 or config.batch_size < 2:
         raise UsageError(f"steps is {config.steps} and batch_size {config.batch_size}; give at least 1 and 2")
     terms = [name for name in describe_config(config) if name.startswith("lambda_")]

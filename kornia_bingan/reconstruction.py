@@ -11,7 +11,7 @@ moment goes on with the same command and ends with the same model:
     OUT/model/                COLMAP's binary files of the largest model
     OUT/points.ply            its points
     OUT/summary.json          the numbers; the run is finished
-    OUT/log/                  the end of what COLMAP said
+    OUT/log/                  bingan.txt: stages, skipped files, warnings; the others: the end of what COLMAP said
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from tqdm import tqdm
 
 from kornia_bingan.errors import JobError, UsageError
 from kornia_bingan.exif import Exif, read_exif
-from kornia_bingan.features import Features, describe_photos, features_path
+from kornia_bingan.features import Features, check_max_size, describe_photos, features_path
 from kornia_bingan.files import atomic_path, sha256_of
-from kornia_bingan.images import Skipped, list_images, without_copies
+from kornia_bingan.images import Skipped, list_images, log_skipped, without_copies
 from kornia_bingan.keypoints import Detector
 from kornia_bingan.masks import find_masks
 from kornia_bingan.model import (
@@ -56,15 +56,12 @@ from kornia_bingan.pairs import (
 )
 from kornia_bingan.provenance import versions
 from kornia_bingan.report import PairStatistics, Summary
-from kornia_bingan.runs import Stopwatch, TimeLimit, checksums, no_progress, open_run
+from kornia_bingan.runs import LOG_FILE, Stopwatch, TimeLimit, checksums, log_to, no_progress, open_run
 
 DEFAULT_RATIO = 0.8
 """Largest Hamming ratio of a match, see :func:`kornia_bingan.match`."""
 
 Cameras = dict[str, Camera]
-
-LEAST_SIZE = 64
-"""Smallest size that photos may be reduced to, pixels."""
 
 
 @dataclass(frozen=True)
@@ -148,12 +145,12 @@ def reconstruct_photos(photos: Path, out: Path, options: ReconstructOptions | No
     passed_over = [*passed_over, *copies]
     ways = parse_choice(options.pairs)
     listed = read_pairs(options.pairs, names) if ways is None else []
-    with open_run(out, _identity(options, weights, listed, sums, masks)):
+    with open_run(out, _identity(options, weights, listed, sums, masks)), log_to(out / LOG_FILE):
         if (out / "summary.json").exists():
             return Summary.read(out / "summary.json")
         watch = Stopwatch(out / "seconds.json")
         with watch.stage("describe"):
-            skipped = describe_photos(
+            unread = describe_photos(
                 photos,
                 names,
                 out / "features",
@@ -164,10 +161,12 @@ def reconstruct_photos(photos: Path, out: Path, options: ReconstructOptions | No
                 masks=masks,
                 max_size=options.max_size,
             )
-        usable, skipped = _usable(names, [*passed_over, *skipped], out / "features")
+        usable, skipped = _usable(names, [*passed_over, *unread], out / "features")
+        log_skipped(skipped)
         if len(usable) < 2:
             why = "".join(f"; {item.name}: {item.reason}" for item in skipped[:3])
-            raise JobError(f"{photos} has {len(usable)} usable photos, two that overlap are needed{why}")
+            more = f"; {len(skipped) - 3} others are named in {out / LOG_FILE}" if len(skipped) > 3 else ""
+            raise JobError(f"{photos} has {len(usable)} usable photos, two that overlap are needed{why}{more}")
         with watch.stage("match"):
             if ways is None:
                 pairs = [pair for pair in listed if pair[0] in usable and pair[1] in usable]
@@ -204,6 +203,7 @@ def reconstruct_photos(photos: Path, out: Path, options: ReconstructOptions | No
             versions=versions(),
             skipped=[{"name": item.name, "reason": item.reason} for item in skipped],
             pairs=statistics,
+            unreadable=len(unread),
             masked=sum(name in masks for name in usable),
             chosen=by_way,
         )
@@ -225,8 +225,9 @@ def check_options(options: ReconstructOptions) -> None:
         raise UsageError(f"max_keypoints is {options.max_keypoints}; give 1 or more")
     if options.mapper not in get_args(Mapper):
         raise UsageError(f"the mapper is '{options.mapper}'; choose {' or '.join(get_args(Mapper))}")
-    if options.max_size < 0 or 0 < options.max_size < LEAST_SIZE:
-        raise UsageError(f"max_size is {options.max_size}; give {LEAST_SIZE} pixels or more, or 0 to reduce nothing")
+    check_max_size(options.max_size)
+    if options.seed < 0:
+        raise UsageError(f"the seed is {options.seed}; give 0 or more")
     if not 0 <= options.ratio <= 1:
         raise UsageError(f"the ratio is {options.ratio}; give one between 0 and 1")
     if options.camera not in get_args(Sharing):

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kornia_bingan.errors import UsageError
-from kornia_bingan.files import write_json
+from kornia_bingan.files import printable, write_json
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,7 @@ class Summary:
         sha256: checksum of the weights file.
         versions: of this package and of its libraries.
         skipped: name and reason of each file that took no part.
+        unreadable: of these, photos that cannot be read.
         pairs: statistics of the pairs.
         masked: photos that took part with a mask.
         chosen: pairs by the way they were chosen, before they are joined.
@@ -76,6 +77,7 @@ class Summary:
     versions: dict[str, str | None]
     skipped: list[dict[str, str]]
     pairs: PairStatistics
+    unreadable: int = 0
     masked: int = 0
     chosen: dict[str, int] = field(default_factory=dict)
 
@@ -121,12 +123,17 @@ class Summary:
 
 
 def skipped_lines(skipped: Sequence[Mapping[str, str]]) -> str:
-    """List what was skipped, one line each after an empty one; an empty list gives an empty text."""
-    return "".join(["\n", *(f"\nskipped {item['name']}: {item['reason']}" for item in skipped)] if skipped else [])
+    """List what was skipped, one line each after an empty one and their number; nothing gives an empty text."""
+    if not skipped:
+        return ""
+    lines = [f"skipped {printable(item['name'])}: {printable(item['reason'])}" for item in skipped]
+    return "\n".join(["", "", f"{len(skipped):,} files skipped:", *lines])
 
 
 def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Align columns of text: the first to the left, the others to the right, with a line under the header.
+
+    Line breaks and control characters are escaped.
 
     Raises:
         UsageError: a row has another number of cells than the header.
@@ -134,6 +141,7 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     for row in rows:
         if len(row) != len(header):
             raise UsageError(f"a table of {len(header)} columns has a row of {len(row)}: {list(row)}")
+    rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
     lines = [[*header], ["-" * width for width in widths], *rows]
     return "\n".join(

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from kornia_bingan.errors import UsageError
-from kornia_bingan.files import atomic_path
+from kornia_bingan.images import read_color, write_image
 from kornia_bingan.network import Generator
 
 Picture = NDArray[np.uint8]
@@ -43,7 +43,7 @@ def draw_log(out: Path) -> Path:
     panels += [np.full_like(panels[0], 255)] * (-len(panels) % _COLUMNS)
     rows = [np.hstack(panels[start : start + _COLUMNS]) for start in range(0, len(panels), _COLUMNS)]
     path = out / "curves.png"
-    _write(path, np.vstack(rows))
+    write_image(path, np.vstack(rows))
     return path
 
 
@@ -67,7 +67,7 @@ def draw_patches(out: Path, real: NDArray[np.float32], generator: Generator | No
         gap = np.full((256, 16, *grids[0].shape[2:]), 255, np.uint8)
         grids += [gap, _grid((fake * 128 + 127.5) / 255)]
     path = out / "patches.png"
-    _write(path, np.hstack(grids))
+    write_image(path, np.hstack(grids))
     return path
 
 
@@ -86,9 +86,8 @@ def write_tensorboard(out: Path) -> Path:
     for name, (steps, values) in read_log(out).items():
         for step, value in zip(steps, values, strict=True):
             writer.add_scalar(name, value, step)
-    picture = cv2.imread(str(out / "patches.png"), cv2.IMREAD_COLOR_RGB)
-    if picture is not None:
-        writer.add_image("patches, real and generated", picture, dataformats="HWC")
+    if (out / "patches.png").exists():
+        writer.add_image("patches, real and generated", read_color(out / "patches.png"), dataformats="HWC")
     writer.close()
     return folder
 
@@ -132,9 +131,3 @@ def _panel(name: str, steps: Sequence[int], values: Sequence[float]) -> Picture:
     write(f"{low:.4g}", 2, _HEIGHT - _MARGIN)
     write(f"step {last:,}", _WIDTH - _MARGIN - 80, _HEIGHT - _MARGIN + 18)
     return picture
-
-
-def _write(path: Path, picture: Picture) -> None:
-    with atomic_path(path) as temporary:
-        if not cv2.imwrite(str(temporary), picture):
-            raise UsageError(f"{path} cannot be written")

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
+import shlex
 import shutil
 import sys
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TextIO
 
 from kornia_bingan.errors import JobError, UsageError
-from kornia_bingan.files import sha256_of, write_json
-from kornia_bingan.provenance import provenance
+from kornia_bingan.files import printable, sha256_of, write_json
+from kornia_bingan.provenance import provenance, versions
 
 _LOCK = ".lock"
 
@@ -26,6 +29,54 @@ QUIET = "BINGAN_QUIET"
 def no_progress() -> bool | None:
     """Give tqdm's ``disable``: True in quiet runs, else None, which shows bars on a terminal only."""
     return True if os.environ.get(QUIET) else None
+
+
+LOG = logging.getLogger("kornia_bingan")
+"""What long commands say of their stages, of skipped photos and of warnings."""
+
+LOG_FILE = Path("log", "bingan.txt")
+"""In the folder of a run."""
+
+
+@contextmanager
+def log_to(path: Path) -> Iterator[None]:
+    """Add what :data:`LOG` and Python's warnings say meanwhile to a file, in quiet runs too.
+
+    The first line of an attempt holds the command and the versions, the last one how it ended.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    level, show = LOG.level, warnings.showwarning
+
+    def log_and_show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        LOG.warning("%s: %s", category.__name__, printable(str(message)))
+        if not no_progress():
+            show(message, category, filename, lineno, file, line)
+
+    LOG.setLevel(logging.INFO)
+    LOG.addHandler(handler)
+    warnings.showwarning = log_and_show
+    try:
+        known = ", ".join(f"{name} {number}" for name, number in versions().items())
+        LOG.info("started: %s; %s", printable(shlex.join(sys.argv)), known)
+        yield
+        LOG.info("done")
+    except BaseException as error:
+        LOG.error("ended by %s: %s", type(error).__name__, printable(str(error)))
+        raise
+    finally:
+        warnings.showwarning = show
+        LOG.removeHandler(handler)
+        LOG.setLevel(level)
+        handler.close()
 
 
 class TimeLimit:
@@ -72,11 +123,13 @@ class Stopwatch:
     def stage(self, name: str) -> Iterator[None]:
         """Add the time of the block to a stage, also when the block fails."""
         started = time.monotonic()
+        LOG.info("%s: started", name)
         try:
             yield
         finally:
             self.seconds[name] = round(self.seconds.get(name, 0) + time.monotonic() - started, 3)
             write_json(self.path, self.seconds)
+            LOG.info("%s: %.1f s", name, time.monotonic() - started)
 
 
 UNREADABLE = "unreadable"

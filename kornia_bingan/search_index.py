@@ -29,11 +29,11 @@ from tqdm import tqdm
 from kornia_bingan.errors import JobError, UsageError
 from kornia_bingan.files import atomic_path, sha256_of, write_json
 from kornia_bingan.global_code import CELL_BITS, global_code
-from kornia_bingan.images import ImageError, Skipped, list_images, read_color, read_image
+from kornia_bingan.images import ImageError, Skipped, list_images, log_skipped, read_color, read_image, skipped_for
 from kornia_bingan.keypoints import detect
 from kornia_bingan.network import ImageDiscriminator
 from kornia_bingan.picture_sets import reduce_picture
-from kornia_bingan.runs import no_progress
+from kornia_bingan.runs import LOG_FILE, log_to, no_progress
 from kornia_bingan.weights import find_weights, load_weights
 
 if TYPE_CHECKING:
@@ -138,6 +138,15 @@ def update_index(photos: Path, index: Path, descriptor: str) -> IndexSummary:
     weights = find_weights(descriptor)
     encode, about = encoder(weights)
     _open(index, about, photos)
+    with log_to(index / LOG_FILE):
+        summary = _update(photos, index, names, foreign, encode, about["bits"])
+        log_skipped(summary.skipped)
+    return summary
+
+
+def _update(
+    photos: Path, index: Path, names: list[str], foreign: list[Skipped], encode: Encode, bits: int
+) -> IndexSummary:
     known = _read_parts(index)
     entries = {name: entry for name, entry in known.items() if name in set(names) and _is_current(photos / name, entry)}
     removed = len(set(known) - set(names))
@@ -157,7 +166,7 @@ def update_index(photos: Path, index: Path, descriptor: str) -> IndexSummary:
             status = path.stat()
             new[name] = Entry(status.st_size, status.st_mtime_ns, checksum, encode(path))
         except (ImageError, OSError) as error:
-            skipped.append(Skipped(name, str(error).removeprefix(f"{path}").lstrip(": ")))
+            skipped.append(skipped_for(error, name, path))
             continue
         first_of[checksum] = name
         counts["changed" if name in known else "added"] += 1
@@ -170,8 +179,8 @@ def update_index(photos: Path, index: Path, descriptor: str) -> IndexSummary:
         entries |= new
     if not entries:
         raise JobError(f"no photo of {photos} can be read: {skipped[0].name}: {skipped[0].reason}")
-    _finish(index, {name: entries[name] for name in names if name in entries}, about["bits"])
-    return IndexSummary(len(entries), counts["added"], counts["changed"], removed, about["bits"], tuple(skipped))
+    _finish(index, {name: entries[name] for name in names if name in entries}, bits)
+    return IndexSummary(len(entries), counts["added"], counts["changed"], removed, bits, tuple(skipped))
 
 
 def _is_current(path: Path, entry: Entry) -> bool:
@@ -209,7 +218,9 @@ def read_about(index: Path) -> dict[str, Any]:
         if about["format"] != 1:
             raise ValueError(f"format {about['format']}")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{index} holds no index that this version reads ({error}); bingan index makes one") from error
+        raise UsageError(
+            f"{index} holds no index that this version reads ({error}); bingan index makes one in a new folder"
+        ) from error
     return about
 
 
@@ -251,7 +262,8 @@ def _finish(index: Path, entries: dict[str, Entry], bits: int) -> None:
     flat = faiss.IndexBinaryFlat(bits)
     flat.add(np.stack([entry.code for entry in entries.values()]))
     with atomic_path(index / "codes.faiss") as temporary:
-        faiss.write_index_binary(flat, str(temporary))
+        # not by faiss, which takes no name that is not valid UTF-8
+        temporary.write_bytes(faiss.serialize_index_binary(flat).tobytes())
     write_json(index / "names.json", list(entries))
     for path in old:
         path.unlink()
@@ -279,8 +291,8 @@ def search_index(index: Path, picture: Path, top: int = 20, descriptor: str | No
     encode, _ = encoder(weights)
     names = _read_names(index)
     try:
-        flat = faiss.read_index_binary(str(index / "codes.faiss"))
-    except RuntimeError as error:
+        flat = faiss.deserialize_index_binary(np.fromfile(index / "codes.faiss", np.uint8))
+    except (OSError, RuntimeError) as error:
         raise UsageError(f"{index / 'codes.faiss'} is damaged or missing; run bingan index again") from error
     if flat.ntotal != len(names):
         raise UsageError(f"{index} has {flat.ntotal} codes and {len(names)} names; run bingan index again")

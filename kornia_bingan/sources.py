@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from kornia_bingan.brown import PatchSet, read_patch_set
 from kornia_bingan.errors import UsageError
+from kornia_bingan.images import Skipped
 from kornia_bingan.keypoints import BLOB_SUPPORT
 from kornia_bingan.patches import build_pyramid, cut_patches
 from kornia_bingan.picture_sets import Splits, read_picture_set
@@ -97,11 +98,13 @@ class Source:
         draw: ``(step, stream) -> Batch``; stream 0 is for the discriminator, 1 for the generator.
         validation: pairs that are not learnt from.
         contents: what there is, by name, for the record of the run.
+        skipped: files that are not learnt from.
     """
 
     draw: Callable[[int, int], Batch]
     validation: ValidationPairs | ValidationPictures
     contents: dict[str, int]
+    skipped: tuple[Skipped, ...] = ()
 
 
 def open_source(config: TrainConfig) -> Source:
@@ -114,7 +117,8 @@ def open_source(config: TrainConfig) -> Source:
     if config.network == "ImageDiscriminator":
         return picture_source(config, read_picture_set(config.data))
     if not config.train and not config.validate:
-        return photo_source(config, load_photos(config.data, config.max_keypoints))
+        photos, skipped = load_photos(config.data, config.max_keypoints)
+        return replace(photo_source(config, photos), skipped=tuple(skipped))
     if not config.train or not config.validate:
         raise UsageError("patch sets come in twos: give both --train and --validate, or neither to learn from photos")
     return patch_set_source(

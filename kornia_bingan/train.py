@@ -24,6 +24,7 @@ import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ from tqdm import tqdm
 from kornia_bingan import distributed, losses
 from kornia_bingan.errors import JobError, UsageError
 from kornia_bingan.files import atomic_path, sha256_of, write_json
+from kornia_bingan.images import log_skipped
 from kornia_bingan.memory import keep_freed_memory
 from kornia_bingan.metrics import fpr95
 from kornia_bingan.network import ImageDiscriminator, Network, PatchTrunk, Taps, multiply_adds
@@ -44,7 +46,7 @@ from kornia_bingan.provenance import provenance
 from kornia_bingan.recipe import TrainConfig, check_config, describe_config
 from kornia_bingan.retrieval_metrics import expected_average_precision, histogram
 from kornia_bingan.run_plots import draw_log, draw_patches, write_tensorboard
-from kornia_bingan.runs import no_progress
+from kornia_bingan.runs import LOG, LOG_FILE, log_to, no_progress
 from kornia_bingan.sources import Source, ValidationPairs, ValidationPictures, open_source
 from kornia_bingan.training_state import TrainingState
 from kornia_bingan.views import Batch
@@ -266,12 +268,18 @@ def _open_run(config: TrainConfig, source: Source) -> None:
                 f"{config.out} holds a run with other settings ({', '.join(changed)}: {known.get(changed[0])}, now "
                 f"{identity.get(changed[0])}); give another --out, or the same settings to continue it"
             )
-    elif config.out.exists() and any(config.out.iterdir()):
-        raise UsageError(f"{config.out} is not empty and holds no run; give another --out")
     elif distributed.rank() == 0:
         config.out.mkdir(parents=True, exist_ok=True)
         write_json(path, {"identity": identity, "config": describe_config(config), "provenance": provenance()})
     distributed.wait()
+
+
+def _check_out(out: Path) -> None:
+    """Refuse a folder that holds something else, before photos are read for an hour."""
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out} is a file; give a folder as --out")
+    if out.exists() and not (out / "run.json").exists() and any(out.iterdir()):
+        raise UsageError(f"{out} is not empty and holds no run; give another --out")
 
 
 def _resume(config: TrainConfig, state: TrainingState) -> None:
@@ -310,7 +318,8 @@ def train(config: TrainConfig) -> dict[str, Any]:
 
     Returns:
         ``steps``, ``finished``, ``weights`` (path, None before the end), ``validation`` (the last one), ``seconds``,
-        ``steps_per_second`` and ``patches_per_second`` of the learning itself.
+        ``steps_per_second`` and ``patches_per_second`` of the learning itself, and ``skipped``, the name and the
+        reason of each file that was not learnt from.
 
     Raises:
         UsageError: the data has no photos, the settings contradict each other, or ``out`` holds something else.
@@ -327,11 +336,15 @@ def train(config: TrainConfig) -> dict[str, Any]:
     try:
         if config.batch_size % distributed.world():
             raise UsageError(f"a batch of {config.batch_size} does not divide by {distributed.world()} processes")
+        _check_out(config.out)
         source = open_source(config)
         _open_run(config, source)
-        state = TrainingState(config)
-        _resume(config, state)
-        return _learn(config, source, state, started)
+        with log_to(config.out / LOG_FILE) if distributed.rank() == 0 else nullcontext():
+            log_skipped(source.skipped)
+            state = TrainingState(config)
+            _resume(config, state)
+            LOG.info("from step %d to %d", state.step, config.steps)
+            return _learn(config, source, state, started)
     finally:
         distributed.stop()
 
@@ -397,6 +410,7 @@ def _learn(config: TrainConfig, source: Source, state: TrainingState, started: f
         "seconds": round(state.seconds, 1),
         "steps_per_second": round(rate, 3),
         "patches_per_second": round(rate * config.batch_size * (2 if config.needs_two_views else 1), 1),
+        "skipped": [{"name": item.name, "reason": item.reason} for item in source.skipped],
     }
 
 

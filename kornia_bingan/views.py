@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from kornia_bingan.errors import JobError, UsageError
-from kornia_bingan.images import ImageError, list_images, read_image
+from kornia_bingan.images import ImageError, Skipped, list_images, read_image, skipped_for, without_copies
 from kornia_bingan.keypoints import detect, support_regions
 from kornia_bingan.patches import PATCH_SIZE, build_pyramid, cut_patches
-from kornia_bingan.runs import no_progress
+from kornia_bingan.runs import checksums, no_progress
 
 Floats = NDArray[np.float32]
 
@@ -88,7 +88,13 @@ class Batch:
     ignore: NDArray[np.bool_]
 
 
-def load_photos(folder: Path, max_keypoints: int, *, max_size: int = 1024, workers: int = 2) -> list[Photo]:
+LEAST_KEYPOINTS = 16
+"""Of a photo that is learnt from."""
+
+
+def load_photos(
+    folder: Path, max_keypoints: int, *, max_size: int = 1024, workers: int = 2
+) -> tuple[list[Photo], list[Skipped]]:
     """Read all photos of a folder and detect their DoG keypoints.
 
     Args:
@@ -97,39 +103,40 @@ def load_photos(folder: Path, max_keypoints: int, *, max_size: int = 1024, worke
         max_size: longer photos are reduced to this many pixels on the long side.
         workers: threads.
 
+    Returns:
+        The photos, and what was passed over with the reason; of equal files only the first is used.
+
     Raises:
         UsageError: there are no photos.
         JobError: no photo has 16 keypoints or more.
     """
-    names, _ = list_images(folder)
+    names, foreign = list_images(folder)
     if not names:
         raise UsageError(f"{folder} has no photos to learn from")
+    names, copies = without_copies(names, checksums(folder, names))
 
-    def load(name: str) -> Photo | None:
+    def load(name: str) -> Photo | Skipped:
         try:
             image = read_image(folder / name)
         except ImageError as error:
-            tqdm.write(f"skipped {name}: {error}")
-            return None
+            return skipped_for(error, name, folder / name)
         factor = max_size / max(image.shape)
         if factor < 1:
             size = [max(1, round(side * factor)) for side in image.shape[::-1]]
             image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
         keypoints = detect(image, "dog", max_keypoints)
-        if len(keypoints) < 16:
-            return None
+        if len(keypoints) < LEAST_KEYPOINTS:
+            return Skipped(name, f"it has {len(keypoints)} keypoints; {LEAST_KEYPOINTS} are needed")
         levels = [np.round(level * 255).astype(np.uint8) for level in build_pyramid(image)]
         return Photo(name, levels, support_regions(keypoints))
 
     with ThreadPoolExecutor(workers) as pool:
-        photos = [
-            p
-            for p in tqdm(pool.map(load, names), total=len(names), desc="photos", unit="photo", disable=no_progress())
-            if p
-        ]
+        bar = tqdm(pool.map(load, names), total=len(names), desc="photos", unit="photo", disable=no_progress())
+        loaded = list(bar)
+    photos = [item for item in loaded if isinstance(item, Photo)]
     if not photos:
         raise JobError(f"no photo in {folder} has enough texture: 16 keypoints are needed in at least one")
-    return photos
+    return photos, [*foreign, *copies, *(item for item in loaded if isinstance(item, Skipped))]
 
 
 def split_photos(photos: list[Photo], validation_share: float = 0.05) -> tuple[list[Photo], list[Photo]]:

@@ -9,6 +9,7 @@ import cv2
 import hypothesis.strategies as st
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from numpy.typing import NDArray
 from PIL import Image
@@ -142,3 +143,20 @@ def test_tiny_and_narrow_pictures_are_described(tmp_path: Path, extractor: BinGA
     for height, width in ((1, 1), (1, 400), (400, 1), (7, 9), (20, 3000)):
         keypoints, codes = extractor.detectAndCompute(texture(max(2, height), max(2, width))[:height, :width], None)
         assert (codes is None and not keypoints) or (codes is not None and len(codes) == len(keypoints))
+
+
+@pytest.mark.parametrize(
+    "image", [None, texture(9, 9).tolist(), torch.zeros(9, 9, dtype=torch.uint8), np.zeros((0, 9))]
+)
+def test_what_is_no_array_is_named(image: object) -> None:
+    for call in (lambda: detect(image), lambda: describe(BinGAN(), image, detect(texture(9, 9)))):  # type: ignore[arg-type]
+        with pytest.raises(UsageError, match=r"got (NoneType|list|torch uint8 \(9, 9\)|numpy float64 \(0, 9\))"):
+            call()
+    with pytest.raises(ValueError, match="patches are a float tensor"):
+        BinGAN()(image if not isinstance(image, torch.Tensor) else None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("shape", [(3, 40, 3), (1, 40, 3), (3, 40, 1), (1, 1, 1)])
+def test_shapes_with_channels_first_or_last_are_refused(shape: tuple[int, ...], extractor: BinGANExtractor) -> None:
+    with pytest.raises(UsageError, match=r"may have its channels first or last; give grey \(H, W\)"):
+        extractor.detectAndCompute(np.zeros(shape, np.uint8), None)

@@ -113,8 +113,13 @@ def test_describe_names_a_keypoint_that_is_not_finite() -> None:
     xy = found.xy.copy()
     xy[3, 0] = np.nan
     broken = Keypoints(xy, found.size, found.angle_deg, found.response, found.octave)
-    with pytest.raises(UsageError, match="LAF 3 "):
+    with pytest.raises(UsageError, match="keypoint 3 at "):
         describe(small(), image, broken)
+    xy[3] = (100, 50)  # the last column is 99
+    with pytest.raises(UsageError, match=r"keypoint 3 at \(100, 50\).* must be inside the image of 100 x 100"):
+        describe(small(), image, broken)
+    with pytest.raises(UsageError, match=r"keypoint 0 at .* with size 0"):
+        describe(small(), image, Keypoints(found.xy, 0 * found.size, found.angle_deg, found.response, found.octave))
     with pytest.raises(UsageError, match="grey image"):
         describe(small(), np.zeros((10, 10, 3), np.uint8), found)
 

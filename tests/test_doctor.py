@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -41,3 +43,32 @@ def test_the_self_test_can_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert "no weights" in check.found
     monkeypatch.setattr(doctor, "LEAST_SHARE", 1.01)
     assert doctor.self_test().state == "bad"
+
+
+def test_an_opencv_that_was_half_removed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(doctor.cv2, "SIFT")
+    bad = [check for check in doctor._libraries() if check.state == "bad"]
+    assert [check.name for check in bad] == ["cv2"]
+    assert "remove every opencv package" in bad[0].advice
+
+
+def test_more_threads_than_cores_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor.torch, "get_num_threads", lambda: 512)
+    threads = doctor._machine()[0]
+    assert threads.state == "bad"
+    assert "set OMP_NUM_THREADS=" in threads.advice
+
+
+@pytest.mark.parametrize("library", ["cv2", "torch"])
+@pytest.mark.parametrize("command", [["doctor"], ["describe", "photos", "out"]])
+def test_a_missing_library_is_a_sentence_with_the_pip_command(library: str, command: list[str], tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").touch()
+    program = (
+        f"import sys; sys.modules['{library}'] = None; from kornia_bingan.cli import main; sys.exit(main({command}))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 1
+    assert library in done.stderr
+    assert "pip install --force-reinstall 'kornia_bingan[opencv]'" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -137,6 +137,11 @@ def test_wrong_cameras_are_named(tmp_path: Path, text: str, words: str) -> None:
         read_cameras(tmp_path / "absent.txt")
 
 
+def test_cameras_of_an_editor_that_writes_a_byte_order_mark(tmp_path: Path) -> None:
+    (tmp_path / "cameras.txt").write_text("# mine\n1 PINHOLE 80 60 70 70 40 30\n", encoding="utf-8-sig")
+    assert [(camera.width, camera.height) for camera in read_cameras(tmp_path / "cameras.txt")] == [(80, 60)]
+
+
 def test_wrong_intrinsics_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for numbers, words in (("1,2,3", "3 numbers were given"), ("a,b,c,d", "intrinsics are numbers"), ("0,1,2,3", "0")):
         assert main(["reconstruct", str(tmp_path), str(tmp_path / "out"), "--intrinsics", numbers]) == 2

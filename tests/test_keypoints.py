@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -77,16 +78,19 @@ def test_tiles_find_what_the_whole_picture_shows(monkeypatch: pytest.MonkeyPatch
     assert np.mean(strong.octave[found] & 0xFF == tiled.octave[index[found]] & 0xFF) > 0.8
 
 
-def test_twelve_megapixels_stay_below_a_gigabyte() -> None:
+def test_describing_twelve_megapixels_takes_the_memory_that_the_readme_states(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    image = np.random.default_rng(0).integers(0, 255, (300, 400), np.uint8).repeat(10, 0).repeat(10, 1)
+    cv2.imwrite(str(tmp_path / "photos" / "a.png"), image)
     program = """
-import numpy as np
-from kornia_bingan.keypoints import detect
-image = np.random.default_rng(0).integers(0, 255, (300, 400), np.uint8).repeat(10, 0).repeat(10, 1)
-assert len(detect(image, "dog", 4096)) == 4096
+import sys
+from kornia_bingan.cli import main
+assert main(["describe", *sys.argv[1:], "--descriptor", "bingan256-lite"]) == 0
 print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert float(done.stdout) / 2**20 < 1
+    command = [sys.executable, "-c", program, str(tmp_path / "photos"), str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert float(done.stdout.split()[-1]) * 1024 < 0.7e9 + 5 * image.size
 
 
 def test_round_trip_through_opencv_keeps_every_field() -> None:

@@ -43,7 +43,16 @@ def test_summary_has_the_promised_keys_and_comes_back(tmp_path):
     SUMMARY.write(path)
     value = json.loads(path.read_text())
     promised = "images registered points observations mean_track_length mean_reprojection_error_px seconds descriptor"
-    assert list(value) == [*promised.split(), "sha256", "versions", "skipped", "pairs", "masked", "chosen"]
+    assert list(value) == [
+        *promised.split(),
+        "sha256",
+        "versions",
+        "skipped",
+        "pairs",
+        "unreadable",
+        "masked",
+        "chosen",
+    ]
     assert value["pairs"]["verified"] == 50
     assert Summary.read(path) == SUMMARY
 

@@ -25,7 +25,7 @@ from tests.conftest import texture, write_photos
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> list[Photo]:
-    return load_photos(write_photos(tmp_path_factory.mktemp("photos"), 4), 200)
+    return load_photos(write_photos(tmp_path_factory.mktemp("photos"), 4), 200)[0]
 
 
 def frame(x: float, y: float, half: float, angle_deg: float = 0) -> list[list[float]]:
@@ -106,18 +106,24 @@ def test_split_keeps_photos_apart(photos: list[Photo]) -> None:
     assert split_photos(photos[:1]) == (photos[:1], photos[:1])
 
 
-def test_large_photos_are_reduced_and_bad_ones_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_large_photos_are_reduced_and_bad_ones_are_named(tmp_path: Path) -> None:
     write_photos(tmp_path, 1, (300, 400))
     (tmp_path / "broken.jpg").write_bytes(b"no picture")
-    (photo,) = load_photos(tmp_path, 100, max_size=200)
+    [photo], _ = load_photos(tmp_path, 100, max_size=200)
     assert photo.pyramid[0].shape == (150, 200)
     assert 16 <= len(photo.lafs) <= 100
-    assert "broken.jpg" in "".join(capsys.readouterr())
+    (tmp_path / "copy.png").write_bytes((tmp_path / photo.name).read_bytes())
+    cv2.imwrite(str(tmp_path / "grey.png"), np.full((100, 100), 128, np.uint8))
+    _, skipped = load_photos(tmp_path, 100)
+    reasons = {item.name: item.reason for item in skipped}
+    kept = min(photo.name, "copy.png")
+    assert reasons.pop({photo.name, "copy.png"}.difference({kept}).pop()) == f"the same file as {kept}"
+    assert set(reasons) == {"broken.jpg", "grey.png"}
+    assert "not a JPEG" in reasons["broken.jpg"]
+    assert reasons["grey.png"] == "it has 0 keypoints; 16 are needed"
 
 
 def test_nothing_to_learn_from(tmp_path: Path) -> None:
-    import cv2
-
     with pytest.raises(UsageError, match="no photos"):
         load_photos(tmp_path, 100)
     cv2.imwrite(str(tmp_path / "grey.png"), np.full((100, 100), 128, np.uint8))

@@ -1,0 +1,259 @@
+"""Folders, names and places as people have them, through the command line: one sentence each, never a traceback."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from kornia_bingan import features
+from kornia_bingan.cli import main
+from kornia_bingan.files import printable
+from kornia_bingan.images import Skipped, list_images
+from kornia_bingan.runs import LOG, QUIET, log_to
+from kornia_bingan.scene import render_scene
+from tests.conftest import texture
+
+LITE = ("--descriptor", "bingan256-lite", "--max-keypoints", "400")
+LATIN = os.fsdecode(b"latin-\xe9")
+"""A name that is not UTF-8, as old cameras and archives leave it."""
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("scene")
+    render_scene(folder, 3)
+    return folder / "images"
+
+
+def two_photos(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    for seed in range(2):
+        cv2.imencode(".png", texture(100, 120, seed))[1].tofile(folder / f"{seed}.png")
+    return folder
+
+
+def shell(*words: str | Path, **environment: str) -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-m", "kornia_bingan.cli", *map(str, words)]
+    return subprocess.run(command, capture_output=True, env={**os.environ, **environment}, check=False)
+
+
+def test_what_a_terminal_cannot_show_is_escaped() -> None:
+    assert printable("a b\u00e9\u0301 'q'.jpg") == "a b\u00e9\u0301 'q'.jpg"
+    assert printable(f"a\nb\x1b[31m{LATIN}\u2028\ud800") == r"a\nb\x1b[31mlatin-\xe9\u2028\ud800"
+
+
+def test_names_that_are_not_utf8_or_hold_line_breaks_go_through_every_page(scene: Path, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    shutil.copytree(scene, photos)
+    (photos / f"{LATIN}.jpg").write_bytes(b"x")
+    (photos / f"{LATIN}.txt").write_bytes(b"x")
+    (photos / "line\nbreak.jpg").write_bytes(b"x")
+    for number, path in enumerate(sorted(scene.iterdir())):
+        (photos / path.name).rename(photos / ("good\n.jpg", "caf\u00e9.jpg", "cafe\u0301.jpg")[number])
+    done = shell("reconstruct", photos, tmp_path / "out", *LITE, PYTHONIOENCODING="ascii")
+    assert done.returncode == 0, done.stderr.decode()
+    lines = done.stdout.decode("ascii").splitlines()
+    assert "3 files skipped:" in lines
+    assert [line.partition(":")[0] for line in lines if line.startswith("skipped ")] == [
+        r"skipped latin-\xe9.jpg",
+        r"skipped latin-\xe9.txt",
+        r"skipped line\nbreak.jpg",
+    ]
+    assert r"latin-\xe9.jpg" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    log = (tmp_path / "out" / "log" / "bingan.txt").read_text(encoding="utf-8")
+    assert r"WARNING skipped latin-\xe9.txt: .txt is not a kind of picture read here" in log
+    done = shell("describe", photos, tmp_path / "described", *LITE, LC_ALL="C")
+    assert done.returncode == 0, done.stderr.decode()
+    assert rb"good\n.jpg" in done.stdout
+    assert len(list((tmp_path / "described").glob("*.npz"))) == 3
+
+
+def test_a_folder_that_is_not_utf8_holds_photos_all_the_same(scene: Path, tmp_path: Path) -> None:
+    photos = tmp_path / LATIN
+    shutil.copytree(scene, photos)
+    assert len(list_images(photos)[0]) == 3
+    assert main(["reconstruct", str(photos), str(tmp_path / f"{LATIN} out"), *LITE]) == 0
+    first, second = sorted(photos.iterdir())[:2]
+    picture = tmp_path / f"{LATIN}.png"
+    done = shell("match", first, second, "--out", picture, *LITE)
+    assert done.returncode == 0, done.stderr.decode()
+    assert cv2.imdecode(np.fromfile(picture, np.uint8), cv2.IMREAD_COLOR) is not None
+    assert main(["index", str(photos), str(tmp_path / f"{LATIN} index"), *LITE[:2]]) == 0
+    page = tmp_path / f"{LATIN}.html"
+    assert main(["search", str(tmp_path / f"{LATIN} index"), str(first), "--out", str(page)]) == 0
+    assert page.stat().st_size > 0
+
+
+@pytest.mark.parametrize("command", ["reconstruct", "describe", "index", "patches"])
+def test_a_place_that_cannot_be_written_is_named(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = two_photos(tmp_path / "photos")
+    (tmp_path / "file").write_text("mine")
+    for place in (tmp_path / "file", tmp_path / "file" / "below", photos):
+        assert main([command, str(photos), str(place)]) in (1, 2)
+        said = capsys.readouterr().err.splitlines()[-1]
+        assert said.startswith("bingan: ")
+        assert str(place if place == photos else tmp_path / "file") in said
+    assert (tmp_path / "file").read_text() == "mine"
+    assert sorted(path.name for path in photos.iterdir()) == ["0.png", "1.png"]
+
+
+def test_training_names_what_it_skips_and_refuses_other_places(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = two_photos(tmp_path / "photos")
+    (photos / "half.jpg").write_bytes(b"\xff\xd8")
+    (tmp_path / "file").write_text("mine")
+    words = ["train", "--data", str(photos), "--steps", "1", "--batch-size", "8", "--validation-pairs", "8"]
+    assert main([*words, "--out", str(tmp_path / "file")]) == 2
+    assert "is a file" in capsys.readouterr().err
+    assert main([*words, "--out", str(photos)]) == 2
+    assert "not empty" in capsys.readouterr().err
+    assert main([*words, "--out", str(tmp_path / "run"), "--json"]) == 0
+    assert [item["name"] for item in json.loads(capsys.readouterr().out)["skipped"]] == ["half.jpg"]
+    log = (tmp_path / "run" / "log" / "bingan.txt").read_text()
+    assert "WARNING skipped half.jpg: is" in log
+
+
+def test_results_beside_the_photos_are_not_photos(tmp_path: Path) -> None:
+    photos = two_photos(tmp_path / "photos")
+    assert main(["describe", str(photos), str(photos / "out"), *LITE]) == 0
+    two_photos(photos / "out" / "pictures of a run")
+    assert list_images(photos) == (["0.png", "1.png"], [Skipped("out", "results of an earlier run")])
+    assert main(["describe", str(photos), str(photos / "out"), *LITE]) == 0
+
+
+def test_equal_files_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photos = two_photos(tmp_path / "photos")
+    shutil.copy(photos / "0.png", photos / "copy.png")
+    (photos / "z").symlink_to(photos)
+    assert main(["describe", str(photos), str(tmp_path / "out"), *LITE]) == 0
+    out = capsys.readouterr().out
+    assert "3 photos described" in out
+    assert "1 files skipped" in out
+    assert "copy.png is the same file as 0.png" in out
+    assert "skipped z: link to a folder" in out
+    codes = [features.Features.read(tmp_path / "out" / f"{name}.npz").codes for name in ("0.png", "copy.png")]
+    np.testing.assert_array_equal(*codes)
+
+
+def test_the_exit_status_tells_of_unreadable_photos_where_it_is_asked_to(
+    scene: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = tmp_path / "photos"
+    shutil.copytree(scene, photos)
+    (photos / "notes.txt").write_text("no photo, and no fault")
+    for command in ("describe", "reconstruct"):
+        assert main([command, str(photos), str(tmp_path / command), "--strict", *LITE]) == 0
+    data = (photos / "view_000.jpg").read_bytes()
+    (photos / "half.jpg").write_bytes(data[: len(data) // 2])
+    for command in ("describe", "reconstruct"):
+        out = tmp_path / f"{command} again"
+        assert main([command, str(photos), str(out), *LITE]) == 0
+        capsys.readouterr()
+        assert main([command, str(photos), str(out), "--strict", *LITE]) == 1
+        assert "1 photos cannot be read, and --strict was given" in capsys.readouterr().err
+
+
+def test_the_log_holds_stages_warnings_and_the_end_also_in_quiet_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = two_photos(tmp_path / "photos")
+    monkeypatch.setenv(QUIET, "")
+    assert main(["reconstruct", str(photos), str(tmp_path / "out"), "--quiet", *LITE]) == 1
+    lines = (tmp_path / "out" / "log" / "bingan.txt").read_text().splitlines()
+    assert "started: " in lines[0]
+    assert "kornia_bingan 0." in lines[0]
+    assert "pycolmap 4." in lines[0]
+    assert any("describe: started" in line for line in lines)
+    assert any("match: 0." in line for line in lines)
+    assert "ERROR ended by NoModelError: " in lines[-1]
+    for quiet, count in (("1", 0), ("", 1)):
+        monkeypatch.setenv(QUIET, quiet)
+        shown: list[object] = []
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            monkeypatch.setattr(warnings, "showwarning", lambda *words: shown.append(words))  # noqa: B023
+            with log_to(tmp_path / f"log{quiet}.txt"):
+                warnings.warn("of a library", stacklevel=1)
+        text = (tmp_path / f"log{quiet}.txt").read_text()
+        assert "WARNING UserWarning: of a library" in text
+        assert text.endswith("INFO done\n")
+        assert len(shown) == count
+    assert LOG.handlers == []
+
+
+def test_a_full_disk_is_a_sentence_and_leaves_nothing_half_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = two_photos(tmp_path / "photos")
+
+    def full(path: Path, **_arrays: object) -> None:
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(features.np, "savez", full)
+    assert main(["describe", str(photos), str(tmp_path / "out"), *LITE]) == 1
+    assert "No space left on device" in capsys.readouterr().err
+    assert list((tmp_path / "out").rglob("*.npz")) == []
+
+
+def test_thousands_of_files_that_are_no_photos_take_seconds(tmp_path: Path) -> None:
+    photos = two_photos(tmp_path / "photos")
+    for number in range(3000):
+        (photos / f"{number}.jpg").write_bytes(b"no picture %d" % number)
+    done = shell("describe", photos, tmp_path / "out", "--json", *LITE)
+    assert done.returncode == 0
+    values = json.loads(done.stdout)
+    assert len(values["keypoints"]) == 2
+    assert len(values["skipped"]) == 3000
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["describe", "", "out"], "argument 2 is empty"),
+        (["describe", "photos", "out", "--max-size", "5"], "max_size is 5"),
+        (["reconstruct", "photos", "out", "--intrinsics", "600,600,nan,300"], "got 600, 600, nan, 300"),
+        (["reconstruct", "photos", "out", "--seed", "-1"], "the seed is -1"),
+        (["reconstruct", "photos", "out", "--focal-px", "inf"], "the focal length is inf"),
+        (["train", "--data", "photos", "--out", "out", "--seed", "-1"], "seed is -1"),
+        (["train", "--data", "photos", "--out", "out", "--learning-rate", "nan"], "learning_rate is nan"),
+        (["train", "--data", "photos", "--out", "out", "--time-limit", "inf"], "time_limit is inf"),
+        (["match", "photos/0.png", "photos/1.png", "--out", "absent/m.png"], "absent/m.png cannot be written"),
+        (["match", "photos", "photos/1.png"], "photos is a folder"),
+    ],
+)
+def test_odd_words_are_refused_before_anything_is_written(
+    words: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    two_photos(tmp_path / "photos")
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 2
+    assert said in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["photos"]
+
+
+def test_a_panorama_that_is_too_long_is_skipped_and_max_size_takes_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = two_photos(tmp_path / "photos")
+    long = np.tile(texture(60, 4000), 10)
+    cv2.imwrite(str(photos / "long.png"), long)
+    assert main(["describe", str(photos), str(tmp_path / "out"), "--json", *LITE]) == 0
+    values = json.loads(capsys.readouterr().out)
+    assert list(values["keypoints"]) == ["0.png", "1.png"]
+    assert "40000 x 60; sides must be below 32,767 pixels" in values["skipped"][0]["reason"]
+    words = ["describe", str(photos), str(tmp_path / "out2"), "--max-size", "8000", "--json", *LITE]
+    assert main(words) == 0
+    assert json.loads(capsys.readouterr().out)["keypoints"]["long.png"] > 0
