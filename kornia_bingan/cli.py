@@ -47,6 +47,8 @@ def reconstruct(
     max_size: int = 0,
     seed: int = 0,
     time_limit: float = 0.0,
+    workers: int = 0,
+    scheduler: str | None = None,
     json: bool = False,
 ) -> int:
     """Make a COLMAP model of a folder of photos: OUT/model/, OUT/points.ply, OUT/report.html, OUT/summary.json.
@@ -71,6 +73,8 @@ def reconstruct(
         max_size: pixels of the long side that larger photos are reduced to before description; 0 reduces nothing.
         seed: of everything random.
         time_limit: seconds; the same command goes on later. 0 is no limit.
+        workers: processes on this machine that share the work; 0 works in this one.
+        scheduler: address of a running Dask scheduler, such as tcp://10.0.0.1:8786, whose workers share the work.
         json: print summary.json on stdout instead of a table.
     """
     from kornia_bingan.reconstruction import DEFAULT_RATIO, ReconstructOptions, reconstruct_photos
@@ -93,6 +97,8 @@ def reconstruct(
         time_limit=time_limit,
         masks=masks,
         max_size=max_size,
+        workers=workers,
+        scheduler=scheduler,
     )
     summary = reconstruct_photos(photos, out, options)
     _write_page(out, photos)
@@ -109,6 +115,8 @@ def describe(
     masks: Path | None = None,
     max_size: int = 0,
     time_limit: float = 0.0,
+    workers: int = 0,
+    scheduler: str | None = None,
     json: bool = False,
 ) -> int:
     """Write keypoints and codes of each photo: OUT/PHOTO.npz with xy, size, angle_deg, response, octave, codes.
@@ -122,8 +130,11 @@ def describe(
         masks: folder of masks, black means ignore; that of a.jpg is a.jpg.png or a.png.
         max_size: pixels of the long side that larger photos are reduced to before description; 0 reduces nothing.
         time_limit: seconds; the same command goes on later. 0 is no limit.
+        workers: processes on this machine that share the work; 0 works in this one.
+        scheduler: address of a running Dask scheduler, such as tcp://10.0.0.1:8786, whose workers share the work.
         json: print one JSON object on stdout instead of a table.
     """
+    from kornia_bingan.engine import check_engine, open_engine
     from kornia_bingan.features import Features, describe_photos, features_path
     from kornia_bingan.files import sha256_of
     from kornia_bingan.images import list_images
@@ -150,12 +161,13 @@ def describe(
         "photos": checksums(photos, names),
     }
     limit = TimeLimit(time_limit)
-    with open_run(out, identity):
+    check_engine(workers, scheduler)
+    with open_run(out, identity), open_engine(weights, [photos, out / "run.json"], workers, scheduler) as engine:
         unread = describe_photos(
             photos,
             names,
             out,
-            weights,
+            engine,
             detector=detector,
             max_keypoints=max_keypoints,
             limit=limit,
