@@ -312,20 +312,29 @@ def _write_page(out: Path, photos: Path) -> None:
         print(f"{out / 'report.html'} was not written, since Jinja2 or Plotly is missing: {INSTALL}", file=sys.stderr)
 
 
-def index(folder: Photos, index: Photos, descriptor: str = "bingan256", json: bool = False) -> int:
+def index(
+    folder: Photos,
+    index: Photos,
+    descriptor: str = "bingan256",
+    workers: int = 0,
+    scheduler: str | None = None,
+    json: bool = False,
+) -> int:
     """Index a folder of photos, to be searched by bingan search; the same command brings the index up to date.
 
     Args:
         folder: folder of photos, searched recursively.
         index: folder of the index; the same command goes on in it after a kill.
         descriptor: shipped name or weights file.
+        workers: processes on this machine that share the work; 0 works in this one.
+        scheduler: address of a running Dask scheduler, such as tcp://10.0.0.1:8786, whose workers share the work.
         json: print one JSON object on stdout instead of a table.
     """
     from kornia_bingan.report import skipped_lines, text_table
     from kornia_bingan.search_index import update_index
 
     _prepare()
-    summary = update_index(folder, index, descriptor)
+    summary = update_index(folder, index, descriptor, workers=workers, scheduler=scheduler)
     values = dataclasses.asdict(summary)
     skipped = [{"name": item.name, "reason": item.reason} for item in summary.skipped]
     rows = [[name, f"{value:,}"] for name, value in values.items() if name != "skipped"]
