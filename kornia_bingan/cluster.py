@@ -68,7 +68,7 @@ def connect(workers: int, scheduler: str | None) -> Iterator[Client]:
                     n_workers=workers,
                     threads_per_worker=1,
                     memory_limit=MEMORY_LIMIT // workers,
-                    dashboard_address=None,
+                    dashboard_address="127.0.0.1:0",
                     silence_logs=logging.CRITICAL,
                 ) as local,
                 Client(local) as client,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -28,8 +29,11 @@ if TYPE_CHECKING:
     from kornia_bingan.descriptor import BinGAN
 
 
-DAMAGED = (OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError, zipfile.BadZipFile, zlib.error)
-"""What numpy and zipfile raise for damaged files; RuntimeError and its kin for compression and passwords."""
+DAMAGED = (
+    *(OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError, MemoryError),
+    *(zipfile.BadZipFile, zlib.error, tokenize.TokenError),
+)
+"""What numpy and zipfile raise for damaged files: compression and passwords, headers that end early, huge shapes."""
 
 
 @dataclass(frozen=True)
