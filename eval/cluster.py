@@ -65,7 +65,9 @@ def describe_and_match(engine: Engine, photos: Path, names: list[str], out: Path
     started = time.perf_counter()
     match_photos(pairs, out / "features", out / "matches", DEFAULT_RATIO, engine, TimeLimit(0))
     seconds["match"] = round(time.perf_counter() - started, 2)
-    files = {path.relative_to(out).as_posix(): sha256_of(path) for path in out.rglob("*.npz")}
+    # Hidden are the halves that a killed worker leaves, which the commands remove at their end.
+    found = [path for path in out.rglob("*.npz") if not path.name.startswith(".")]
+    files = {path.relative_to(out).as_posix(): sha256_of(path) for path in found}
     return {"seconds": seconds, "bytes": loopback_bytes() - before, "files": files}
 
 
@@ -81,7 +83,7 @@ def kill_one(engine: Engine, out: Path) -> threading.Thread:
     process = min(engine.client.run(os.getpid).values())
 
     def wait_and_kill() -> None:
-        while not any(out.rglob("*.npz")):
+        while not any(out.rglob("[!.]*.npz")):
             time.sleep(0.001)
         os.kill(process, signal.SIGKILL)
 

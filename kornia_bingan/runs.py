@@ -118,6 +118,7 @@ def open_run(out: Path, identity: Mapping[str, Any]) -> Iterator[None]:
         except OSError as error:
             raise UsageError(f"{out} cannot be written: {error.strerror or error}; give another folder") from error
         yield
+        _remove_partial(out)  # of workers that died
 
 
 @contextmanager
