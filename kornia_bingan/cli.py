@@ -162,7 +162,8 @@ def describe(
     }
     limit = TimeLimit(time_limit)
     check_engine(workers, scheduler)
-    with open_run(out, identity), open_engine(weights, [photos, out / "run.json"], workers, scheduler) as engine:
+    shared = [photos, out / "run.json", *([masks] if masks else [])]
+    with open_run(out, identity), open_engine(weights, shared, workers, scheduler) as engine:
         unread = describe_photos(
             photos,
             names,

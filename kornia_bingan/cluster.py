@@ -60,7 +60,8 @@ def connect(workers: int, scheduler: str | None) -> Iterator[Client]:
     Raises:
         JobError: the scheduler does not answer, or has no workers.
     """
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what happens is said here, in a sentence
+    for name in ("distributed", "distributed.client"):
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)  # what happens is said here, in a sentence
     with dask.config.set(_LOCAL):
         if scheduler is None:
             with (

@@ -163,9 +163,8 @@ def reconstruct_photos(photos: Path, out: Path, options: ReconstructOptions | No
         watch = Stopwatch(out / "seconds.json")
         with ExitStack() as until_matched:
             with watch.stage("describe"):
-                engine = until_matched.enter_context(
-                    open_engine(weights, [photos, out / "run.json"], options.workers, options.scheduler)
-                )
+                shared = [photos, out / "run.json", *([options.masks] if options.masks else [])]
+                engine = until_matched.enter_context(open_engine(weights, shared, options.workers, options.scheduler))
                 skipped = describe_photos(
                     photos,
                     names,
