@@ -22,6 +22,8 @@ from kornia_bingan.errors import JobError, UsageError
 from kornia_bingan.runs import QUIET
 
 Photos = Annotated[Path, tyro.conf.Positional]
+Source = Annotated[str, tyro.conf.Positional]
+"""A folder, or an fsspec URL."""
 
 
 def _print(value: dict[str, Any], table: str, as_json: bool) -> None:
@@ -29,7 +31,7 @@ def _print(value: dict[str, Any], table: str, as_json: bool) -> None:
 
 
 def reconstruct(
-    photos: Photos,
+    photos: Source,
     out: Photos,
     descriptor: str = "bingan256",
     detector: Literal["dog", "orb"] = "dog",
@@ -54,7 +56,7 @@ def reconstruct(
     """Make a COLMAP model of a folder of photos: OUT/model/, OUT/points.ply, OUT/report.html, OUT/summary.json.
 
     Args:
-        photos: folder of photos, searched recursively.
+        photos: folder of photos, searched recursively, or a URL such as s3://BUCKET/PHOTOS, fetched to OUT.photos/.
         out: folder for the results; the same command goes on in it after a kill.
         descriptor: shipped name or weights file.
         detector: dog for blobs at all scales, orb for fast corners.
@@ -78,6 +80,7 @@ def reconstruct(
         json: print summary.json on stdout instead of a table.
     """
     from kornia_bingan.reconstruction import DEFAULT_RATIO, ReconstructOptions, reconstruct_photos
+    from kornia_bingan.remote import local_photos
 
     _prepare()
     options = ReconstructOptions(
@@ -100,14 +103,15 @@ def reconstruct(
         workers=workers,
         scheduler=scheduler,
     )
-    summary = reconstruct_photos(photos, out, options)
-    _write_page(out, photos)
+    folder = local_photos(photos, out)
+    summary = reconstruct_photos(folder, out, options)
+    _write_page(out, folder)
     _print(summary.to_json(), summary.table(), json)
     return 0
 
 
 def describe(
-    photos: Photos,
+    photos: Source,
     out: Photos,
     descriptor: str = "bingan256",
     detector: Literal["dog", "orb"] = "dog",
@@ -122,7 +126,7 @@ def describe(
     """Write keypoints and codes of each photo: OUT/PHOTO.npz with xy, size, angle_deg, response, octave, codes.
 
     Args:
-        photos: folder of photos, searched recursively.
+        photos: folder of photos, searched recursively, or a URL such as s3://BUCKET/PHOTOS, fetched to OUT.photos/.
         out: folder for the results; files that are there already are kept.
         descriptor: shipped name or weights file.
         detector: dog for blobs at all scales, orb for fast corners.
@@ -139,18 +143,20 @@ def describe(
     from kornia_bingan.files import sha256_of
     from kornia_bingan.images import list_images
     from kornia_bingan.masks import find_masks
+    from kornia_bingan.remote import local_photos
     from kornia_bingan.report import skipped_lines, text_table
     from kornia_bingan.runs import TimeLimit, checksums, open_run
     from kornia_bingan.weights import find_weights
 
     _prepare()
-    names, foreign = list_images(photos)
+    folder = local_photos(photos, out)
+    names, foreign = list_images(folder)
     if not names:
-        raise UsageError(f"{photos} holds no photos")
+        raise UsageError(f"{folder} holds no photos")
     if max_keypoints < 1 or max_size < 0:
         raise UsageError(f"max_keypoints is {max_keypoints} and max_size {max_size}; give 1 and 0 or more")
     weights = find_weights(descriptor)
-    found = {} if masks is None else find_masks(photos, names, masks)
+    found = {} if masks is None else find_masks(folder, names, masks)
     identity = {
         "command": "describe",
         "detector": detector,
@@ -158,14 +164,14 @@ def describe(
         "max_size": max_size,
         "masks": {name: sha256_of(path) for name, path in found.items()},
         "weights_sha256": sha256_of(weights),
-        "photos": checksums(photos, names),
+        "photos": checksums(folder, names),
     }
     limit = TimeLimit(time_limit)
     check_engine(workers, scheduler)
-    shared = [photos, out / "run.json", *([masks] if masks else [])]
+    shared = [folder, out / "run.json", *([masks] if masks else [])]
     with open_run(out, identity), open_engine(weights, shared, workers, scheduler) as engine:
         unread = describe_photos(
-            photos,
+            folder,
             names,
             out,
             engine,
@@ -314,7 +320,7 @@ def _write_page(out: Path, photos: Path) -> None:
 
 
 def index(
-    folder: Photos,
+    folder: Source,
     index: Photos,
     descriptor: str = "bingan256",
     workers: int = 0,
@@ -324,18 +330,19 @@ def index(
     """Index a folder of photos, to be searched by bingan search; the same command brings the index up to date.
 
     Args:
-        folder: folder of photos, searched recursively.
+        folder: folder of photos, searched recursively, or a URL such as s3://BUCKET/PHOTOS, fetched to INDEX.photos/.
         index: folder of the index; the same command goes on in it after a kill.
         descriptor: shipped name or weights file.
         workers: processes on this machine that share the work; 0 works in this one.
         scheduler: address of a running Dask scheduler, such as tcp://10.0.0.1:8786, whose workers share the work.
         json: print one JSON object on stdout instead of a table.
     """
+    from kornia_bingan.remote import local_photos
     from kornia_bingan.report import skipped_lines, text_table
     from kornia_bingan.search_index import update_index
 
     _prepare()
-    summary = update_index(folder, index, descriptor, workers=workers, scheduler=scheduler)
+    summary = update_index(local_photos(folder, index), index, descriptor, workers=workers, scheduler=scheduler)
     values = dataclasses.asdict(summary)
     skipped = [{"name": item.name, "reason": item.reason} for item in summary.skipped]
     rows = [[name, f"{value:,}"] for name, value in values.items() if name != "skipped"]
