@@ -1,4 +1,4 @@
-"""The tables of ``python -m eval speed``, ``fuzz`` and ``reads``."""
+"""The tables of ``python -m eval speed``, ``cluster``, ``fuzz`` and ``reads``."""
 
 from __future__ import annotations
 
@@ -61,6 +61,34 @@ def memory() -> str:
     return _of("memory", ["job", "peak MB", "above start MB"], ["job", "peak_mb", "above_start_mb"])
 
 
+def cluster() -> str:
+    """Work by several processes: cost, and whether the files are the same."""
+    record = read(RESULTS / "cluster.json")
+    header = [
+        "workers",
+        "start, s",
+        "describe, s",
+        "match, s",
+        "an empty unit, ms",
+        "kB to start",
+        "kB a unit",
+        "files",
+    ]
+    rows = []
+    for r in record["results"]:
+        name = str(r["workers"]) if r["workers"] else "none, in process"
+        costs = [_number(r[key]) for key in ("start_s", "describe_s", "match_s", "empty_unit_ms")]
+        moved = (
+            [_number(r["start_bytes"] / 1000), _number(r["bytes"] / r["units"] / 1000)] if r["workers"] else ["", ""]
+        )
+        rows.append([name, *costs, *moved, "same bytes" if r["same_bytes"] else "OTHER BYTES"])
+    fault = record["fault"]
+    killed = ["", _number(fault["describe"]), _number(fault["match"]), "", "", ""]
+    files = "same bytes" if fault["same_bytes"] else "OTHER BYTES"
+    rows.append([f"{fault['workers']}, one killed", *killed, files])
+    return f"{markdown(header, rows)}\n\n{provenance_line(record)}"
+
+
 def fuzz() -> str:
     """How readers took mutated files."""
     record = read(RESULTS / "fuzz.json")
@@ -79,6 +107,7 @@ def reads() -> str:
 TABLES = {
     "reads": reads,
     "fuzz": fuzz,
+    "cluster": cluster,
     "speed-networks": networks,
     "speed-optimisations": optimisations,
     "speed-cutting": cutting,

@@ -24,6 +24,8 @@ from kornia_bingan.files import printable
 from kornia_bingan.runs import QUIET
 
 Photos = Annotated[Path, tyro.conf.Positional]
+Source = Annotated[str, tyro.conf.Positional]
+"""A folder, or an fsspec URL."""
 
 
 def _print(value: dict[str, Any], table: str, as_json: bool) -> None:
@@ -39,7 +41,7 @@ def _status(unreadable: int, strict: bool) -> int:
 
 
 def reconstruct(
-    photos: Photos,
+    photos: Source,
     out: Photos,
     descriptor: str = "bingan256",
     detector: Literal["dog", "orb"] = "dog",
@@ -58,12 +60,14 @@ def reconstruct(
     seed: int = 0,
     time_limit: float = 0.0,
     strict: bool = False,
+    workers: int = 0,
+    scheduler: str | None = None,
     json: bool = False,
 ) -> int:
     """Make a COLMAP model of a folder of photos: OUT/model/, OUT/points.ply, OUT/report.html, OUT/summary.json.
 
     Args:
-        photos: folder of photos, searched recursively.
+        photos: folder of photos, searched recursively, or a URL such as s3://BUCKET/PHOTOS, fetched to OUT.photos/.
         out: folder for the results; the same command goes on in it after a kill.
         descriptor: shipped name or weights file.
         detector: dog for blobs at all scales, orb for fast corners.
@@ -83,9 +87,12 @@ def reconstruct(
         seed: of everything random.
         time_limit: seconds; the same command goes on later. 0 is no limit.
         strict: exit status 1 at the end if a photo could not be read.
+        workers: processes on this machine that share the work; 0 works in this one.
+        scheduler: address of a running Dask scheduler, such as tcp://10.0.0.1:8786, whose workers share the work.
         json: print summary.json on stdout instead of a table.
     """
     from kornia_bingan.reconstruction import DEFAULT_RATIO, ReconstructOptions, reconstruct_photos
+    from kornia_bingan.remote import local_photos
 
     _prepare()
     options = ReconstructOptions(
@@ -105,15 +112,18 @@ def reconstruct(
         time_limit=time_limit,
         masks=masks,
         max_size=max_size,
+        workers=workers,
+        scheduler=scheduler,
     )
-    summary = reconstruct_photos(photos, out, options)
-    _write_page(out, photos)
+    folder = local_photos(photos, out)
+    summary = reconstruct_photos(folder, out, options)
+    _write_page(out, folder)
     _print(summary.to_json(), summary.table(), json)
     return _status(summary.unreadable, strict)
 
 
 def describe(
-    photos: Photos,
+    photos: Source,
     out: Photos,
     descriptor: str = "bingan256",
     detector: Literal["dog", "orb"] = "dog",
@@ -122,12 +132,14 @@ def describe(
     max_size: int = 0,
     time_limit: float = 0.0,
     strict: bool = False,
+    workers: int = 0,
+    scheduler: str | None = None,
     json: bool = False,
 ) -> int:
     """Write keypoints and codes of each photo: OUT/PHOTO.npz with xy, size, angle_deg, response, octave, codes.
 
     Args:
-        photos: folder of photos, searched recursively.
+        photos: folder of photos, searched recursively, or a URL such as s3://BUCKET/PHOTOS, fetched to OUT.photos/.
         out: folder for the results; files that are there already are kept.
         descriptor: shipped name or weights file.
         detector: dog for blobs at all scales, orb for fast corners.
@@ -136,26 +148,31 @@ def describe(
         max_size: pixels of the long side that larger photos are reduced to before description; 0 reduces nothing.
         time_limit: seconds; the same command goes on later. 0 is no limit.
         strict: exit status 1 at the end if a photo could not be read.
+        workers: processes on this machine that share the work; 0 works in this one.
+        scheduler: address of a running Dask scheduler, such as tcp://10.0.0.1:8786, whose workers share the work.
         json: print one JSON object on stdout instead of a table.
     """
+    from kornia_bingan.engine import check_engine, open_engine
     from kornia_bingan.features import Features, check_max_size, describe_photos, features_path
     from kornia_bingan.files import sha256_of
     from kornia_bingan.images import list_images, log_skipped, without_copies
     from kornia_bingan.masks import find_masks
+    from kornia_bingan.remote import local_photos
     from kornia_bingan.report import skipped_lines, text_table
     from kornia_bingan.runs import LOG_FILE, TimeLimit, checksums, log_to, open_run
     from kornia_bingan.weights import find_weights
 
     _prepare()
-    names, foreign = list_images(photos)
+    folder = local_photos(photos, out)
+    names, foreign = list_images(folder)
     if not names:
-        raise UsageError(f"{photos} holds no photos")
+        raise UsageError(f"{folder} holds no photos")
     if max_keypoints < 1:
         raise UsageError(f"max_keypoints is {max_keypoints}; give 1 or more")
     check_max_size(max_size)
     weights = find_weights(descriptor)
-    found = {} if masks is None else find_masks(photos, names, masks)
-    sums = checksums(photos, names)
+    found = {} if masks is None else find_masks(folder, names, masks)
+    sums = checksums(folder, names)
     _, copies = without_copies(names, sums)  # each gets its file, for nothing is matched here
     identity = {
         "command": "describe",
@@ -167,13 +184,19 @@ def describe(
         "photos": sums,
     }
     limit = TimeLimit(time_limit)
-    with open_run(out, identity), log_to(out / LOG_FILE):
+    check_engine(workers, scheduler)
+    shared = [folder, out / "run.json", *([masks] if masks else [])]
+    with (
+        open_run(out, identity),
+        log_to(out / LOG_FILE),
+        open_engine(weights, shared, workers, scheduler) as engine,
+    ):
         log_skipped(foreign)
         unread = describe_photos(
-            photos,
+            folder,
             names,
             out,
-            weights,
+            engine,
             detector=detector,
             max_keypoints=max_keypoints,
             limit=limit,
@@ -315,20 +338,30 @@ def _write_page(out: Path, photos: Path) -> None:
         print(f"{out / 'report.html'} was not written, since Jinja2 or Plotly is missing: {INSTALL}", file=sys.stderr)
 
 
-def index(folder: Photos, index: Photos, descriptor: str = "bingan256", json: bool = False) -> int:
+def index(
+    folder: Source,
+    index: Photos,
+    descriptor: str = "bingan256",
+    workers: int = 0,
+    scheduler: str | None = None,
+    json: bool = False,
+) -> int:
     """Index a folder of photos, to be searched by bingan search; the same command brings the index up to date.
 
     Args:
-        folder: folder of photos, searched recursively.
+        folder: folder of photos, searched recursively, or a URL such as s3://BUCKET/PHOTOS, fetched to INDEX.photos/.
         index: folder of the index; the same command goes on in it after a kill.
         descriptor: shipped name or weights file.
+        workers: processes on this machine that share the work; 0 works in this one.
+        scheduler: address of a running Dask scheduler, such as tcp://10.0.0.1:8786, whose workers share the work.
         json: print one JSON object on stdout instead of a table.
     """
+    from kornia_bingan.remote import local_photos
     from kornia_bingan.report import skipped_lines, text_table
     from kornia_bingan.search_index import update_index
 
     _prepare()
-    summary = update_index(folder, index, descriptor)
+    summary = update_index(local_photos(folder, index), index, descriptor, workers=workers, scheduler=scheduler)
     values = dataclasses.asdict(summary)
     skipped = [{"name": item.name, "reason": item.reason} for item in summary.skipped]
     rows = [[name, f"{value:,}"] for name, value in values.items() if name != "skipped"]

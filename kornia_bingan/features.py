@@ -2,32 +2,39 @@
 
 from __future__ import annotations
 
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
+from kornia_bingan.engine import Engine, run_units
 from kornia_bingan.errors import UsageError
 from kornia_bingan.files import atomic_path
-from kornia_bingan.images import ImageError, Skipped, read_image, skipped_for
+from kornia_bingan.folded import Precision
+from kornia_bingan.images import ImageError, Skipped, read_image, reason_for
 from kornia_bingan.keypoints import Detector, Keypoints, detect
 from kornia_bingan.masks import read_mask
 from kornia_bingan.patches import SIDE_LIMIT
-from kornia_bingan.runs import TimeLimit, no_progress
+from kornia_bingan.runs import TimeLimit
+from kornia_bingan.units import Failed, Unit, local_file
 
 if TYPE_CHECKING:
     from kornia_bingan.descriptor import BinGAN
 
 
-_DAMAGED = (OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError, zipfile.BadZipFile, zlib.error)
-"""What numpy and zipfile raise for damaged files; RuntimeError and its kin for compression and passwords."""
+DAMAGED = (
+    *(OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError, MemoryError),
+    *(zipfile.BadZipFile, zlib.error, tokenize.TokenError),
+)
+"""What numpy and zipfile raise for damaged files: compression and passwords, headers that end early, huge shapes."""
 
 
 LEAST_SIZE = 64
@@ -86,8 +93,8 @@ class Features:
                 arrays = (file[name] for name in ("xy", "size", "angle_deg", "response", "octave"))
                 width, height = file["image_size"].tolist()
                 return cls((width, height), Keypoints(*arrays), file["codes"])
-        except _DAMAGED as error:
-            raise UsageError(f"{path} is no file of features; delete it to have it made again") from error
+        except DAMAGED as error:
+            raise UsageError(f"{path} is no file of features; the same command makes it again") from error
 
 
 def features_path(folder: Path, name: str) -> Path:
@@ -148,7 +155,7 @@ def describe_photos(
     photos: Path,
     names: Sequence[str],
     folder: Path,
-    weights: Path,
+    engine: Engine,
     *,
     detector: Detector,
     max_keypoints: int,
@@ -156,31 +163,93 @@ def describe_photos(
     masks: Mapping[str, Path] | None = None,
     max_size: int = 0,
 ) -> list[Skipped]:
-    """Write the features of each photo that has none yet.
+    """Write the features of each photo that has none yet, or a damaged file.
 
     Returns:
-        The photos that cannot be read, with the reason.
+        The photos that cannot be read, or that no process survived, with the reason.
 
     Raises:
-        JobError: the time limit was reached between two photos.
+        JobError: the time limit was reached between two photos, or see :func:`kornia_bingan.engine.run_units`.
         UsageError: the weights are no weights, or an option is impossible.
     """
-    model: BinGAN | None = None
-    skipped: list[Skipped] = []
-    for done, name in enumerate(tqdm(names, desc="describe", unit="photo", disable=no_progress())):
-        target = features_path(folder, name)
-        if target.is_file():
-            continue
-        limit.check(f"{done} of {len(names)} photos are described")
-        if model is None:
-            from kornia_bingan.descriptor import BinGAN
 
-            model = BinGAN.from_pretrained(weights, precision="auto")
-        try:
-            mask = (masks or {}).get(name)
-            features = describe_photo(photos / name, model, detector, max_keypoints, mask=mask, max_size=max_size)
-        except ImageError as error:
-            skipped.append(skipped_for(error, name, photos / name))
-            continue
-        features.write(target)
+    def unit(name: str) -> Unit:
+        mask = (masks or {}).get(name)
+        places = (engine.path(photos / name), engine.path(features_path(folder, name)), mask and engine.path(mask))
+        return Unit(name, (*places, engine.sha256, engine.precision, detector, max_keypoints, max_size))
+
+    units = (unit(name) for name in names)
+    skipped = []
+    for name, found in run_units(
+        engine, describe_unit, units, len(names), description="describe", done="described", word="photo", limit=limit
+    ):
+        reason = found.reason if isinstance(found, Failed) else found
+        if reason:
+            skipped.append(Skipped(name, reason))
     return skipped
+
+
+def describe_unit(
+    photo: str,
+    target: str,
+    mask: str | None,
+    sha256: str,
+    precision: Precision,
+    detector: Detector,
+    max_keypoints: int,
+    max_size: int,
+) -> str:
+    """Write the features of one photo, unless they are there and whole.
+
+    Returns:
+        Why the photo cannot be read; nothing if it can.
+    """
+    path, features = Path(photo), Path(target)
+    if features.is_file() and _is_whole(features):
+        return ""
+    try:
+        found = describe_photo(
+            path,
+            _model(sha256, precision),
+            detector,
+            max_keypoints,
+            mask=None if mask is None else Path(mask),
+            max_size=max_size,
+        )
+    except ImageError as error:
+        return reason_for(error, path)
+    found.write(features)
+    return ""
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        Features.read(path)
+    except UsageError:
+        return False
+    return True
+
+
+@lru_cache(maxsize=1)
+def _model(sha256: str, precision: Precision) -> BinGAN:
+    from kornia_bingan.descriptor import BinGAN
+
+    return BinGAN.from_pretrained(local_file(sha256), precision=precision)
+
+
+def read_codes(path: Path) -> NDArray[np.uint8]:
+    """Read the codes of a file of features; those of the last some hundred files are kept.
+
+    Raises:
+        UsageError: as :meth:`Features.read`.
+    """
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror or error}") from error
+    return _codes(path, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=512)
+def _codes(path: Path, time: int, size: int) -> NDArray[np.uint8]:
+    return Features.read(path).codes

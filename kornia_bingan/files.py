@@ -2,28 +2,45 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import platform
 import re
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from kornia_bingan.errors import JobError
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Give a temporary name beside ``path`` and rename it to ``path`` if the block succeeds.
 
-    The temporary keeps the suffix, so that libraries which choose a format by it still do. A failed block leaves
-    nothing behind.
+    The temporary keeps the suffix, so that libraries which choose a format by it still do, and its name is no other
+    thread's on any machine. A failed block leaves nothing behind.
+
+    Raises:
+        JobError: there is no room for the file.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+    owner = f"{platform.node()}-{threading.get_native_id()}"
+    temporary = path.with_name(f".{path.stem}.{owner}.partial{path.suffix}")
     try:
         yield temporary
         os.replace(temporary, path)
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        raise JobError(
+            f"{path} cannot be written: {os.strerror(error.errno).lower()}; make room and give the same command again"
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
 

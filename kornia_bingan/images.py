@@ -125,9 +125,9 @@ def _why_not_a_photo(path: str, relative: str) -> str:
     return ""
 
 
-def skipped_for(error: Exception, name: str, path: Path) -> Skipped:
+def reason_for(error: Exception, path: Path) -> str:
     """Say why a photo cannot be read, without its path."""
-    return Skipped(name, str(error).removeprefix(f"{path}").lstrip(": "))
+    return str(error).removeprefix(f"{path}").lstrip(": ")
 
 
 def log_skipped(skipped: Iterable[Skipped]) -> None:

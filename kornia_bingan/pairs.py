@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -14,8 +13,12 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from kornia_bingan.errors import UsageError
+from kornia_bingan.engine import Engine, run_units
+from kornia_bingan.errors import JobError, UsageError
+from kornia_bingan.features import DAMAGED, features_path, read_codes
 from kornia_bingan.files import atomic_path
+from kornia_bingan.runs import TimeLimit
+from kornia_bingan.units import Failed, Unit
 
 Pair = tuple[str, str]
 
@@ -289,8 +292,8 @@ class Block:
                 pairs, counts, matches = file["pairs"].tolist(), file["counts"], file["matches"]
             parts = tuple(np.split(matches, np.cumsum(counts)[:-1])) if len(counts) else ()
             return cls(tuple((a, b) for a, b in pairs), parts)
-        except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-            raise UsageError(f"{path} is no file of matches; delete it to have it made again") from error
+        except DAMAGED as error:
+            raise UsageError(f"{path} is no file of matches; the same command makes it again") from error
 
 
 def blocks_of(pairs: Sequence[Pair]) -> Iterator[tuple[int, Sequence[Pair]]]:
@@ -316,3 +319,46 @@ def match_block(pairs: Sequence[Pair], codes: Callable[[str], NDArray[np.uint8]]
 
     found = [match(codes(a), codes(b), "smnn", ratio)[1].astype(np.int32) for a, b in pairs]
     return Block(tuple(pairs), tuple(found))
+
+
+def match_photos(
+    pairs: Sequence[Pair], features: Path, folder: Path, ratio: float, engine: Engine, limit: TimeLimit
+) -> None:
+    """Write the matches of each block of pairs that has none yet, or a damaged file.
+
+    Args:
+        pairs: names of the photos.
+        features: folder of their features.
+        folder: of the blocks.
+        ratio: largest Hamming ratio.
+        engine: does the blocks.
+        limit: of the time.
+
+    Raises:
+        JobError: the time limit was reached between two blocks, or no process survived a block.
+        UsageError: a file of features is absent or damaged.
+    """
+    units = (
+        Unit(path.name, (block, engine.path(features), engine.path(path), ratio), len(block))
+        for path, block in ((block_path(folder, number), block) for number, block in blocks_of(pairs))
+    )
+    for name, found in run_units(
+        engine, match_unit, units, len(pairs), description="match", done="matched", word="pair", limit=limit
+    ):
+        if isinstance(found, Failed):
+            raise JobError(f"{folder / name} could not be made: {found.reason}")
+
+
+def match_unit(pairs: Sequence[Pair], features: str, target: str, ratio: float) -> None:
+    """Write the matches of one block, unless they are there and whole."""
+    path = Path(target)
+    if path.is_file() and _holds(path, pairs):
+        return
+    match_block(pairs, lambda name: read_codes(features_path(Path(features), name)), ratio).write(path)
+
+
+def _holds(path: Path, pairs: Sequence[Pair]) -> bool:
+    try:
+        return Block.read(path).pairs == tuple(pairs)
+    except UsageError:
+        return False

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -26,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from kornia_bingan.engine import check_engine, open_engine
 from kornia_bingan.errors import JobError, UsageError
 from kornia_bingan.exif import Exif, read_exif
 from kornia_bingan.features import Features, check_max_size, describe_photos, features_path
@@ -47,10 +49,11 @@ from kornia_bingan.model import (
 from kornia_bingan.pairs import (
     Block,
     Pair,
+    Way,
     block_path,
     blocks_of,
     choose_pairs,
-    match_block,
+    match_photos,
     parse_choice,
     read_pairs,
 )
@@ -91,6 +94,10 @@ class ReconstructOptions:
         masks: folder of masks, see :mod:`kornia_bingan.masks`.
         max_size: photos with a longer side are reduced to so many pixels for detection and description; the model is in
             pixels of the photos all the same. 0 reduces nothing.
+        workers: processes on this machine that describe and match; 0 works in this one. A program that asks for them
+            must guard its start by ``if __name__ == "__main__":``.
+        scheduler: address of a running Dask scheduler whose workers describe and match; photos and results must lie
+            on a file system that all share.
     """
 
     descriptor: str = "bingan256"
@@ -109,6 +116,8 @@ class ReconstructOptions:
     time_limit: float = 0.0
     masks: Path | None = None
     max_size: int = 0
+    workers: int = 0
+    scheduler: str | None = None
 
 
 def reconstruct_photos(photos: Path, out: Path, options: ReconstructOptions | None = None) -> Summary:
@@ -149,35 +158,30 @@ def reconstruct_photos(photos: Path, out: Path, options: ReconstructOptions | No
         if (out / "summary.json").exists():
             return Summary.read(out / "summary.json")
         watch = Stopwatch(out / "seconds.json")
-        with watch.stage("describe"):
-            unread = describe_photos(
-                photos,
-                names,
-                out / "features",
-                weights,
-                detector=options.detector,
-                max_keypoints=options.max_keypoints,
-                limit=limit,
-                masks=masks,
-                max_size=options.max_size,
-            )
-        usable, skipped = _usable(names, [*passed_over, *unread], out / "features")
-        log_skipped(skipped)
-        if len(usable) < 2:
-            why = "".join(f"; {item.name}: {item.reason}" for item in skipped[:3])
-            more = f"; {len(skipped) - 3} others are named in {out / LOG_FILE}" if len(skipped) > 3 else ""
-            raise JobError(f"{photos} has {len(usable)} usable photos, two that overlap are needed{why}{more}")
-        with watch.stage("match"):
-            if ways is None:
-                pairs = [pair for pair in listed if pair[0] in usable and pair[1] in usable]
-                by_way = {"listed": len(pairs)}
-            else:
-                with_gps = usable if any(kind == "gps" for kind, _ in ways) else {}
-                said = {name: read_exif(photos / name).position for name in with_gps}
-                positions = {name: position for name, position in said.items() if position is not None}
-                codes = {name: found.codes for name, found in usable.items()}
-                pairs, by_way = choose_pairs(ways, codes, positions)
-            match_photos(pairs, usable, out / "matches", options.ratio, limit)
+        with ExitStack() as until_matched:
+            with watch.stage("describe"):
+                shared = [photos, out / "run.json", *([options.masks] if options.masks else [])]
+                engine = until_matched.enter_context(open_engine(weights, shared, options.workers, options.scheduler))
+                unread = describe_photos(
+                    photos,
+                    names,
+                    out / "features",
+                    engine,
+                    detector=options.detector,
+                    max_keypoints=options.max_keypoints,
+                    limit=limit,
+                    masks=masks,
+                    max_size=options.max_size,
+                )
+            usable, skipped = _usable(names, [*passed_over, *unread], out / "features")
+            log_skipped(skipped)
+            if len(usable) < 2:
+                why = "".join(f"; {item.name}: {item.reason}" for item in skipped[:3])
+                more = f"; {len(skipped) - 3} others are named in {out / LOG_FILE}" if len(skipped) > 3 else ""
+                raise JobError(f"{photos} has {len(usable)} usable photos, two that overlap are needed{why}{more}")
+            with watch.stage("match"):
+                pairs, by_way = _choose(ways, listed, photos, usable)
+                match_photos(pairs, out / "features", out / "matches", options.ratio, engine, limit)
         with watch.stage("verify"):
             verification = _verify(photos, pairs, usable, out, options, limit)
         statistics = PairStatistics(
@@ -219,6 +223,7 @@ def check_options(options: ReconstructOptions) -> None:
     """
     from kornia_bingan.colmap import CAMERA_MODELS, read_cameras
 
+    check_engine(options.workers, options.scheduler)
     if options.detector not in get_args(Detector):
         raise UsageError(f"the detector is '{options.detector}'; choose {' or '.join(get_args(Detector))}")
     if options.max_keypoints < 1:
@@ -257,7 +262,7 @@ def _identity(
 ) -> dict[str, Any]:
     values = {**asdict(options), "masks": {name: sha256_of(path) for name, path in masks.items()}}
     values["cameras"] = None if options.cameras is None else sha256_of(options.cameras)
-    for name in ("descriptor", "time_limit"):
+    for name in ("descriptor", "time_limit", "workers", "scheduler"):
         del values[name]
     if parse_choice(options.pairs) is None:
         lines = "\n".join("\t".join(pair) for pair in pairs)
@@ -274,21 +279,16 @@ def _usable(names: Sequence[str], unread: Sequence[Skipped], folder: Path) -> tu
     return usable, sorted([*unread, *empty], key=lambda item: item.name)
 
 
-def match_photos(
-    pairs: Sequence[Pair], features: Mapping[str, Features], folder: Path, ratio: float, limit: TimeLimit
-) -> None:
-    """Write the matches of each block of pairs that has none yet.
-
-    Raises:
-        JobError: the time limit was reached between two blocks.
-    """
-    with tqdm(total=len(pairs), desc="match", unit="pair", disable=no_progress()) as bar:
-        for number, block in blocks_of(pairs):
-            path = block_path(folder, number)
-            if not path.is_file():
-                limit.check(f"{bar.n} of {len(pairs)} pairs are matched")
-                match_block(block, lambda name: features[name].codes, ratio).write(path)
-            bar.update(len(block))
+def _choose(
+    ways: Sequence[Way] | None, listed: Sequence[Pair], photos: Path, usable: Mapping[str, Features]
+) -> tuple[list[Pair], dict[str, int]]:
+    if ways is None:
+        pairs = [pair for pair in listed if pair[0] in usable and pair[1] in usable]
+        return pairs, {"listed": len(pairs)}
+    with_gps = usable if any(kind == "gps" for kind, _ in ways) else {}
+    said = {name: read_exif(photos / name).position for name in with_gps}
+    positions = {name: position for name, position in said.items() if position is not None}
+    return choose_pairs(ways, {name: found.codes for name, found in usable.items()}, positions)
 
 
 def _verify(

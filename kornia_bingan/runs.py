@@ -163,15 +163,30 @@ def open_run(out: Path, identity: Mapping[str, Any]) -> Iterator[None]:
     known = _known(out)
     if known is not None and (difference := _difference(known, json.loads(json.dumps(identity)))):
         raise UsageError(f"{out} holds another run ({difference}); give the same options, or another folder")
+    with alone_in(out):
+        try:
+            _remove_partial(out)
+            if known is None:
+                write_json(out / "run.json", {"identity": dict(identity), "provenance": provenance()})
+        except OSError as error:
+            raise UsageError(f"{out} cannot be written: {error.strerror or error}; give another folder") from error
+        yield
+        _remove_partial(out)  # of workers that died
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Keep other processes out of a folder while the block lasts; it is made if it is absent.
+
+    Raises:
+        UsageError: the folder cannot be made or written, or another process works in it.
+    """
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        lock = open(out / _LOCK, "w", encoding="utf-8")  # noqa: SIM115 - open while the run lasts
-        _take(lock, out)
-        _remove_partial(out)
-        if known is None:
-            write_json(out / "run.json", {"identity": dict(identity), "provenance": provenance()})
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = open(folder / _LOCK, "w", encoding="utf-8")  # noqa: SIM115 - open while the run lasts
+        _take(lock, folder)
     except OSError as error:
-        raise UsageError(f"{out} cannot be written: {error.strerror or error}; give another folder") from error
+        raise UsageError(f"{folder} cannot be written: {error.strerror or error}; give another folder") from error
     with lock:
         yield
 

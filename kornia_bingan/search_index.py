@@ -18,22 +18,25 @@ import json
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
+from kornia_bingan.engine import Engine, check_engine, open_engine, run_units
 from kornia_bingan.errors import JobError, UsageError
 from kornia_bingan.files import atomic_path, sha256_of, write_json
+from kornia_bingan.folded import Precision
 from kornia_bingan.global_code import CELL_BITS, global_code
-from kornia_bingan.images import ImageError, Skipped, list_images, log_skipped, read_color, read_image, skipped_for
+from kornia_bingan.images import ImageError, Skipped, list_images, log_skipped, read_color, read_image, reason_for
 from kornia_bingan.keypoints import detect
 from kornia_bingan.network import ImageDiscriminator
 from kornia_bingan.picture_sets import reduce_picture
-from kornia_bingan.runs import LOG_FILE, log_to, no_progress
+from kornia_bingan.runs import LOG_FILE, alone_in, log_to
+from kornia_bingan.units import Failed, Unit, local_file
 from kornia_bingan.weights import find_weights, load_weights
 
 if TYPE_CHECKING:
@@ -77,7 +80,7 @@ class Found:
     distance: int
 
 
-def encoder(weights: Path) -> tuple[Encode, dict[str, Any]]:
+def encoder(weights: Path, precision: Precision = "auto") -> tuple[Encode, dict[str, Any]]:
     """Give the function that turns a photo's file into a packed code, and what decides that code, for ``index.json``.
 
     Weights of patches describe the keypoints of a photo, whose codes are aggregated; weights of whole pictures describe
@@ -89,7 +92,7 @@ def encoder(weights: Path) -> tuple[Encode, dict[str, Any]]:
         return _picture_encoder(network), {**about, "kind": "picture", "bits": network.bits}
     from kornia_bingan.descriptor import BinGAN
 
-    model = BinGAN.from_pretrained(weights, precision="auto")
+    model = BinGAN.from_pretrained(weights, precision=precision)
     about |= {"kind": "keypoints", "bits": model.bits << CELL_BITS, "max_keypoints": MAX_KEYPOINTS}
     return lambda path: global_code(photo_codes(model, path)), about
 
@@ -120,32 +123,42 @@ def photo_codes(model: BinGAN, path: Path) -> NDArray[np.uint8]:
     return describe(model, image, detect(image, "dog", MAX_KEYPOINTS))
 
 
-def update_index(photos: Path, index: Path, descriptor: str) -> IndexSummary:
+def update_index(
+    photos: Path, index: Path, descriptor: str, *, workers: int = 0, scheduler: str | None = None
+) -> IndexSummary:
     """Bring an index up to date with a folder of photos; make it if it is absent.
 
     Args:
         photos: searched recursively.
         index: folder of the index, absent, empty, or an index made with the same weights.
         descriptor: shipped name or weights file.
+        workers: processes on this machine that share the work; 0 works in this one.
+        scheduler: address of a running Dask scheduler, whose workers must see the photos.
 
     Raises:
-        UsageError: there are no photos, the index was made with other weights, or the folder holds something else.
-        JobError: no photo can be read.
+        UsageError: there are no photos, the index was made with other weights, the folder holds something else, or
+            another process works in it.
+        JobError: no photo can be read, or see :func:`kornia_bingan.engine.open_engine`.
     """
     names, foreign = list_images(photos)
     if not names:
         raise UsageError(f"{photos} holds no photos")
+    check_engine(workers, scheduler)
     weights = find_weights(descriptor)
-    encode, about = encoder(weights)
+    _, about = encoder(weights)
     _open(index, about, photos)
-    with log_to(index / LOG_FILE):
-        summary = _update(photos, index, names, foreign, encode, about["bits"])
+    with (
+        alone_in(index),
+        log_to(index / LOG_FILE),
+        open_engine(weights, [photos], workers, scheduler) as engine,
+    ):
+        summary = _update(photos, index, names, foreign, engine, about["bits"])
         log_skipped(summary.skipped)
     return summary
 
 
 def _update(
-    photos: Path, index: Path, names: list[str], foreign: list[Skipped], encode: Encode, bits: int
+    photos: Path, index: Path, names: list[str], foreign: list[Skipped], engine: Engine, bits: int
 ) -> IndexSummary:
     known = _read_parts(index)
     entries = {name: entry for name, entry in known.items() if name in set(names) and _is_current(photos / name, entry)}
@@ -155,20 +168,18 @@ def _update(
     new: dict[str, Entry] = {}
     wanted = [name for name in names if name not in entries]
     counts = {"added": 0, "changed": 0}
-    for name in tqdm(wanted, desc="index", unit="photo", disable=no_progress()):
-        path = photos / name
-        try:
-            data = path.read_bytes()
-            checksum = hashlib.blake2b(data, digest_size=16).hexdigest()
-            if checksum in first_of:
-                skipped.append(Skipped(name, f"the same picture as {first_of[checksum]}"))
-                continue
-            status = path.stat()
-            new[name] = Entry(status.st_size, status.st_mtime_ns, checksum, encode(path))
-        except (ImageError, OSError) as error:
-            skipped.append(skipped_for(error, name, path))
+    units = (Unit(name, (engine.path(photos / name), engine.sha256, engine.precision)) for name in wanted)
+    for name, found in run_units(
+        engine, index_unit, units, len(wanted), description="index", done="indexed", word="photo"
+    ):
+        if not isinstance(found, Entry):
+            skipped.append(Skipped(name, found.reason if isinstance(found, Failed) else found))
             continue
-        first_of[checksum] = name
+        if found.checksum in first_of:
+            skipped.append(Skipped(name, f"the same picture as {first_of[found.checksum]}"))
+            continue
+        new[name] = found
+        first_of[found.checksum] = name
         counts["changed" if name in known else "added"] += 1
         if len(new) == PART:
             _write_part(index, new)
@@ -181,6 +192,23 @@ def _update(
         raise JobError(f"no photo of {photos} can be read: {skipped[0].name}: {skipped[0].reason}")
     _finish(index, {name: entries[name] for name in names if name in entries}, bits)
     return IndexSummary(len(entries), counts["added"], counts["changed"], removed, bits, tuple(skipped))
+
+
+def index_unit(photo: str, sha256: str, precision: Precision) -> Entry | str:
+    """Give a photo's entry, or why it cannot be read."""
+    path = Path(photo)
+    try:
+        data = path.read_bytes()
+        checksum = hashlib.blake2b(data, digest_size=16).hexdigest()
+        status = path.stat()
+        return Entry(status.st_size, status.st_mtime_ns, checksum, _encode(sha256, precision)(path))
+    except (ImageError, OSError) as error:
+        return reason_for(error, path)
+
+
+@lru_cache(maxsize=1)
+def _encode(sha256: str, precision: Precision) -> Encode:
+    return encoder(local_file(sha256), precision)[0]
 
 
 def _is_current(path: Path, entry: Entry) -> bool:

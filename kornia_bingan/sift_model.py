@@ -16,7 +16,7 @@ from tqdm import tqdm
 from kornia_bingan import colmap
 from kornia_bingan.child import Report, run_in_child
 from kornia_bingan.errors import JobError, UsageError
-from kornia_bingan.images import ImageError, Skipped, list_images, read_image, skipped_for
+from kornia_bingan.images import ImageError, Skipped, list_images, read_image, reason_for
 from kornia_bingan.runs import no_progress
 
 MAX_KEYPOINTS = 8192
@@ -53,7 +53,7 @@ def reconstruct_with_sift(photos: Path, out: Path, *, seed: int = 0, threads: in
             try:
                 image = read_image(photos / name)
             except ImageError as error:
-                skipped.append(skipped_for(error, name, photos / name))
+                skipped.append(Skipped(name, reason_for(error, photos / name)))
                 continue
             groups.setdefault(f"{image.shape[1]} x {image.shape[0]}", []).append(name)
             _, data = cv2.imencode(".png", image, (cv2.IMWRITE_PNG_COMPRESSION, 1))

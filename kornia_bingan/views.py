@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from kornia_bingan.errors import JobError, UsageError
-from kornia_bingan.images import ImageError, Skipped, list_images, read_image, skipped_for, without_copies
+from kornia_bingan.images import ImageError, Skipped, list_images, read_image, reason_for, without_copies
 from kornia_bingan.keypoints import detect, support_regions
 from kornia_bingan.patches import PATCH_SIZE, build_pyramid, cut_patches
 from kornia_bingan.runs import checksums, no_progress
@@ -119,7 +119,7 @@ def load_photos(
         try:
             image = read_image(folder / name)
         except ImageError as error:
-            return skipped_for(error, name, folder / name)
+            return Skipped(name, reason_for(error, folder / name))
         factor = max_size / max(image.shape)
         if factor < 1:
             size = [max(1, round(side * factor)) for side in image.shape[::-1]]

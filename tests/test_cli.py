@@ -4,13 +4,15 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from tqdm import tqdm
 
 import kornia_bingan
-from kornia_bingan import cli, features
+from kornia_bingan import cli, engine
 from kornia_bingan.runs import QUIET, no_progress
 from kornia_bingan.scene import render_scene
 from tests.conftest import texture, write_photos
@@ -174,11 +176,11 @@ def test_quiet_runs_show_no_progress(tmp_path: Path, monkeypatch: pytest.MonkeyP
     photos = write_photos(tmp_path / "photos", 2)
     seen: list[object] = []
 
-    def bar(items: list[str], **settings: object) -> list[str]:
+    def bar(**settings: Any) -> Any:
         seen.append(settings["disable"])
-        return items
+        return tqdm(**settings)
 
-    monkeypatch.setattr(features, "tqdm", bar)
+    monkeypatch.setattr(engine, "tqdm", bar)
     for words in ((), ("--quiet",)):
         out = tmp_path / f"out{len(words)}"
         assert cli.main(["describe", str(photos), str(out), "--descriptor", "bingan256-lite", *words]) == 0

@@ -204,7 +204,7 @@ def test_a_full_disk_is_a_sentence_and_leaves_nothing_half_written(
 
     monkeypatch.setattr(features.np, "savez", full)
     assert main(["describe", str(photos), str(tmp_path / "out"), *LITE]) == 1
-    assert "No space left on device" in capsys.readouterr().err
+    assert "no space left on device" in capsys.readouterr().err
     assert list((tmp_path / "out").rglob("*.npz")) == []
 
 

@@ -22,6 +22,8 @@ def test_a_folder_is_made_and_continued(tmp_path: Path) -> None:
     with open_run(out, IDENTITY):
         assert (out / "result").read_text() == "1"
         assert not (out / ".x.12.partial.npz").exists()
+        (out / ".y.13.partial.npz").write_text("half of a worker that died")
+    assert not (out / ".y.13.partial.npz").exists()
 
 
 @pytest.mark.parametrize(

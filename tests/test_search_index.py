@@ -16,6 +16,7 @@ import pytest
 from kornia_bingan import cli, search_index
 from kornia_bingan.errors import JobError, UsageError
 from kornia_bingan.network import ImageDiscriminator
+from kornia_bingan.runs import alone_in
 from kornia_bingan.search_index import update_index
 from kornia_bingan.weights import save_weights
 from tests.browser import BROWSER, ask
@@ -91,6 +92,13 @@ def test_a_killed_run_goes_on(photos: Path, tmp_path: Path, monkeypatch: pytest.
     assert 0 < summary.added < 12
     for name in ("codes.faiss", "names.json"):
         assert (index / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no such lock")
+def test_a_second_process_is_refused(photos: Path, tmp_path: Path) -> None:
+    update_index(photos, tmp_path / "index", "bingan256-lite")
+    with alone_in(tmp_path / "index"), pytest.raises(UsageError, match="another process works in"):
+        update_index(photos, tmp_path / "index", "bingan256-lite")
 
 
 def test_a_network_for_whole_pictures(photos: Path, tmp_path: Path) -> None:

@@ -1,0 +1,157 @@
+"""What does work by several processes cost, and does it give the same files?
+
+    python -m eval cluster PHOTOS [--photos 40] [--workers 1,2] [--out FILE.json]
+
+Protocol. The first photos of a folder are described and matched, all pairs, in this process and by Dask's workers on
+this machine, which share its cores. Seconds of starting the workers, describing and matching; the wall time of a unit
+that does nothing, many of them in a row; bytes over the loopback device, whatever they are (messages of Dask's own, and
+what other programs send meanwhile); and whether every file has the bytes that this process writes. Last, with the most
+workers, one is killed after the first photo is described, and the files are compared again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from eval import options
+from kornia_bingan.engine import Engine, open_engine, run_units
+from kornia_bingan.errors import UsageError
+from kornia_bingan.features import describe_photos
+from kornia_bingan.files import sha256_of, write_json
+from kornia_bingan.images import list_images
+from kornia_bingan.pairs import match_photos
+from kornia_bingan.provenance import provenance, usable_cores
+from kornia_bingan.reconstruction import DEFAULT_RATIO
+from kornia_bingan.report import text_table
+from kornia_bingan.runs import TimeLimit
+from kornia_bingan.units import Unit
+from kornia_bingan.weights import find_weights
+
+EMPTY_UNITS = 500
+MAX_KEYPOINTS = 4096
+
+
+def nothing(number: int) -> int:
+    """Do no work."""
+    return number
+
+
+def empty_unit_ms(engine: Engine, count: int) -> float:
+    """Measure the wall time of one of many units that do nothing, milliseconds."""
+    units = (Unit(str(number), (number,)) for number in range(count))
+    started = time.perf_counter()
+    for _ in run_units(engine, nothing, units, count, description="nothing", done="done", word="unit"):
+        pass
+    return 1000 * (time.perf_counter() - started) / count
+
+
+def describe_and_match(engine: Engine, photos: Path, names: list[str], out: Path, max_size: int) -> dict[str, Any]:
+    """Give seconds of both stages, bytes over the loopback device, and the checksum of each file."""
+    seconds, before = {}, loopback_bytes()
+    started = time.perf_counter()
+    settings: dict[str, Any] = {"detector": "dog", "max_keypoints": MAX_KEYPOINTS, "max_size": max_size}
+    unread = describe_photos(photos, names, out / "features", engine, limit=TimeLimit(0), **settings)
+    seconds["describe"] = round(time.perf_counter() - started, 2)
+    used = [name for name in names if name not in {item.name for item in unread}]
+    pairs = [(a, b) for i, a in enumerate(used) for b in used[i + 1 :]]
+    started = time.perf_counter()
+    match_photos(pairs, out / "features", out / "matches", DEFAULT_RATIO, engine, TimeLimit(0))
+    seconds["match"] = round(time.perf_counter() - started, 2)
+    # Hidden are the halves that a killed worker leaves, which the commands remove at their end.
+    found = [path for path in out.rglob("*.npz") if not path.name.startswith(".")]
+    files = {path.relative_to(out).as_posix(): sha256_of(path) for path in found}
+    return {"seconds": seconds, "bytes": loopback_bytes() - before, "files": files}
+
+
+def loopback_bytes() -> int:
+    """Count the bytes that were sent over the loopback device since the machine started; 0 where nobody counts."""
+    path = Path("/proc/net/dev")
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return sum(int(line.split()[9]) for line in lines if line.split()[0] == "lo:")
+
+
+def kill_one(engine: Engine, out: Path) -> threading.Thread:
+    """Kill a worker as soon as a photo is described."""
+    process = min(engine.client.run(os.getpid).values())
+
+    def wait_and_kill() -> None:
+        while not any(out.rglob("[!.]*.npz")):
+            time.sleep(0.001)
+        os.kill(process, signal.SIGKILL)
+
+    thread = threading.Thread(target=wait_and_kill, daemon=True)
+    thread.start()
+    return thread
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m eval cluster")
+    parser.add_argument("data", type=Path, help="folder of photos")
+    parser.add_argument("--photos", type=int, default=40, help="how many of them")
+    parser.add_argument("--workers", default="1,2", help="numbers of processes, separated by commas")
+    parser.add_argument("--ours", default="bingan256", help="shipped name or weights file")
+    parser.add_argument("--max-size", type=int, default=0, help="as of bingan describe")
+    parser.add_argument("--threads", type=int, default=usable_cores(), help="of this process")
+    parser.add_argument("--out", type=Path, default=options.RESULTS / "cluster.json")
+    arguments = parser.parse_args(argv)
+    options.use_threads(arguments.threads)
+    names = list_images(arguments.data)[0][: arguments.photos]
+    if len(names) < 2:
+        raise UsageError(f"{arguments.data} has {len(names)} photos for this; two are needed")
+    weights = find_weights(arguments.ours)
+    if not all(word.isdecimal() and int(word) for word in arguments.workers.split(",")):
+        raise UsageError(f"--workers is '{arguments.workers}'; give numbers from 1 with commas between")
+    counts = [0, *sorted(map(int, arguments.workers.split(",")))]
+    rows: list[dict[str, Any]] = []
+    fault: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        expected: dict[str, str] = {}
+        for count in counts:
+            before, started = loopback_bytes(), time.perf_counter()
+            with open_engine(weights, [arguments.data, Path(folder)], count) as engine:
+                start = {"start_s": round(time.perf_counter() - started, 2), "start_bytes": loopback_bytes() - before}
+                of_empty = round(empty_unit_ms(engine, EMPTY_UNITS), 3)
+                done = describe_and_match(engine, arguments.data, names, Path(folder) / str(count), arguments.max_size)
+                expected = expected or done["files"]
+                rows.append(
+                    {
+                        "workers": count,
+                        **start,
+                        **{f"{stage}_s": value for stage, value in done["seconds"].items()},
+                        "empty_unit_ms": of_empty,
+                        "bytes": done["bytes"],
+                        "units": len(done["files"]),
+                        "same_bytes": done["files"] == expected,
+                    }
+                )
+                print(rows[-1], file=sys.stderr, flush=True)
+                if count == counts[-1]:
+                    out = Path(folder) / "killed"
+                    killer = kill_one(engine, out)
+                    done = describe_and_match(engine, arguments.data, names, out, arguments.max_size)
+                    killer.join()
+                    fault = {"workers": count, "killed": 1, **done["seconds"], "same_bytes": done["files"] == expected}
+    size = f" --max-size {arguments.max_size}" if arguments.max_size else ""
+    about = f"--photos {len(names)} --workers {arguments.workers} --ours {weights.stem}{size}"
+    record = {
+        "protocol": "cluster",
+        "command": f"python -m eval cluster {arguments.data.name} {about}",
+        "photos": len(names),
+        "max_keypoints": MAX_KEYPOINTS,
+        "weights_bytes": weights.stat().st_size,
+        "results": rows,
+        "fault": fault,
+        "provenance": provenance(weights),
+    }
+    write_json(arguments.out, record)
+    print(text_table(list(rows[0]), [[str(value) for value in row.values()] for row in rows]))
+    print(f"one of {fault['workers']} workers killed: {'the same' if fault['same_bytes'] else 'OTHER'} files")
+    return int(not fault["same_bytes"] or not all(row["same_bytes"] for row in rows))

@@ -1,0 +1,412 @@
+"""Units in this process and on Dask's workers: the same bytes, whatever dies meanwhile."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from pathlib import Path
+
+import cv2
+import pytest
+import torch
+
+from kornia_bingan import cli, cluster, search_index
+from kornia_bingan.descriptor import BinGAN, describe
+from kornia_bingan.engine import Engine, open_engine, run_units
+from kornia_bingan.errors import JobError, UsageError
+from kornia_bingan.features import Features, describe_photos
+from kornia_bingan.files import atomic_path, sha256_of
+from kornia_bingan.keypoints import detect
+from kornia_bingan.pairs import Block, match_photos
+from kornia_bingan.runs import TimeLimit
+from kornia_bingan.search_index import update_index
+from kornia_bingan.units import Failed, Unit, local_file
+from kornia_bingan.weights import find_weights
+from tests.conftest import texture, write_photos
+
+LITE = ("--descriptor", "bingan256-lite")
+FEW = ("--max-keypoints", "300")
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = write_photos(tmp_path_factory.mktemp("engine") / "photos", 12)
+    (folder / "broken.png").write_bytes(b"no picture")
+    (folder / "sub").mkdir()
+    cv2.imwrite(str(folder / "sub" / "photo0.png"), texture(150, 200, 99))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def engine(photos: Path) -> Iterator[Engine]:
+    """Two workers for all tests that do not end them for good."""
+    with open_engine(find_weights("bingan256-lite"), [photos], workers=2) as engine:
+        yield engine
+
+
+def work(engine: Engine, photos: Path, out: Path) -> dict[str, str]:
+    """Describe and match all photos; gives the checksums of all files."""
+    names = sorted(path.relative_to(photos).as_posix() for path in photos.rglob("*.png"))
+    settings = {"detector": "dog", "max_keypoints": 300, "limit": TimeLimit(0)}
+    skipped = describe_photos(photos, names, out / "features", engine, **settings)  # type: ignore[arg-type]
+    assert [item.name for item in skipped] == ["broken.png"]
+    assert "is not a JPEG" in skipped[0].reason
+    usable = [name for name in names if name != "broken.png"]
+    pairs = [(a, b) for i, a in enumerate(usable) for b in usable[i + 1 :]]
+    match_photos(pairs, out / "features", out / "matches", 0.8, engine, TimeLimit(0))
+    return {path.relative_to(out).as_posix(): sha256_of(path) for path in out.rglob("[!.]*.npz")}
+
+
+@pytest.fixture(scope="module")
+def expected(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The files that one process makes."""
+    with open_engine(find_weights("bingan256-lite"), []) as engine:
+        files = work(engine, photos, tmp_path_factory.mktemp("alone"))
+    assert len(files) == 13 + 2
+    return files
+
+
+def test_threads_change_no_bit() -> None:
+    image = texture(240, 320)
+    for name, precision in (("bingan256", "float32"), ("bingan256-lite", "bfloat16")):
+        found = set()
+        for threads in (1, 2, 5):
+            torch.set_num_threads(threads)
+            cv2.setNumThreads(threads)
+            keypoints = detect(image, "dog", 300)
+            model = BinGAN.from_pretrained(name, precision=precision)  # type: ignore[arg-type]
+            found.add(describe(model, image, keypoints).tobytes() + keypoints.xy.tobytes())
+        assert len(found) == 1, name
+
+
+def test_dask_is_not_loaded_where_it_is_not_used(photos: Path, tmp_path: Path) -> None:
+    program = (
+        "import sys; from kornia_bingan import cli\n"
+        f"assert cli.main(['describe', {str(photos)!r}, {str(tmp_path / 'out')!r}, *{[*LITE, *FEW]}]) == 0\n"
+        "assert not {'dask', 'distributed'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_without_dask_there_is_one_sentence(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    for command in ("describe", "reconstruct", "index"):
+        assert cli.main([command, str(photos), str(tmp_path / command), "--workers", "2"]) == 2
+        assert "need Dask: pip install 'kornia_bingan[cluster]'" in capsys.readouterr().err
+        assert not (tmp_path / command).exists()
+
+
+def test_impossible_options(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="workers is -1"), open_engine(photos, [], -1):
+        pass
+    with pytest.raises(UsageError, match="not both"), open_engine(photos, [], 1, "tcp://127.0.0.1:1"):
+        pass
+
+
+def test_no_scheduler_at_the_address(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    started = time.monotonic()
+    words = ["describe", str(photos), str(tmp_path / "out"), *LITE, *FEW]
+    assert cli.main([*words, "--scheduler", "tcp://127.0.0.1:9"]) == 1
+    assert time.monotonic() - started < 20
+    said = capsys.readouterr().err
+    assert "no Dask scheduler answers at tcp://127.0.0.1:9; start" in said
+    assert len(said.splitlines()) == 1
+    assert cli.main([*words, "--scheduler", "nowhere"]) == 1
+    assert cli.main(words) == 0
+
+
+def test_workers_write_the_bytes_of_one_process(
+    engine: Engine, photos: Path, expected: dict[str, str], tmp_path: Path
+) -> None:
+    assert work(engine, photos, tmp_path) == expected
+
+
+def die_if(name: str, killer: str) -> str:
+    if name == killer:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return name.upper()
+
+
+def test_a_killed_worker_changes_nothing(
+    engine: Engine, photos: Path, expected: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workers = engine.client.run(os.getpid)
+    real, killed = cluster._collect, []
+
+    def kill_after_the_first(running: dict[object, Unit], results: dict[int, object]) -> list[Unit]:
+        if not killed and list(tmp_path.rglob("photo*.npz")):
+            killed.append(min(workers.values()))
+            os.kill(killed[0], signal.SIGKILL)
+        return real(running, results)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(cluster, "_collect", kill_after_the_first)
+    assert work(engine, photos, tmp_path) == expected
+    assert killed
+
+
+def test_a_unit_that_kills_its_process_is_named_and_the_others_are_done(engine: Engine) -> None:
+    names = list("abcdefgh")
+    units = [Unit(name, (name, "c")) for name in names]
+    words = {"description": "try", "done": "tried", "word": "letter"}
+    found = list(run_units(engine, die_if, units, 8, **words))  # type: ignore[arg-type]
+    assert [name for name, _ in found] == names
+    results = dict(found)
+    assert isinstance(results["c"], Failed)
+    assert "needs more memory than a worker has, or a library crashes" in results.pop("c").reason
+    assert list(results.values()) == list("ABDEFGH")
+
+
+def test_a_photo_that_kills_its_worker_is_skipped_with_the_reason(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = Failed("the process that worked on it died")
+    monkeypatch.setattr(
+        "kornia_bingan.features.run_units",
+        lambda *arguments, **_: ((unit.name, failed if unit.name == "b.png" else "") for unit in arguments[2]),
+    )
+    with open_engine(find_weights("bingan256-lite"), []) as engine:
+        skipped = describe_photos(
+            photos, ["a.png", "b.png"], tmp_path, engine, detector="dog", max_keypoints=9, limit=TimeLimit(0)
+        )
+    assert [(item.name, item.reason) for item in skipped] == [("b.png", failed.reason)]
+
+
+def test_few_units_are_in_work_at_a_time_and_the_limit_is_kept(engine: Engine) -> None:
+    taken = []
+
+    def many() -> Iterator[Unit]:
+        for number in range(10**9):
+            taken.append(number)
+            yield Unit(str(number), (str(number), ""))
+
+    words = {"description": "try", "done": "tried", "word": "number"}
+    results = run_units(engine, die_if, many(), 10**9, **words)  # type: ignore[arg-type]
+    assert [next(results)[1] for _ in range(5)] == list("01234")
+    results.close()  # type: ignore[attr-defined]
+    assert len(taken) < 100
+    with pytest.raises(JobError, match=r"the time limit of 0\.3 s was reached, \d+ of 1000000000 numbers are tried"):
+        list(run_units(engine, die_if, many(), 10**9, limit=TimeLimit(0.3), **words))  # type: ignore[arg-type]
+
+
+def what_a_worker_has(sha256: str) -> tuple[str, str]:
+    path = local_file(sha256)
+    return str(path), sha256_of(path)
+
+
+def test_the_weights_travel(engine: Engine) -> None:
+    words = {"description": "ask", "done": "asked", "word": "worker"}
+    units = [Unit("0", (engine.sha256,))]
+    ((_, (path, sha256)),) = run_units(engine, what_a_worker_has, units, 1, **words)  # type: ignore[arg-type]
+    assert sha256 == engine.sha256 == sha256_of(find_weights("bingan256-lite"))
+    assert path != str(find_weights("bingan256-lite"))
+    with pytest.raises(JobError, match="was not given the weights"):
+        list(run_units(engine, what_a_worker_has, [Unit("0", ("other",))], 1, **words))  # type: ignore[arg-type]
+
+
+def fill_the_disk(target: str) -> None:
+    with atomic_path(Path(target)) as temporary:
+        temporary.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_full_disk_is_one_sentence_from_a_worker_too(engine: Engine, tmp_path: Path) -> None:
+    units = [Unit("0", (str(tmp_path / "a.npz"),))]
+    with pytest.raises(JobError, match=r"a\.npz cannot be written: no space left on device; make room and give"):
+        list(run_units(engine, fill_the_disk, units, 1, description="fill", done="filled", word="disk"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_ends_the_command(photos: Path, tmp_path: Path) -> None:
+    """A limit on the size of files stands for the disk: writing fails in the middle of a file."""
+    out = tmp_path / "out"
+    done = subprocess.run(
+        [sys.executable, "-m", "kornia_bingan.cli", "describe", str(photos), str(out), *LITE, *FEW],
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000)),
+    )
+    assert done.returncode == 1
+    assert re.fullmatch(r"bingan: \S*photo0\.png\.npz cannot be written: file too large; make room .*\n", done.stderr)
+    assert sorted(path.name for path in out.iterdir()) == [".lock", "log", "run.json"]
+
+
+def flip(path: Path, position: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[position] ^= 0x10
+    path.write_bytes(data)
+
+
+def outcome(read: Callable[[Path], object], path: Path) -> str:
+    try:
+        return repr(read(path))
+    except UsageError as error:
+        return str(error)
+
+
+def test_a_flipped_byte_is_noticed_wherever_it_is(expected: dict[str, str], photos: Path, tmp_path: Path) -> None:
+    """In the arrays every flip is; in what zip says around them, a flip is noticed or changes nothing."""
+    with open_engine(find_weights("bingan256-lite"), []) as engine:
+        work(engine, photos, tmp_path)
+    for path, read in (
+        (tmp_path / "features" / "photo1.png.npz", Features.read),
+        (tmp_path / "matches" / "000001.npz", Block.read),
+    ):
+        whole = path.read_bytes()
+        wanted = repr(read(path))
+        arrays = [match.end() for match in re.finditer(rb"\x93NUMPY", whole)]
+        noticed = 0
+        for position in range(0, len(whole), max(1, len(whole) // 800)):
+            flip(path, position)
+            found = outcome(read, path)
+            assert found in (wanted, f"{path} is no file of {path.parent.name}; the same command makes it again")
+            noticed += found != wanted
+            path.write_bytes(whole)
+        assert noticed > 700
+        for start in arrays:
+            flip(path, start + 130)
+            with pytest.raises(UsageError):
+                read(path)
+            path.write_bytes(whole)
+
+
+def test_damaged_files_are_made_again(photos: Path, expected: dict[str, str], tmp_path: Path) -> None:
+    with open_engine(find_weights("bingan256-lite"), []) as engine:
+        work(engine, photos, tmp_path)
+        flip(tmp_path / "features" / "photo1.png.npz", 3000)
+        flip(tmp_path / "matches" / "000001.npz", 2000)
+        (tmp_path / "matches" / "000000.npz").write_bytes(b"PK")
+        assert work(engine, photos, tmp_path) == expected
+
+
+def test_an_index_by_workers_is_the_same(
+    engine: Engine, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(photos, tmp_path / "photos")
+    shutil.copy(photos / "photo3.png", tmp_path / "photos" / "copy.png")
+    alone = update_index(tmp_path / "photos", tmp_path / "alone", "bingan256-lite")
+    monkeypatch.setattr(search_index, "open_engine", lambda *_: nullcontext(engine))
+    shared = update_index(tmp_path / "photos", tmp_path / "shared", "bingan256-lite")
+    assert alone == shared
+    assert {item.name for item in alone.skipped} == {"broken.png", "photo3.png"}
+    for path in (tmp_path / "alone").rglob("*"):
+        if path.is_file():
+            assert (tmp_path / "shared" / path.relative_to(tmp_path / "alone")).read_bytes() == path.read_bytes()
+
+
+def test_ctrl_c_ends_the_workers_too(tmp_path: Path) -> None:
+    photos, out = write_photos(tmp_path / "photos", 60), tmp_path / "out"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "kornia_bingan.cli", "describe", str(photos), str(out), "--workers", "1"],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    wait_for(lambda: bool(list(out.glob("photo*.npz"))) or process.poll() is not None)
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 130, said
+    assert said == "bingan: interrupted; the same command goes on\n"
+    assert 0 < len(list(out.glob("photo*.npz"))) < 60
+    wait_for(lambda: not living(process.pid))
+
+
+def wait_for(condition: object, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def living(session: int) -> list[str]:
+    """Processes of a session that have not ended."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, _, own = path.read_text().rpartition(")")[2].split()[:4]
+        except OSError:
+            continue
+        if own == str(session) and state != "Z":
+            found.append(path.parent.name)
+    return found
+
+
+@pytest.fixture
+def scheduler(tmp_path: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """A scheduler on this machine, without workers."""
+    about = tmp_path / "scheduler.json"
+    words = ["scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(about)]
+    process = subprocess.Popen([sys.executable, "-m", "dask", *words], stderr=subprocess.DEVNULL)
+    wait_for(about.exists)
+    yield json.loads(about.read_text())["address"], process
+    process.kill()
+    process.wait()
+
+
+def test_a_running_cluster(
+    scheduler: tuple[str, subprocess.Popen[bytes]],
+    photos: Path,
+    expected: dict[str, str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """No workers, other versions, work done, and the scheduler's end in the middle."""
+    address, process = scheduler
+    words = ["describe", str(photos), str(tmp_path / "out"), *LITE, *FEW, "--scheduler", address]
+    assert cli.main(words) == 1
+    assert f"the scheduler at {address} has no workers; start 'dask worker {address}'" in capsys.readouterr().err
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "dask", "worker", address, "--nthreads", "2", "--no-dashboard", "--no-nanny"],
+        stderr=subprocess.DEVNULL,
+        env=environment,
+        cwd=tmp_path,
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while (status := cli.main(words)) and time.monotonic() < deadline:
+            pass
+        assert status == 0
+        found = {path.name: sha256_of(path) for path in (tmp_path / "out").glob("photo*.npz")}
+        assert len(found) == 12
+        assert all(expected[f"features/{name}"] == sha256 for name, sha256 in found.items())
+        with (
+            pytest.raises(JobError, match=r"does not see .*elsewhere; photos and results must lie"),
+            open_engine(find_weights("bingan256-lite"), [tmp_path / "elsewhere"], scheduler=address),
+        ):
+            pass
+        with open_engine(find_weights("bingan256-lite"), [photos], scheduler=address) as engine:
+            units = (Unit(str(number), (str(number), "")) for number in range(10**9))
+            results = run_units(engine, die_if, units, 10**9, description="try", done="tried", word="number")
+            assert next(results) == ("0", "0")
+            process.kill()
+            started = time.monotonic()
+            with pytest.raises(JobError, match=r"the Dask scheduler at tcp://127.* is gone; start it again"):
+                list(results)
+        assert time.monotonic() - started < 20
+    finally:
+        worker.kill()
+        worker.wait()
+
+
+def test_another_version_on_a_worker_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    here = cluster.versions()
+    equipment = cluster.Equipment(b"weights", "0", "float32", [], 0)
+    monkeypatch.setattr(cluster, "versions", lambda: {**here, "torch": "1.0"})
+    with pytest.raises(JobError, match=rf"has torch 1\.0, the command {re.escape(str(here['torch']))}; install the sa"):
+        equipment.setup(None)
+    monkeypatch.undo()
+    with pytest.raises(JobError, match="was given damaged weights"):
+        equipment.setup(None)

@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from eval import cluster, speed_tables
+from kornia_bingan.errors import UsageError
+from tests.conftest import write_photos
+
+
+def test_costs_and_a_killed_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "EMPTY_UNITS", 20)
+    photos, out = write_photos(tmp_path / "photos", 6), tmp_path / "cluster.json"
+    words = [str(photos), "--workers", "2", "--ours", "bingan256-lite", "--threads", "1", "--out", str(out)]
+    assert cluster.main(words) == 0
+    record = json.loads(out.read_text())
+    alone, shared = record["results"]
+    assert (alone["workers"], shared["workers"], alone["units"], shared["units"]) == (0, 2, 7, 7)
+    assert alone["same_bytes"]
+    assert shared["same_bytes"]
+    assert shared["start_bytes"] >= 2 * record["weights_bytes"]
+    assert 0 < alone["empty_unit_ms"] < shared["empty_unit_ms"]
+    assert record["fault"]["same_bytes"]
+    monkeypatch.setattr(speed_tables, "RESULTS", tmp_path)
+    table = speed_tables.TABLES["cluster"]()
+    assert "| none, in process |" in table
+    assert "| 2, one killed |" in table
+    assert "OTHER" not in table
+    with pytest.raises(UsageError, match="two are needed"):
+        cluster.main([str(photos), "--photos", "1"])
+    with pytest.raises(UsageError, match="give numbers from 1"):
+        cluster.main([str(photos), "--workers", "0"])
