@@ -224,12 +224,16 @@ def _collect(running: dict[Future, Unit], results: dict[int, Any]) -> list[Unit]
     accused = []
     for future in [future for future in running if future.status != "pending"]:
         unit = running.pop(future)
-        if future.status not in ("finished", "error"):
-            raise _gone(future.client)
+        if future.status == "error":
+            error = future.exception()  # the unit's own; it is here already
+            if not isinstance(error, KilledWorker):
+                raise error
+            accused.append(unit)
+            continue
         try:
             results[id(unit)] = future.result()
-        except KilledWorker:
-            accused.append(unit)
+        except (CancelledError, *_GONE) as error:
+            raise _gone(future.client) from error
     return accused
 
 

@@ -349,7 +349,7 @@ def scheduler(tmp_path: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     about = tmp_path / "scheduler.json"
     words = ["scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(about)]
     process = subprocess.Popen([sys.executable, "-m", "dask", *words], stderr=subprocess.DEVNULL)
-    wait_for(about.exists)
+    wait_for(lambda: about.exists() and about.read_text().rstrip().endswith("}"))
     yield json.loads(about.read_text())["address"], process
     process.kill()
     process.wait()
