@@ -22,6 +22,7 @@ from kornia_bingan.errors import JobError, UsageError
 from kornia_bingan.runs import QUIET
 
 Photos = Annotated[Path, tyro.conf.Positional]
+Index = Annotated[str, tyro.conf.Positional]
 
 
 def _print(value: dict[str, Any], table: str, as_json: bool) -> None:
@@ -300,12 +301,13 @@ def _write_page(out: Path, photos: Path) -> None:
         print(f"{out / 'report.html'} was not written, since Jinja2 or Plotly is missing: {INSTALL}", file=sys.stderr)
 
 
-def index(folder: Photos, index: Photos, descriptor: str = "bingan256", json: bool = False) -> int:
+def index(folder: Photos, index: Index, descriptor: str = "bingan256", json: bool = False) -> int:
     """Index a folder of photos, to be searched by bingan search; the same command brings the index up to date.
 
     Args:
         folder: folder of photos, searched recursively.
-        index: folder of the index; the same command goes on in it after a kill.
+        index: folder of the index, or lancedb://PATH-or-URL to scale out (lancedb://s3://bucket/index); the same
+            command goes on in it after a kill.
         descriptor: shipped name or weights file.
         json: print one JSON object on stdout instead of a table.
     """
@@ -323,7 +325,7 @@ def index(folder: Photos, index: Photos, descriptor: str = "bingan256", json: bo
 
 
 def search(
-    index: Photos,
+    index: Index,
     picture: Photos,
     top: int = 20,
     out: Path | None = None,
@@ -333,7 +335,7 @@ def search(
     """Find the photos of an index that are most similar to a picture.
 
     Args:
-        index: folder that bingan index made.
+        index: what bingan index was given.
         picture: any picture.
         top: how many photos.
         out: HTML page with their thumbnails.
