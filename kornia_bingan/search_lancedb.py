@@ -3,12 +3,14 @@
 Two tables: ``about``, one row of JSON, says what decides a code; ``photos`` has the name, size, time, checksum and
 packed code of each photo. A search reads the version of ``photos`` that has the tag ``finished``, so it sees the last
 complete update also while another runs. Up to ``MOST_EXACT`` codes are compared exhaustively, more get an inverted
-file. LanceDB comes with the extra ``store``.
+file. LanceDB comes with the extra ``store`` and takes the keys of object storage from the environment, such as
+``AWS_ACCESS_KEY_ID``.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -152,8 +154,14 @@ class LanceStore:
         except UsageError:
             raise
         except (RuntimeError, ValueError, OSError, KeyError, IndexError, TypeError) as error:
-            reason = str(error).partition("\n")[0].partition(", /")[0]  # without the line of its source
-            raise UsageError(f"{self} cannot be used ({reason}); is it an index of this version?") from error
+            raise UsageError(f"{self} cannot be used ({_reason(error)}); is it the place of an index?") from error
+
+
+def _reason(error: Exception) -> str:
+    """Give one short line of LanceDB's messages, which can hold whole answers of a server."""
+    said = re.search(r"<Message>(.*?)</Message>", str(error))
+    line = said[1] if said else str(error).partition("\n")[0].partition(", /")[0]  # without the place in its source
+    return line if len(line) <= 200 else f"{line[:200]}..."
 
 
 def _nearest(photos: Any, code: NDArray[np.uint8], limit: int) -> list[tuple[str, int]]:

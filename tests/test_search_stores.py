@@ -195,3 +195,10 @@ def test_a_damaged_inverted_file_is_a_sentence(tmp_path: Path, monkeypatch: pyte
     (tmp_path / "index" / "ids.npy").unlink()
     with pytest.raises(UsageError, match=r"ids\.npy is damaged or missing"):
         store.search(code, 1)
+
+
+def test_the_answer_of_a_server_becomes_a_short_reason() -> None:
+    long = 'IO { body: Some("<Error><Code>NoSuchBucket</Code><Message>The bucket does not exist</Message>' + 500 * "x"
+    assert search_lancedb._reason(RuntimeError(long)) == "The bucket does not exist"
+    assert len(search_lancedb._reason(RuntimeError(500 * "x"))) < 210
+    assert search_lancedb._reason(RuntimeError("no file, /root/x.rs:3\nmore")) == "no file"
