@@ -117,7 +117,7 @@ class FaissStore:
         self.add(self.rows)
         codes = np.stack([code for _, code in self.rows.values()])
         ids = np.array([int(stamp.checksum[:15], 16) for stamp, _ in self.rows.values()], np.int64)
-        index = searchable(codes, ids, self._trained(bits))
+        index = searchable(codes, ids, self._trained(bits) if len(codes) > MOST_EXACT else None)
         with atomic_path(self.folder / "ids.npy") as temporary:
             np.save(temporary, ids)
         with atomic_path(self.folder / "codes.faiss") as temporary:
