@@ -109,10 +109,10 @@ def plot(rows: list[dict[str, Any]]) -> str:
             if row["codes"] == kind and row["way"] != "mapped":
                 label = " ".join([row["index"], str(row["probes"] or "")]).strip()
                 milliseconds = 1000 / row["queries_per_second"]
-                lines.setdefault(label, []).append((row["count"] / 1e6, float(np.log10(milliseconds))))
+                lines.setdefault(label, []).append((row["count"] / 1000, float(np.log10(milliseconds))))
         drawn = [Line(label, [x for x, _ in points], [y for _, y in points]) for label, points in lines.items()]
         panels.append(Panel(f"{kind} codes", drawn))
-    return svg_panels(panels, "millions of codes", "log10 of milliseconds a query", (-2, 4), columns=2)
+    return svg_panels(panels, "thousands of codes", "log10 of milliseconds a query", (-2, 4), columns=2)
 
 
 def main(argv: list[str]) -> int:
