@@ -31,7 +31,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "cifar10-terms": lambda: of_training.ablation("cifar10-terms"),
     "overlap": lambda: of_training.overlap("overlap"),
     "retrieval-pairs": lambda: of_training.retrieval_pairs("retrieval-pairs"),
-    "index-speed": lambda: of_training.index_speed("index-speed"),
+    "scale-search": lambda: of_training.scale_search("scale-search"),
     "adapt": lambda: of_training.adapt("adapt"),
     "train-speed": lambda: of_training.train_speed("train-speed"),
     "recipe-search": lambda: of_training.recipe_search("recipe-search"),

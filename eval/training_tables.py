@@ -81,15 +81,19 @@ def retrieval_pairs(name: str) -> str:
     return f"{markdown(header, rows)}\n\n{provenance_line(record)}"
 
 
-def index_speed(name: str) -> str:
+def scale_search(name: str) -> str:
     """Searching many codes."""
     record = read(RESULTS / f"{name}.json")
-    header = ["codes", "index", "build, s", "queries / s", "bytes a code", "recall@1", "recall@10"]
+    header = ["codes", "index", "opened", "lists probed", "build, s", "build, MB", "update, s", "bytes a code"]
+    header += ["queries / s", "search, MB", "recall@1", "recall@10"]
     rows = []
     for r in record["results"]:
-        cost = [f"{r['build_seconds']:.1f}", f"{r['queries_per_second']:,.0f}", f"{r['bytes_per_code']:.1f}"]
+        updated = "" if r["update_seconds"] is None else f"{r['update_seconds']:.2f}"
+        cost = [f"{r['build_seconds']:.1f}", f"{r['build_mb']:,}", updated, f"{r['bytes_per_code']:.1f}"]
+        speed = [f"{r['queries_per_second']:,.0f}", f"{r['search_mb']:,}"]
         shares = [f"{r[key]:.3f}" for key in ("recall@1", "recall@10")]
-        rows.append([f"{r['count']:,} {r['codes']}", r["index"], *cost, *shares])
+        way = [r["index"], r["way"], str(r["probes"] or "")]
+        rows.append([f"{r['count']:,} {r['codes']}", *way, *cost, *speed, *shares])
     return f"{markdown(header, rows)}\n\n{provenance_line(record)}"
 
 

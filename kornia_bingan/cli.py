@@ -26,6 +26,7 @@ from kornia_bingan.runs import QUIET
 Photos = Annotated[Path, tyro.conf.Positional]
 Source = Annotated[str, tyro.conf.Positional]
 """A folder, or an fsspec URL."""
+Index = Annotated[str, tyro.conf.Positional]
 
 
 def _print(value: dict[str, Any], table: str, as_json: bool) -> None:
@@ -340,7 +341,7 @@ def _write_page(out: Path, photos: Path) -> None:
 
 def index(
     folder: Source,
-    index: Photos,
+    index: Index,
     descriptor: str = "bingan256",
     workers: int = 0,
     scheduler: str | None = None,
@@ -350,7 +351,8 @@ def index(
 
     Args:
         folder: folder of photos, searched recursively, or a URL such as s3://BUCKET/PHOTOS, fetched to INDEX.photos/.
-        index: folder of the index; the same command goes on in it after a kill.
+        index: folder of the index, or lancedb://PATH-or-URL to scale out (lancedb://s3://bucket/index); the same
+            command goes on in it after a kill.
         descriptor: shipped name or weights file.
         workers: processes on this machine that share the work; 0 works in this one.
         scheduler: address of a running Dask scheduler, such as tcp://10.0.0.1:8786, whose workers share the work.
@@ -358,10 +360,16 @@ def index(
     """
     from kornia_bingan.remote import local_photos
     from kornia_bingan.report import skipped_lines, text_table
-    from kornia_bingan.search_index import update_index
+    from kornia_bingan.search_index import LANCEDB, update_index
 
     _prepare()
-    summary = update_index(local_photos(folder, index), index, descriptor, workers=workers, scheduler=scheduler)
+    place = index.removeprefix(LANCEDB)
+    if "://" in place and "://" in folder:
+        raise UsageError(
+            f"photos of a URL are fetched beside the index, but {index} is no folder; give a folder of photos"
+        )
+    photos = local_photos(folder, Path(place))
+    summary = update_index(photos, index, descriptor, workers=workers, scheduler=scheduler)
     values = dataclasses.asdict(summary)
     skipped = [{"name": item.name, "reason": item.reason} for item in summary.skipped]
     rows = [[name, f"{value:,}"] for name, value in values.items() if name != "skipped"]
@@ -371,7 +379,7 @@ def index(
 
 
 def search(
-    index: Photos,
+    index: Index,
     picture: Photos,
     top: int = 20,
     out: Path | None = None,
@@ -381,7 +389,7 @@ def search(
     """Find the photos of an index that are most similar to a picture.
 
     Args:
-        index: folder that bingan index made.
+        index: what bingan index was given.
         picture: any picture.
         top: how many photos.
         out: HTML page with their thumbnails.

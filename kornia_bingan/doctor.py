@@ -30,6 +30,7 @@ OPTIONAL = {
     "onnx": (("onnx", "onnxscript"), "bingan export"),
     "heic": (("pillow_heif",), "HEIC photos"),
     "cluster": (("dask", "distributed"), "--workers and --scheduler"),
+    "store": (("lancedb",), "an index that scales out, in LanceDB"),
 }
 LEAST_SHARE = 0.3
 """Of the keypoints of the self-test that must be found again as inliers; shipped weights reach 0.5 and more."""

@@ -130,7 +130,7 @@ def write_page(out: Path, photos: Path) -> Path:
     return path
 
 
-def write_search_page(out: Path, picture: Path, index: Path, found: Sequence[Found]) -> None:
+def write_search_page(out: Path, picture: Path, index: Path | str, found: Sequence[Found]) -> None:
     """Write a page with the picture that was searched for, and those that were found, with their distances.
 
     Args:

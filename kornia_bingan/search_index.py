@@ -1,34 +1,27 @@
 """A folder of photos becomes an index of codes, and a picture finds the most similar ones in it.
 
-INDEX is a folder:
-
-    INDEX/index.json      the weights, the photos' folder, and what decides a code
-    INDEX/parts/*.npz     names, sizes, times, checksums and codes of 64 photos each
-    INDEX/codes.faiss     faiss binary index of all codes, with
-    INDEX/names.json      the photo of each of its rows
-
-The same command adds new photos, describes changed ones again (by size and time of the file) and forgets those that are
-gone; a killed one goes on with the photos that are in no part yet. Pictures with the same bytes are kept once.
+INDEX is a folder, searched by faiss (:mod:`kornia_bingan.search_faiss`), or ``lancedb://`` and a path or the address of
+object storage, searched by LanceDB (:mod:`kornia_bingan.search_lancedb`); one word tells both commands which. The same
+command adds new photos, describes changed ones again (by size and time of the file) and forgets those that are gone; a
+killed one goes on with the photos that are not stored yet. Pictures with the same bytes are kept once.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import zipfile
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import faiss
 import numpy as np
 from numpy.typing import NDArray
 
 from kornia_bingan.engine import Engine, check_engine, open_engine, run_units
 from kornia_bingan.errors import JobError, UsageError
-from kornia_bingan.files import atomic_path, sha256_of, write_json
+from kornia_bingan.files import sha256_of
 from kornia_bingan.folded import Precision
 from kornia_bingan.global_code import CELL_BITS, global_code
 from kornia_bingan.images import ImageError, Skipped, list_images, log_skipped, read_color, read_image, reason_for
@@ -36,6 +29,8 @@ from kornia_bingan.keypoints import detect
 from kornia_bingan.network import ImageDiscriminator
 from kornia_bingan.picture_sets import reduce_picture
 from kornia_bingan.runs import LOG_FILE, alone_in, log_to
+from kornia_bingan.search_faiss import FaissStore, Row, Stamp
+from kornia_bingan.search_lancedb import LanceStore
 from kornia_bingan.units import Failed, Unit, local_file
 from kornia_bingan.weights import find_weights, load_weights
 
@@ -45,19 +40,10 @@ if TYPE_CHECKING:
 MAX_KEYPOINTS = 1000
 MAX_SIZE = 1024
 PART = 64
-"""Photos in one part: little work is lost by a kill."""
+"""Photos that are stored at once: little work is lost by a kill."""
+LANCEDB = "lancedb://"
 
 Encode = Callable[[Path], NDArray[np.uint8]]
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A photo in the index: its file's size and time (ns) when it was read, its content's checksum, and its code."""
-
-    size: int
-    time: int
-    checksum: str
-    code: NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -123,85 +109,103 @@ def photo_codes(model: BinGAN, path: Path) -> NDArray[np.uint8]:
     return describe(model, image, detect(image, "dog", MAX_KEYPOINTS))
 
 
+def open_store(index: Path | str) -> FaissStore | LanceStore:
+    """Give the store that the name of an index stands for; nothing is read or made yet.
+
+    Raises:
+        UsageError: the name is an address without ``lancedb://`` before it, or LanceDB is not installed.
+    """
+    name = str(index)
+    if name.startswith(LANCEDB) and name != LANCEDB:
+        return LanceStore(name, name.removeprefix(LANCEDB))
+    if "://" in name or name.startswith("lancedb:"):
+        raise UsageError(
+            f"the index '{name}' is neither a folder nor lancedb://PATH, such as lancedb://s3://bucket/index"
+        )
+    return FaissStore(Path(name))
+
+
 def update_index(
-    photos: Path, index: Path, descriptor: str, *, workers: int = 0, scheduler: str | None = None
+    photos: Path, index: Path | str, descriptor: str, *, workers: int = 0, scheduler: str | None = None
 ) -> IndexSummary:
     """Bring an index up to date with a folder of photos; make it if it is absent.
 
     Args:
         photos: searched recursively.
-        index: folder of the index, absent, empty, or an index made with the same weights.
+        index: absent, empty, or made with the same weights; see :func:`open_store`.
         descriptor: shipped name or weights file.
         workers: processes on this machine that share the work; 0 works in this one.
         scheduler: address of a running Dask scheduler, whose workers must see the photos.
 
     Raises:
-        UsageError: there are no photos, the index was made with other weights, the folder holds something else, or
-            another process works in it.
+        UsageError: there are no photos, the index was made with other weights, its place holds something else, or
+            another process works in its folder.
         JobError: no photo can be read, or see :func:`kornia_bingan.engine.open_engine`.
     """
+    store = open_store(index)
     names, foreign = list_images(photos)
     if not names:
         raise UsageError(f"{photos} holds no photos")
     check_engine(workers, scheduler)
     weights = find_weights(descriptor)
     _, about = encoder(weights)
-    _open(index, about, photos)
-    with (
-        alone_in(index),
-        log_to(index / LOG_FILE),
-        open_engine(weights, [photos], workers, scheduler) as engine,
-    ):
-        summary = _update(photos, index, names, foreign, engine, about["bits"])
+    _begin(store, about, photos)
+    with ExitStack() as stack:
+        if isinstance(store, FaissStore):
+            stack.enter_context(alone_in(store.folder))
+            stack.enter_context(log_to(store.folder / LOG_FILE))
+        engine = stack.enter_context(open_engine(weights, [photos], workers, scheduler))
+        summary = _update(photos, store, names, foreign, engine, about["bits"])
         log_skipped(summary.skipped)
     return summary
 
 
 def _update(
-    photos: Path, index: Path, names: list[str], foreign: list[Skipped], engine: Engine, bits: int
+    photos: Path, store: FaissStore | LanceStore, names: list[str], foreign: list[Skipped], engine: Engine, bits: int
 ) -> IndexSummary:
-    known = _read_parts(index)
-    entries = {name: entry for name, entry in known.items() if name in set(names) and _is_current(photos / name, entry)}
-    removed = len(set(known) - set(names))
+    known = store.known()
+    listed = set(names)
+    kept = {name: stamp for name, stamp in known.items() if name in listed and _is_current(photos / name, stamp)}
+    removed = len(known.keys() - listed)
     skipped = list(foreign)
-    first_of = {entry.checksum: name for name, entry in entries.items()}
-    new: dict[str, Entry] = {}
-    wanted = [name for name in names if name not in entries]
+    first_of = {stamp.checksum: name for name, stamp in kept.items()}
+    new: dict[str, Row] = {}
+    wanted = [name for name in names if name not in kept]
     counts = {"added": 0, "changed": 0}
     units = (Unit(name, (engine.path(photos / name), engine.sha256, engine.precision)) for name in wanted)
     for name, found in run_units(
         engine, index_unit, units, len(wanted), description="index", done="indexed", word="photo"
     ):
-        if not isinstance(found, Entry):
+        if isinstance(found, Failed | str):
             skipped.append(Skipped(name, found.reason if isinstance(found, Failed) else found))
             continue
-        if found.checksum in first_of:
-            skipped.append(Skipped(name, f"the same picture as {first_of[found.checksum]}"))
+        stamp = found[0]
+        if stamp.checksum in first_of:
+            skipped.append(Skipped(name, f"the same picture as {first_of[stamp.checksum]}"))
             continue
         new[name] = found
-        first_of[found.checksum] = name
+        kept[name] = stamp
+        first_of[stamp.checksum] = name
         counts["changed" if name in known else "added"] += 1
         if len(new) == PART:
-            _write_part(index, new)
-            entries |= new
+            store.add(new)
             new = {}
     if new:
-        _write_part(index, new)
-        entries |= new
-    if not entries:
+        store.add(new)
+    if not kept:
         raise JobError(f"no photo of {photos} can be read: {skipped[0].name}: {skipped[0].reason}")
-    _finish(index, {name: entries[name] for name in names if name in entries}, bits)
-    return IndexSummary(len(entries), counts["added"], counts["changed"], removed, bits, tuple(skipped))
+    store.finish([name for name in names if name in kept], bits)
+    return IndexSummary(len(kept), counts["added"], counts["changed"], removed, bits, tuple(skipped))
 
 
-def index_unit(photo: str, sha256: str, precision: Precision) -> Entry | str:
-    """Give a photo's entry, or why it cannot be read."""
+def index_unit(photo: str, sha256: str, precision: Precision) -> Row | str:
+    """Give what an index stores of a photo, or why it cannot be read."""
     path = Path(photo)
     try:
         data = path.read_bytes()
-        checksum = hashlib.blake2b(data, digest_size=16).hexdigest()
         status = path.stat()
-        return Entry(status.st_size, status.st_mtime_ns, checksum, _encode(sha256, precision)(path))
+        checksum = hashlib.blake2b(data, digest_size=16).hexdigest()
+        return Stamp(status.st_size, status.st_mtime_ns, checksum), _encode(sha256, precision)(path)
     except (ImageError, OSError) as error:
         return reason_for(error, path)
 
@@ -211,94 +215,39 @@ def _encode(sha256: str, precision: Precision) -> Encode:
     return encoder(local_file(sha256), precision)[0]
 
 
-def _is_current(path: Path, entry: Entry) -> bool:
+def _is_current(path: Path, stamp: Stamp) -> bool:
     try:
         status = path.stat()
     except OSError:
         return False
-    return (status.st_size, status.st_mtime_ns) == (entry.size, entry.time)
+    return (status.st_size, status.st_mtime_ns) == (stamp.size, stamp.time)
 
 
-def _open(index: Path, about: dict[str, Any], photos: Path) -> None:
-    path = index / "index.json"
-    if path.is_file():
-        known = read_about(index)
+def _begin(store: FaissStore | LanceStore, about: dict[str, Any], photos: Path) -> None:
+    if store.exists():
+        known = store.about()
         if changed := [key for key in about if known.get(key) != about[key]]:
             key = changed[0] if changed[0] != "weights" or len(changed) == 1 else changed[1]
             raise UsageError(
-                f"{index} was made with {known.get('weights')} ({key} {known.get(key)}), not with {about['weights']} "
-                f"({key} {about[key]}); give the same --descriptor, or another folder"
+                f"{store} was made with {known.get('weights')} ({key} {known.get(key)}), not with {about['weights']} "
+                f"({key} {about[key]}); give the same --descriptor, or another index"
             )
-    elif index.exists() and (not index.is_dir() or any(index.iterdir())):
-        raise UsageError(f"{index} is not empty and holds no index; give another folder")
-    (index / "parts").mkdir(parents=True, exist_ok=True)
-    write_json(path, {"format": 1, **about, "photos": str(photos.resolve())})
+    store.begin({"format": 1, **about, "photos": str(photos.resolve())})
 
 
-def read_about(index: Path) -> dict[str, Any]:
-    """Read ``index.json``.
+def read_about(index: Path | str) -> dict[str, Any]:
+    """Read what decides the codes of an index, and the folder of its photos.
 
     Raises:
-        UsageError: the folder holds no index of this format.
+        UsageError: there is no index of this format.
     """
-    try:
-        about: dict[str, Any] = json.loads((index / "index.json").read_text(encoding="utf-8"))
-        if about["format"] != 1:
-            raise ValueError(f"format {about['format']}")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(
-            f"{index} holds no index that this version reads ({error}); bingan index makes one in a new folder"
-        ) from error
-    return about
+    return open_store(index).about()
 
 
-def _read_parts(index: Path) -> dict[str, Entry]:
-    entries: dict[str, Entry] = {}
-    for path in sorted((index / "parts").glob("*.npz")):
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                columns = [file[name] for name in ("names", "sizes", "times", "checksums", "codes")]
-        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            raise UsageError(f"{path} is damaged; delete it to have its photos described again") from error
-        for name, size, time, checksum, code in zip(*columns, strict=True):
-            entries[str(name)] = Entry(int(size), int(time), str(checksum), code)
-    return entries
+def search_index(index: Path | str, picture: Path, top: int = 20, descriptor: str | None = None) -> list[Found]:
+    """Find the photos of an index that are most similar to a picture: nearest first, of equally near ones by name.
 
-
-def _write_part(index: Path, entries: dict[str, Entry]) -> None:
-    parts = index / "parts"
-    number = 1 + max((int(path.stem) for path in parts.glob("*.npz") if path.stem.isdecimal()), default=-1)
-    with atomic_path(parts / f"{number:06}.npz") as temporary:
-        np.savez(temporary, **_columns(entries))  # type: ignore[arg-type]
-
-
-def _columns(entries: dict[str, Entry]) -> dict[str, NDArray[Any]]:
-    values = list(entries.values())
-    return {
-        "names": np.array(list(entries)),
-        "sizes": np.array([entry.size for entry in values], np.int64),
-        "times": np.array([entry.time for entry in values], np.int64),
-        "checksums": np.array([entry.checksum for entry in values]),
-        "codes": np.stack([entry.code for entry in values]),
-    }
-
-
-def _finish(index: Path, entries: dict[str, Entry], bits: int) -> None:
-    """Write all entries as one part, the faiss index and its names; earlier parts go last."""
-    old = list((index / "parts").glob("*.npz"))
-    _write_part(index, entries)
-    flat = faiss.IndexBinaryFlat(bits)
-    flat.add(np.stack([entry.code for entry in entries.values()]))
-    with atomic_path(index / "codes.faiss") as temporary:
-        # not by faiss, which takes no name that is not valid UTF-8
-        temporary.write_bytes(faiss.serialize_index_binary(flat).tobytes())
-    write_json(index / "names.json", list(entries))
-    for path in old:
-        path.unlink()
-
-
-def search_index(index: Path, picture: Path, top: int = 20, descriptor: str | None = None) -> list[Found]:
-    """Find the photos of an index that are most similar to a picture, nearest first.
+    Up to a million photos are compared exhaustively; of more, those whose codes lie in the nearest clusters.
 
     Args:
         index: made by :func:`update_index`.
@@ -312,25 +261,11 @@ def search_index(index: Path, picture: Path, top: int = 20, descriptor: str | No
     """
     if top < 1:
         raise UsageError(f"top is {top}; give 1 or more")
-    about = read_about(index)
+    store = open_store(index)
+    about = store.about()
     weights = find_weights(descriptor or about["weights"])
     if sha256_of(weights) != about["sha256"]:
         raise UsageError(f"{index} was made with other weights called {about['weights']}; give them by --descriptor")
     encode, _ = encoder(weights)
-    names = _read_names(index)
-    try:
-        flat = faiss.deserialize_index_binary(np.fromfile(index / "codes.faiss", np.uint8))
-    except (OSError, RuntimeError) as error:
-        raise UsageError(f"{index / 'codes.faiss'} is damaged or missing; run bingan index again") from error
-    if flat.ntotal != len(names):
-        raise UsageError(f"{index} has {flat.ntotal} codes and {len(names)} names; run bingan index again")
-    distances, rows = flat.search(encode(picture)[None], min(top, len(names)))
-    return [Found(names[row], int(d)) for row, d in zip(rows[0].tolist(), distances[0].tolist(), strict=True)]
-
-
-def _read_names(index: Path) -> list[str]:
-    try:
-        names: list[str] = json.loads((index / "names.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{index} is not finished or damaged; run bingan index again") from error
-    return names
+    found = store.search(encode(picture), top)
+    return [Found(name, distance) for distance, name in sorted((distance, name) for name, distance in found)]

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from eval import index_speed, overlap, retrieval_pairs
+from eval import overlap, retrieval_pairs
 from kornia_bingan.errors import UsageError
 from kornia_bingan.network import ImageDiscriminator
 from kornia_bingan.scene import render_scene
@@ -61,21 +61,3 @@ def test_fewer_pairs_register_the_same_photos(folders: tuple[Path, Path], tmp_pa
     assert similar["points"] > 0.9 * every["points"]
     with pytest.raises(UsageError, match="6, 7 wanted"):
         retrieval_pairs.main([*words[:3], "--mixed", "7"])
-
-
-def test_search_of_many_codes(folders: tuple[Path, Path], tmp_path: Path) -> None:
-    out = tmp_path / "index.json"
-    words = [str(folders[1]), "--count", "8000", "--out", str(out), "--cache", str(tmp_path / "cache")]
-    assert index_speed.main(words) == 0
-    record = json.loads(out.read_text())
-    assert 100 < record["described"] < 8000
-    rows = {(row["codes"], row["index"]): row for row in record["results"]}
-    for codes in ("real", "random"):
-        assert rows[codes, "flat"]["recall@1"] == rows[codes, "flat"]["recall@10"] == 1
-        assert rows[codes, "flat"]["bytes_per_code"] == pytest.approx(32, abs=1)
-        shares = [row["recall@1"] for (name, way), row in rows.items() if name == codes and "ivf" in way]
-        assert shares == sorted(shares)
-        assert shares[-1] > 0.5
-    assert all(row["queries_per_second"] > 0 for row in rows.values())
-    with pytest.raises(UsageError, match="1,000 at least"):
-        index_speed.main([str(folders[1]), "--count", "10"])

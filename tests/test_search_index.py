@@ -12,6 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from kornia_bingan import cli, search_index
 from kornia_bingan.errors import JobError, UsageError
@@ -40,58 +41,84 @@ def photos(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.fixture
+def weights(tmp_path: Path) -> str:
+    """A network for whole pictures, which describes a photo in a moment."""
+    torch.manual_seed(0)
+    save_weights(tmp_path / "picture.safetensors", ImageDiscriminator(128).eval(), {})
+    return str(tmp_path / "picture.safetensors")
+
+
+@pytest.fixture(params=["", "lancedb://"])
+def index(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The name of an index in each store."""
+    return f"{request.param}{tmp_path / 'index'}"
+
+
 def test_views_of_one_place_are_found(photos: Path, tmp_path: Path) -> None:
-    summary = update_index(photos, tmp_path / "index", "bingan256")
+    index = tmp_path / "index"
+    summary = update_index(photos, index, "bingan256")
     assert (summary.photos, summary.added, summary.skipped) == (12, 12, ())
-    found = search_index.search_index(tmp_path / "index", photos / "p1 1.png", 3)
+    found = search_index.search_index(index, photos / "p1 1.png", 3)
     assert found[0] == search_index.Found("p1 1.png", 0)
     assert {one.name for one in found} == {"p1 0.png", "p1 1.png", "sub/p1.png"}
     assert [one.distance for one in found] == sorted(one.distance for one in found)
-    assert len(search_index.search_index(tmp_path / "index", photos / "p1 1.png", 99)) == 12
+    assert len(search_index.search_index(index, photos / "p1 1.png", 99)) == 12
     other = tmp_path / "elsewhere.png"
     cv2.imwrite(str(other), view(2, 90))
-    assert "p2" in search_index.search_index(tmp_path / "index", other, 1)[0].name
+    assert "p2" in search_index.search_index(index, other, 1)[0].name
 
 
-def test_new_changed_and_gone_photos(photos: Path, tmp_path: Path) -> None:
-    index = tmp_path / "index"
-    update_index(photos, index, "bingan256")
+def test_new_changed_and_gone_photos(photos: Path, index: str, weights: str) -> None:
+    update_index(photos, index, weights)
     (photos / "p0 0.png").unlink()
     cv2.imwrite(str(photos / "new.png"), view(7, 0))
     cv2.imwrite(str(photos / "p1 0.png"), view(8, 0))
     os.utime(photos / "p1 0.png", (1, 1))
     shutil.copy(photos / "p2 0.png", photos / "z copy.png")
     (photos / "broken.jpg").write_bytes(b"no picture")
-    summary = update_index(photos, index, "bingan256")
+    summary = update_index(photos, index, weights)
     assert (summary.photos, summary.added, summary.changed, summary.removed) == (12, 1, 1, 1)
     assert {item.name: item.reason for item in summary.skipped}["z copy.png"] == "the same picture as p2 0.png"
     assert "broken.jpg" in {item.name for item in summary.skipped}
-    assert search_index.search_index(index, photos / "new.png", 1)[0] == search_index.Found("new.png", 0)
-    assert "p0 0.png" not in {one.name for one in search_index.search_index(index, photos / "new.png", 99)}
-    assert len(list((index / "parts").glob("*.npz"))) == 1
+    assert search_index.search_index(index, photos / "new.png", 1, weights)[0] == search_index.Found("new.png", 0)
+    assert "p0 0.png" not in {one.name for one in search_index.search_index(index, photos / "new.png", 99, weights)}
+    again = update_index(photos, index, weights)
+    assert (again.photos, again.added, again.changed, again.removed) == (12, 0, 0, 0)
+    if "://" not in index:
+        assert len(list((Path(index) / "parts").glob("*.npz"))) == 1
 
 
-def test_a_killed_run_goes_on(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = update_index(photos, tmp_path / "whole", "bingan256")
-    index = tmp_path / "index"
+@pytest.mark.parametrize(
+    # LanceDB counts versions down from 2^64 - 1: the first is the empty table, the second has two photos
+    ("store", "written"),
+    [("", "parts/[0-9]*.npz"), ("lancedb://", f"photos.lance/_versions/{2**64 - 3}.manifest")],
+)
+def test_a_killed_run_goes_on(store: str, written: str, photos: Path, weights: str, tmp_path: Path) -> None:
+    whole = update_index(photos, f"{store}{tmp_path / 'whole'}", weights)
+    folder = tmp_path / "index"
+    index = f"{store}{folder}"
     program = (
-        "from pathlib import Path\nfrom kornia_bingan import search_index\nsearch_index.PART = 2\n"
-        f"search_index.update_index(Path({str(photos)!r}), Path({str(index)!r}), 'bingan256')"
+        "import time\nfrom pathlib import Path\nfrom kornia_bingan import search_index\nsearch_index.PART = 2\n"
+        f"encode, about = search_index.encoder(Path({weights!r}))\n"
+        "search_index.encoder = lambda *_: (lambda path: time.sleep(0.2) or encode(path), about)\n"
+        f"search_index.update_index(Path({str(photos)!r}), {index!r}, {weights!r})"
     )
     process = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
-    while not list(index.glob("parts/[0-9]*.npz")) and time.monotonic() < deadline:
+    while not list(folder.glob(written)) and time.monotonic() < deadline:
         time.sleep(0.001)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert not (index / "names.json").exists(), "the run was not killed in the middle"
-    with pytest.raises(UsageError, match="is not finished or damaged"):
-        search_index.search_index(index, photos / "p1 1.png")
-    summary = update_index(photos, index, "bingan256")
+    with pytest.raises(UsageError, match="is not finished or damaged"):  # else it was not killed in the middle
+        search_index.search_index(index, photos / "p1 1.png", 20, weights)
+    summary = update_index(photos, index, weights)
     assert summary.photos == whole.photos
     assert 0 < summary.added < 12
-    for name in ("codes.faiss", "names.json"):
-        assert (index / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    for name in ("codes.faiss", "names.json") if not store else ():
+        assert (folder / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    found = search_index.search_index(index, photos / "p1 1.png", 20, weights)
+    assert found == search_index.search_index(f"{store}{tmp_path / 'whole'}", photos / "p1 1.png", 20, weights)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no such lock")
@@ -142,19 +169,22 @@ def test_bad_input_is_a_sentence(photos: Path, tmp_path: Path) -> None:
         update_index(photos, index, "bingan256")
 
 
-def test_commands(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    index, page = str(tmp_path / "index"), tmp_path / "found.html"
-    assert cli.main(["index", str(photos), index]) == 0
+def test_commands(photos: Path, index: str, weights: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = tmp_path / "found.html"
+    own = ["--descriptor", weights]
+    assert cli.main(["index", str(photos), index, *own]) == 0
     assert "added" in capsys.readouterr().out
     query = str(photos / "p1 1.png")
-    assert cli.main(["search", index, query, "--top", "3", "--out", str(page), "--json"]) == 0
+    assert cli.main(["search", index, query, "--top", "3", "--out", str(page), "--json", *own]) == 0
     found = json.loads(capsys.readouterr().out)["found"]
     assert found[0]["name"] == "p1 1.png"
     assert page.is_file()
-    assert cli.main(["search", index, query]) == 0
+    assert cli.main(["search", index, query, *own]) == 0
     assert "distance" in capsys.readouterr().out
     assert cli.main(["search", str(photos), query]) == 2
-    if BROWSER is not None:
+    assert cli.main(["search", "s3://bucket/index", query]) == 2
+    assert "neither a folder nor lancedb://PATH" in capsys.readouterr().err
+    if BROWSER is not None and "://" not in index:
         script = """
         const shown = [...document.querySelectorAll(".photo img")];
         return {count: shown.length, wide: shown.filter(image => image.naturalWidth > 100).length,
@@ -163,4 +193,4 @@ def test_commands(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
         answer = ask(page, script, tmp_path)
         assert answer["problems"] == []
         assert (answer["count"], answer["wide"]) == (3, 3)
-        assert "p1 1.png, 0 of 2048 bits differ" in answer["text"]
+        assert "p1 1.png, 0 of 128 bits differ" in answer["text"]

@@ -1,0 +1,167 @@
+"""Searching many codes: what an index costs, and what it finds, from thousands of codes to ten million.
+
+    python -m eval scale_search PHOTOS [--counts 100000,1000000,10000000] [--ours bingan256-lite] [--out FILE.json]
+
+Protocol. ``real``: codes of 1,000 keypoints a photo; as many copies with 5 % of their bits flipped are added as are
+missing to the count. ``random``: uniform bits, the worst case, where nothing is near. Queries are 500 codes of the set
+with another 5 % of their bits flipped, each a call of its own, one thread; of LanceDB's exhaustive search, 50. An index
+is built in one process, written, and opened and searched in another. Seconds are those of the processor, all threads
+together, so that other work on the machine counts little. ``recall@1``: share of the queries whose first found code is
+as near as the nearest one of the exhaustive search. ``recall@10``: of ten found codes, the share that is as near as the
+tenth of the exhaustive search. ``bytes_per_code``: of the files. ``build_mb``: peak memory above that of the codes and
+libraries. ``search_mb``: memory of its own that a searching process needs above that of the libraries, without pages of
+mapped files, which the system can drop. ``update_seconds``: the first 1,000 codes are removed and as many others added,
+files not counted; a flat index is built anew, from the graph nothing can be removed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eval import options
+from eval.cache import cached
+from eval.curves import Line, Panel, svg_panels
+from kornia_bingan import BinGAN
+from kornia_bingan.child import run_in_child
+from kornia_bingan.errors import UsageError
+from kornia_bingan.files import atomic_path, sha256_of, write_json
+from kornia_bingan.images import list_images
+from kornia_bingan.provenance import provenance
+from kornia_bingan.report import text_table
+from kornia_bingan.search_index import photo_codes
+from kornia_bingan.weights import find_weights
+
+COUNTS = "100000,1000000,10000000"
+QUERIES = 500
+FLIPPED = 0.05
+MOST_LINKED = 100_000
+"""Codes of the largest graph: ten times as many take more than ten times as long to build."""
+SEED = 0
+MOST_RANDOM = 1_000_000
+"""Largest number of random codes."""
+PROBES = (4, 16, 64)
+
+# How an index is built, and how it is opened and searched: 0 probes for exhaustive search.
+WAYS: dict[str, tuple[tuple[str, tuple[int, ...]], ...]] = {
+    "faiss flat": (("read", (0,)), ("mapped", (0,))),
+    "faiss ivf": (("read", PROBES), ("mapped", (64,))),
+    "faiss hnsw": (("read", (0,)),),
+    "lancedb": (("exhaustive", (0,)), ("ivf", PROBES)),
+}
+
+Codes = NDArray[np.uint8]
+
+
+def flipped(codes: Codes, rng: np.random.Generator) -> Codes:
+    """Flip a share of the bits."""
+    parts = []
+    for start in range(0, len(codes), 50_000):
+        part = codes[start : start + 50_000]
+        parts.append(part ^ np.packbits(rng.random((len(part), 8 * codes.shape[1]), np.float32) < FLIPPED, axis=1))
+    return np.concatenate(parts)
+
+
+def grown(codes: Codes, count: int, rng: np.random.Generator) -> Codes:
+    """Give ``count`` codes: these, and flipped copies of them as far as they are missing."""
+    missing = count - len(codes)
+    if missing <= 0:
+        return codes[rng.permutation(len(codes))[:count]]
+    return np.concatenate([codes, flipped(codes[rng.integers(0, len(codes), missing)], rng)])
+
+
+def measure(codes: Codes, queries: Codes, folder: Path) -> list[dict[str, Any]]:
+    """Build, update and search each index of some codes; ``folder`` is for files on the way."""
+    np.save(folder / "codes.npy", codes)
+    np.save(folder / "queries.npy", queries)
+    rows = []
+    for index, ways in WAYS.items():
+        if index == "faiss hnsw" and len(codes) > MOST_LINKED:
+            continue
+        shared = {"index": index, "folder": str(folder)}
+        built = run_in_child("eval.scale_indices:build", shared, stage=f"building {index}")
+        for way, probes in ways:
+            wanted = {**shared, "way": way, "probes": list(probes)}
+            for row in run_in_child("eval.scale_indices:search", wanted, stage=f"searching {index}"):
+                rows.append({"index": index, "way": way, **row, **built})
+                print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
+        for place in (folder / index, folder / "copy"):
+            shutil.rmtree(place, ignore_errors=True)
+    return rows
+
+
+def plot(rows: list[dict[str, Any]]) -> str:
+    """Draw the milliseconds of a query against the number of codes, one panel for each kind of codes."""
+    panels = []
+    for kind in dict.fromkeys(row["codes"] for row in rows):
+        lines: dict[str, list[tuple[float, float]]] = {}
+        for row in rows:
+            if row["codes"] == kind and row["way"] != "mapped":
+                label = " ".join([row["index"], str(row["probes"] or "")]).strip()
+                milliseconds = 1000 / row["queries_per_second"]
+                lines.setdefault(label, []).append((row["count"] / 1000, float(np.log10(milliseconds))))
+        drawn = [Line(label, [x for x, _ in points], [y for _, y in points]) for label, points in lines.items()]
+        panels.append(Panel(f"{kind} codes", drawn))
+    return svg_panels(panels, "thousands of codes", "log10 of milliseconds a query", (-2, 4), columns=2)
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m eval scale_search")
+    parser.add_argument("photos", type=Path)
+    parser.add_argument("--counts", default=COUNTS, help="numbers of codes, separated by commas")
+    parser.add_argument("--ours", default="bingan256-lite", help="shipped name or weights file")
+    parser.add_argument("--cache", type=Path, default=options.CACHE)
+    parser.add_argument("--out", type=Path, default=options.RESULTS / "scale-search.json")
+    arguments = parser.parse_args(argv)
+    options.use_threads(1)
+    os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "LANCE_CPU_THREADS", "TOKIO_WORKER_THREADS"), "1")
+    names, _ = list_images(arguments.photos)
+    counts = [int(word) if word.isdecimal() else 0 for word in arguments.counts.split(",")]
+    if not names or min(counts) < 4000:
+        raise UsageError(
+            f"{arguments.photos} holds {len(names)} photos, the counts are {arguments.counts}; 4,000 codes at least"
+        )
+    weights = find_weights(arguments.ours)
+    real = describe_all(weights, [arguments.photos / name for name in names], arguments.cache)
+    rng = np.random.default_rng(SEED)
+    results: list[dict[str, Any]] = []
+    for number, count in enumerate(counts, 1):
+        for name in ("real", "random"):
+            if name == "random" and count > MOST_RANDOM:
+                continue
+            codes = grown(real, count, rng) if name == "real" else rng.integers(0, 256, (count, 32), np.uint8)
+            queries = flipped(codes[rng.permutation(count)[:QUERIES]], rng)
+            with tempfile.TemporaryDirectory() as folder:
+                rows = measure(codes, queries, Path(folder))
+            results += [{"codes": name, "count": count, **row} for row in rows]
+        # A run that is stopped leaves what the command with fewer counts would have written.
+        done = ",".join(str(one) for one in counts[:number])
+        command = f"python -m eval scale_search {arguments.photos.name} --counts {done}"
+        about = {"protocol": "scale_search", "command": command, "described": len(real), "lancedb": version("lancedb")}
+        write_json(arguments.out, {**about, "results": results, "provenance": provenance(weights, SEED)})
+        with atomic_path(arguments.out.with_suffix(".svg")) as temporary:
+            temporary.write_text(plot(results), encoding="utf-8")
+    header = list(results[0])
+    print(text_table(header, [[str(row[name]) for name in header] for row in results]))
+    return 0
+
+
+def describe_all(weights: Path, paths: list[Path], cache: Path) -> Codes:
+    """Describe the keypoints of photos, or read what was kept: packed codes, uint8 (N, 32)."""
+
+    def describe() -> dict[str, Codes]:
+        model = BinGAN.from_pretrained(weights, precision="auto")
+        return {"codes": np.concatenate([photo_codes(model, path) for path in paths])}
+
+    key = {"step": "local", "weights": sha256_of(weights), "photos": [sha256_of(path) for path in paths]}
+    return cached(cache, key, describe)["codes"]
