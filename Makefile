@@ -25,7 +25,7 @@ demo: .venv
 	$(BIN)/bingan demo
 
 test: lint
-	$(BIN)/pytest --cov=kornia_bingan --cov-fail-under=90
+	$(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile --cov=kornia_bingan --cov-fail-under=90
 
 lint: .venv
 	$(BIN)/ruff check
