@@ -82,14 +82,19 @@ def connect(workers: int, scheduler: str | None) -> Iterator[Client]:
             raise JobError(
                 f"no Dask scheduler answers at {scheduler}; start 'dask scheduler' there, or correct the address"
             ) from error
-        with client:
+        try:
             try:
                 client.wait_for_workers(1, timeout=CONNECT_S)
             except TimeoutError as error:
                 raise JobError(
                     f"the scheduler at {scheduler} has no workers; start 'dask worker {scheduler}'"
                 ) from error
+            except _GONE as error:
+                raise _gone(client) from error
             yield client
+        finally:
+            with suppress(*_GONE):  # a scheduler that is gone takes no farewell
+                client.close()
 
 
 class Equipment(WorkerPlugin):  # type: ignore[misc]  # Dask has no types
@@ -155,6 +160,8 @@ def equip(client: Client, weights: bytes, sha256: str, precision: str, shared: S
         client.register_plugin(Equipment(weights, sha256, precision, shared, workers))
     except ImportError as error:
         raise JobError(f"a worker cannot import kornia_bingan ({error}); install the same version there") from error
+    except (CommClosedError, TimeoutError) as error:
+        raise _gone(client) from error
 
 
 def run(
@@ -217,8 +224,11 @@ def _submit(client: Client, function: Callable[..., Any], unit: Unit) -> Future:
 def _collect(running: dict[Future, Unit], results: dict[int, Any]) -> list[Unit]:
     """Wait a moment, move what is finished to the results, and give the units whose process died."""
     if running:
-        with suppress(TimeoutError, CancelledError):
-            wait(list(running), timeout=1, return_when="FIRST_COMPLETED")
+        try:
+            with suppress(TimeoutError, CancelledError):
+                wait(list(running), timeout=1, return_when="FIRST_COMPLETED")
+        except CommClosedError as closed:
+            raise _gone(next(iter(running)).client) from closed
     else:
         time.sleep(0.1)
     accused = []
