@@ -25,6 +25,9 @@ BLOB_SUPPORT = 5.0
 ORB_SUPPORT = 0.65
 """The same for ORB, whose ``size`` is the side of its own 31 px patch at the keypoint's pyramid level."""
 
+FAST_SUPPORT = 2.0
+"""The same for FAST, which calls every corner 7 px large."""
+
 MOST_PIXELS = 2**22
 """OpenCV's SIFT doubles the picture and keeps some 11 float32 copies: 176 bytes a pixel. Larger ones go in tiles."""
 _TILE, _MARGIN = 1024, 128
@@ -32,7 +35,7 @@ _REDUCTION = 4
 _FINE_SIZE = 24.0
 """Largest size, in pixels, of the blobs that tiles look for; their orientation needs less than the margin."""
 
-_ORB_PATCH = 31.0
+_ORB_PATCH, _FAST_SIZE = 31.0, 7.0
 _ORB_SCALE = 1.2
 
 
@@ -193,13 +196,16 @@ def unbiased_orb(keypoints: Keypoints, shape: tuple[int, ...]) -> Keypoints:
 def support_half_sides(keypoints: Keypoints) -> NDArray[np.float32]:
     """Give half the side of each keypoint's support region in pixels, float32, shape (N,).
 
-    ORB keypoints are recognised by their size, which is 31 x 1.2^octave; all others count as blobs.
+    ORB keypoints are recognised by their size, 31 x 1.2^octave, and those of FAST by their size 7 without an angle;
+    all others count as blobs.
     """
     octave = np.clip(keypoints.octave, 0, 31)
     is_orb = (keypoints.octave == octave) & (
         np.abs(keypoints.size - _ORB_PATCH * _ORB_SCALE**octave) < 0.01 * keypoints.size
     )
-    return (keypoints.size * np.where(is_orb, ORB_SUPPORT, BLOB_SUPPORT)).astype(np.float32)
+    is_fast = (keypoints.size == _FAST_SIZE) & (keypoints.angle_deg == -1) & (keypoints.octave == 0)
+    factors = np.where(is_orb, ORB_SUPPORT, np.where(is_fast, FAST_SUPPORT, BLOB_SUPPORT))
+    return (keypoints.size * factors).astype(np.float32)
 
 
 def support_regions(keypoints: Keypoints) -> NDArray[np.float32]:

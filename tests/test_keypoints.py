@@ -13,6 +13,7 @@ from kornia_bingan import keypoints
 from kornia_bingan.errors import UsageError
 from kornia_bingan.keypoints import (
     BLOB_SUPPORT,
+    FAST_SUPPORT,
     ORB_SUPPORT,
     Detector,
     detect,
@@ -107,6 +108,14 @@ def test_support_region_by_detector() -> None:
     orb = cv2.KeyPoint(10, 20, 31 * 1.2**3, 0.0, 1.0, 3)
     half = support_half_sides(from_opencv([blob, orb]))
     np.testing.assert_allclose(half, [4 * BLOB_SUPPORT, 31 * 1.2**3 * ORB_SUPPORT], rtol=1e-6)
+
+
+def test_support_region_of_fast_corners() -> None:
+    corners = from_opencv(cv2.FastFeatureDetector.create(10).detect(texture(80, 90)))
+    assert len(corners)
+    np.testing.assert_allclose(support_half_sides(corners), 7 * FAST_SUPPORT)
+    other = cv2.KeyPoint(10, 20, 7.0, 30.0, 1.0, 0)
+    np.testing.assert_allclose(support_half_sides(from_opencv([other])), 7 * BLOB_SUPPORT)
 
 
 def test_laf_has_opencvs_angle() -> None:
