@@ -316,7 +316,7 @@ def test_ctrl_c_ends_the_workers_too(tmp_path: Path) -> None:
     )
     wait_for(lambda: bool(list(out.glob("photo*.npz"))) or process.poll() is not None)
     os.killpg(process.pid, signal.SIGINT)
-    _, said = process.communicate(timeout=30)
+    _, said = process.communicate(timeout=90)
     assert process.returncode == 130, said
     assert said == "bingan: interrupted; the same command goes on\n"
     assert 0 < len(list(out.glob("photo*.npz"))) < 60
