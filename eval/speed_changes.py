@@ -18,11 +18,14 @@ from kornia_bingan import bits, folded, patches
 from kornia_bingan.descriptor import BATCH
 from kornia_bingan.folded import FoldedNetwork
 from kornia_bingan.network import PatchDiscriminator, PatchTrunk
-from kornia_bingan.patches import cut_patches
+from kornia_bingan.patches import PATCH_SIZE, cut_patches
 from kornia_bingan.weights import find_weights, load_weights
 
 MATCHED = 8_000
 """Codes a side of the row about matching."""
+
+LARGEST_PIECE = 1020 * PATCH_SIZE**2
+"""Cells that OpenCV samples at once at most: it takes fewer than 32,767 rows."""
 
 Row = dict[str, Any]
 
@@ -75,7 +78,7 @@ def of_layers(names: list[str], views: NDArray[Any]) -> list[Row]:
 
 
 def of_arrays(pyramid: list[NDArray[Any]], lafs: NDArray[Any]) -> list[Row]:
-    """Time cutting in pieces against one piece a level and against a loop over keypoints, and packing against sums.
+    """Time cutting in pieces against the largest pieces and against a loop over keypoints, and packing against sums.
 
     Args:
         pyramid: of a picture.
@@ -83,7 +86,7 @@ def of_arrays(pyramid: list[NDArray[Any]], lafs: NDArray[Any]) -> list[Row]:
     """
 
     def in_one_piece() -> None:
-        with patch.object(patches, "_CELLS", 2**40):
+        with patch.object(patches, "_CELLS", LARGEST_PIECE):
             cut_patches(pyramid, lafs)
 
     def in_a_loop() -> None:

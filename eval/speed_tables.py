@@ -16,49 +16,57 @@ def _number(value: Any) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.4g}"
 
 
-def _of(part: str, header: list[str], keys: list[str]) -> str:
-    record = read(RESULTS / "speed.json")
+SPEED = "speed"
+FLOAT32 = "speed-float32"
+"""The same run on a processor that does not compute in bfloat16."""
+
+
+def _of(name: str, part: str, header: list[str], keys: list[str]) -> str:
+    record = read(RESULTS / f"{name}.json")
     rows = [[_number(row.get(key)) for key in keys] for row in record[part]]
     return f"{markdown(header, rows)}\n\n{provenance_line(record)}"
 
 
-def networks() -> str:
+def networks(name: str = SPEED) -> str:
     """Patches a second of networks."""
     header = ["network", "form", "threads", "patches / s", "floor", "x published", "flipped bits", "FPR@95 %"]
     keys = ["network", "form", "threads", "patches_per_second", "floor_patches_per_second", "times_published"]
-    return _of("networks", header, [*keys, "flipped_bits", "fpr95"])
+    return _of(name, "networks", header, [*keys, "flipped_bits", "fpr95"])
 
 
-def optimisations() -> str:
+def optimisations(name: str = SPEED) -> str:
     """What each change of the form brought."""
     return _of(
+        name,
         "optimisations",
         ["network", "change", "predicted x", "measured x"],
         ["network", "change", "predicted", "measured"],
     )
 
 
-def cutting() -> str:
+def cutting(name: str = SPEED) -> str:
     """Keypoints a second of cutting patches."""
     header = ["", "threads", "keypoints / s", "floor", "x Kornia"]
-    return _of("cutting", header, ["cutter", "threads", "keypoints_per_second", "floor_keypoints_per_second", "times"])
+    return _of(
+        name, "cutting", header, ["cutter", "threads", "keypoints_per_second", "floor_keypoints_per_second", "times"]
+    )
 
 
-def matching() -> str:
+def matching(name: str = SPEED) -> str:
     """Seconds of matching one pair of images."""
     header = ["matcher", "codes a side", "threads", "seconds", "pairs of codes / s", "floor, seconds", "x ours"]
     keys = ["matcher", "codes", "threads", "seconds", "pairs_per_second", "floor_seconds", "times_slower"]
-    return _of("matching", header, keys)
+    return _of(name, "matching", header, keys)
 
 
-def pipeline() -> str:
+def pipeline(name: str = SPEED) -> str:
     """Seconds of a reconstruction, stage by stage."""
-    return _of("pipeline", ["pipeline", "stage", "seconds"], ["pipeline", "stage", "seconds"])
+    return _of(name, "pipeline", ["pipeline", "stage", "seconds"], ["pipeline", "stage", "seconds"])
 
 
-def memory() -> str:
+def memory(name: str = SPEED) -> str:
     """Peak memory of jobs."""
-    return _of("memory", ["job", "peak MB", "above start MB"], ["job", "peak_mb", "above_start_mb"])
+    return _of(name, "memory", ["job", "peak MB", "above start MB"], ["job", "peak_mb", "above_start_mb"])
 
 
 def cluster() -> str:
@@ -114,4 +122,6 @@ TABLES = {
     "speed-matching": matching,
     "speed-pipeline": pipeline,
     "speed-memory": memory,
+    f"{FLOAT32}-optimisations": lambda: optimisations(FLOAT32),
+    f"{FLOAT32}-pipeline": lambda: pipeline(FLOAT32),
 }

@@ -25,6 +25,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "brown": lambda: of_descriptors.verification("brown"),
     "revisited": lambda: of_descriptors.revisited("revisited"),
     "speed": lambda: of_descriptors.speed("speed"),
+    speed_tables.FLOAT32: lambda: of_descriptors.speed(speed_tables.FLOAT32),
     "ablation": lambda: of_training.ablation("ablation"),
     "cifar10": lambda: of_training.cifar10("cifar10"),
     "cifar10-published": of_training.published_retrieval,
