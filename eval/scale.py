@@ -1,6 +1,7 @@
 """What do more photos cost, stage by stage?
 
-    python -m eval scale SCENE [SCENE ...] [--sizes 10,100,1000] [--codes 1000,10000,100000] [--out FILE.json]
+    python -m eval scale SCENE [SCENE ...] [--sizes 10,100,1000] [--codes none]
+    python -m eval scale SCENE --sizes none [--codes 1000,10000,100000] --out eval/results/scale-codes.json
 
 Protocol. ``photos``: ``bingan reconstruct --pairs retrieval:10`` in a process of its own, on the photos of the scenes
 (each SCENE holds ``images``) in a fixed order; where a size needs more, they come again under a random homography.
@@ -46,7 +47,7 @@ from kornia_bingan.report import text_table
 from kornia_bingan.weights import find_weights
 
 DESCRIPTOR = "bingan256-lite"
-MAX_SIZE, MAX_KEYPOINTS = 640, 1024
+MAX_SIZE, MAX_KEYPOINTS = 640, 512
 COUNT = 10
 CODES = 600
 """Codes of a synthetic photo, as many as vote when pairs are chosen."""
@@ -101,6 +102,8 @@ def of_photos(photos: Path, out: Path, count: int, limit: float) -> list[Row]:
     row = {"kind": "photos", "photos": count, "stage": "map, global", "seconds": None}
     started = time.perf_counter()
     try:
+        if not (out / "database.db").exists():
+            raise JobError("the time was over before verification")
         model = colmap.reconstruct(
             out / "database.db", photos, out / "model-global", mapper="global", time_limit_s=limit
         )
@@ -215,8 +218,10 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m eval scale")
     parser.add_argument("scenes", type=Path, nargs="+")
     parser.add_argument("--sizes", default="10,100,1000")
-    parser.add_argument("--codes", default="1000,10000,100000")
-    parser.add_argument("--limit", type=float, default=1800.0, help="seconds of one reconstruction, and of one mapping")
+    parser.add_argument("--codes", default="none")
+    parser.add_argument(
+        "--limit", type=float, default=1800.0, help="seconds of one reconstruction, and of the other mapping"
+    )
     parser.add_argument("--most-retrieval", type=int, default=10_000)
     parser.add_argument("--out", type=Path, default=options.RESULTS / "scale.json")
     arguments = parser.parse_args(argv)
@@ -226,10 +231,18 @@ def main(argv: list[str]) -> int:
         with tempfile.TemporaryDirectory() as folder:
             write_photos(arguments.scenes, count, Path(folder) / "photos")
             rows += of_photos(Path(folder) / "photos", Path(folder) / "out", count, arguments.limit)
-        _tell(rows[-1])
+        _write(arguments, rows)
     for count in codes:
         rows += of_codes(count, arguments.most_retrieval)
-        _tell(rows[-1])
+        _write(arguments, rows)
+    header = ["kind", "photos", "stage", "seconds", "bytes"]
+    print(text_table(header, [[str(row.get(key)) for key in header] for row in rows]))
+    return 0
+
+
+def _write(arguments: argparse.Namespace, rows: Sequence[Row]) -> None:
+    """Write what is known so far: the larger sizes take long."""
+    print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
     words = [scene.name for scene in arguments.scenes]
     for name in ("sizes", "codes"):
         words += [f"--{name}", getattr(arguments, name)]
@@ -243,17 +256,12 @@ def main(argv: list[str]) -> int:
     write_json(arguments.out, record)
     with atomic_path(arguments.out.with_suffix(".svg")) as temporary:
         temporary.write_text(draw(rows), encoding="utf-8")
-    header = ["kind", "photos", "stage", "seconds", "bytes"]
-    print(text_table(header, [[str(row.get(key)) for key in header] for row in rows]))
-    return 0
-
-
-def _tell(row: Row) -> None:
-    print(json.dumps(row), file=sys.stderr, flush=True)
 
 
 def _numbers(text: str) -> tuple[int, ...]:
+    if text == "none":
+        return ()
     words = text.split(",")
     if not all(word.isdecimal() and int(word) >= COUNT for word in words):
-        raise UsageError(f"'{text}' are no numbers of photos; give {COUNT} or more, with commas between")
+        raise UsageError(f"'{text}' are no numbers of photos; give {COUNT} or more, with commas between, or none")
     return tuple(map(int, words))

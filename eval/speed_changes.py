@@ -93,9 +93,9 @@ def of_arrays(pyramid: list[NDArray[Any]], lafs: NDArray[Any]) -> list[Row]:
         for index in range(len(lafs)):
             cut_patches(pyramid, lafs[index : index + 1])
 
-    descriptors = torch.randn(len(lafs), 256, generator=torch.Generator().manual_seed(0))
+    signs = torch.randn(len(lafs), 256, generator=torch.Generator().manual_seed(0)) >= 0
     cut = take_turns({"now": lambda: cut_patches(pyramid, lafs), "piece": in_one_piece, "loop": in_a_loop})
-    packed = take_turns({"now": lambda: bits.pack(descriptors), "sums": lambda: packed_by_sums(descriptors)})
+    packed = take_turns({"now": lambda: bits.pack(signs), "sums": lambda: packed_by_sums(signs)})
     return [
         _row("", "cutting: one pass a level instead of one a keypoint", 10, cut["loop"] / cut["now"]),
         _row("", "cutting: maps in pieces that stay in cache", 1.5, cut["piece"] / cut["now"]),
@@ -110,9 +110,9 @@ def of_matching(rows: list[Row]) -> list[Row]:
     return [_row("", text, 1.5, row["times_slower"]) for row in both[:1]]
 
 
-def packed_by_sums(descriptors: Tensor) -> Tensor:
-    """Pack descriptors (N, B) as graphs do that have no packbits: uint8 (N, B / 8)."""
-    octets = (descriptors >= 0).reshape(len(descriptors), -1, 8)
+def packed_by_sums(signs: Tensor) -> Tensor:
+    """Pack signs, bool (N, B), as graphs do that have no packbits: uint8 (N, B / 8)."""
+    octets = signs.reshape(len(signs), -1, 8)
     weights = 2 ** torch.arange(7, -1, -1, dtype=torch.uint8)
     return torch.sum(octets * weights, 2, dtype=torch.uint8)
 

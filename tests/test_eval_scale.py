@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -56,7 +57,8 @@ def test_a_run_writes_rows_growth_plot_and_tables(tmp_path: Path, monkeypatch: p
     assert [row["photos"] for row in record["results"] if row["stage"] == "pairs, retrieval"] == [10]
     assert (tmp_path / "scale.svg").read_text().startswith("<svg")
     monkeypatch.setattr(scale_tables, "RESULTS", tmp_path)
-    assert "| codes only | 20 | pairs, gps |" in scale_tables.stages()
+    shutil.copy(out, tmp_path / "scale-codes.json")
+    assert "| codes only | 20 | pairs, gps |" in scale_tables.stages("scale.json")
     assert "| codes only | pairs, gps | bytes | 1.00 | 19,200,000,000 |" in scale_tables.growth()
 
 
