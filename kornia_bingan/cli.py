@@ -153,71 +153,33 @@ def describe(
         scheduler: address of a running Dask scheduler, such as tcp://10.0.0.1:8786, whose workers share the work.
         json: print one JSON object on stdout instead of a table.
     """
-    from kornia_bingan.engine import check_engine, open_engine
-    from kornia_bingan.features import Features, check_max_size, describe_photos, features_path
-    from kornia_bingan.files import sha256_of
-    from kornia_bingan.images import list_images, log_skipped, without_copies
-    from kornia_bingan.masks import find_masks
+    from kornia_bingan.features import describe_folder
     from kornia_bingan.remote import local_photos
     from kornia_bingan.report import skipped_lines, text_table
-    from kornia_bingan.runs import LOG_FILE, TimeLimit, checksums, log_to, open_run
-    from kornia_bingan.weights import find_weights
+    from kornia_bingan.runs import TimeLimit
 
     _prepare()
-    folder = local_photos(photos, out)
-    names, foreign = list_images(folder)
-    if not names:
-        raise UsageError(f"{folder} holds no photos")
-    if max_keypoints < 1:
-        raise UsageError(f"max_keypoints is {max_keypoints}; give 1 or more")
-    check_max_size(max_size)
-    weights = find_weights(descriptor)
-    found = {} if masks is None else find_masks(folder, names, masks)
-    sums = checksums(folder, names)
-    _, copies = without_copies(names, sums)  # each gets its file, for nothing is matched here
-    identity = {
-        "command": "describe",
-        "detector": detector,
-        "max_keypoints": max_keypoints,
-        "max_size": max_size,
-        "masks": {name: sha256_of(path) for name, path in found.items()},
-        "weights_sha256": sha256_of(weights),
-        "photos": sums,
-    }
-    limit = TimeLimit(time_limit)
-    check_engine(workers, scheduler)
-    shared = [folder, out / "run.json", *([masks] if masks else [])]
-    with (
-        open_run(out, identity),
-        log_to(out / LOG_FILE),
-        open_engine(weights, shared, workers, scheduler) as engine,
-    ):
-        log_skipped(foreign)
-        unread = describe_photos(
-            folder,
-            names,
-            out,
-            engine,
-            detector=detector,
-            max_keypoints=max_keypoints,
-            limit=limit,
-            masks=found,
-            max_size=max_size,
-        )
-        log_skipped(unread)
-    without = {item.name for item in unread}
-    counts = {n: len(Features.read(features_path(out, n)).keypoints) for n in names if n not in without}
-    skipped = [{"name": item.name, "reason": item.reason} for item in [*foreign, *unread]]
-    table = text_table(["photo", "keypoints"], [[name, f"{count:,}"] for name, count in counts.items()])
-    same = [{"name": item.name, "reason": item.reason} for item in copies]
-    values = {"keypoints": counts, "skipped": skipped, "masked": len(found), "copies": same}
-    words = f"\n\n{len(counts):,} photos described"
-    words += f"\n{len(found)} of {len(names)} photos have a mask" if found else ""
-    words += "".join(f"\n{printable(item.name)} is {printable(item.reason)}" for item in copies)
-    _print(values, table + words + skipped_lines(skipped), json)
-    if not counts:
-        raise JobError(f"none of the {len(names)} photos in {photos} can be read")
-    return _status(len(unread), strict)
+    done = describe_folder(
+        local_photos(photos, out),
+        out,
+        descriptor,
+        detector=detector,
+        max_keypoints=max_keypoints,
+        limit=TimeLimit(time_limit),
+        masks=masks,
+        max_size=max_size,
+        workers=workers,
+        scheduler=scheduler,
+    )
+    values = dataclasses.asdict(done)
+    table = text_table(["photo", "keypoints"], [[name, f"{count:,}"] for name, count in done.keypoints.items()])
+    words = f"\n\n{len(done.keypoints):,} photos described"
+    words += f"\n{done.masked} of {len(done.keypoints) + done.unreadable} photos have a mask" if done.masked else ""
+    words += "".join(f"\n{printable(item.name)} is {printable(item.reason)}" for item in done.copies)
+    _print(values, table + words + skipped_lines(values["skipped"]), json)
+    if not done.keypoints:
+        raise JobError(f"none of the {done.unreadable} photos in {photos} can be read")
+    return _status(done.unreadable, strict)
 
 
 def match(

@@ -15,16 +15,25 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from kornia_bingan.engine import Engine, run_units
+from kornia_bingan.engine import Engine, check_engine, open_engine, run_units
 from kornia_bingan.errors import UsageError
-from kornia_bingan.files import atomic_path
+from kornia_bingan.files import atomic_path, sha256_of
 from kornia_bingan.folded import Precision
-from kornia_bingan.images import ImageError, Skipped, read_image, reason_for
+from kornia_bingan.images import (
+    ImageError,
+    Skipped,
+    list_images,
+    log_skipped,
+    read_image,
+    reason_for,
+    without_copies,
+)
 from kornia_bingan.keypoints import Detector, Keypoints, detect
-from kornia_bingan.masks import read_mask
+from kornia_bingan.masks import find_masks, read_mask
 from kornia_bingan.patches import SIDE_LIMIT
-from kornia_bingan.runs import TimeLimit
+from kornia_bingan.runs import LOG_FILE, TimeLimit, checksums, log_to, open_run
 from kornia_bingan.units import Failed, Unit, local_file
+from kornia_bingan.weights import find_weights
 
 if TYPE_CHECKING:
     from kornia_bingan.descriptor import BinGAN
@@ -149,6 +158,88 @@ def describe_photo(
     if reduction < 1:
         keypoints = keypoints.enlarged((width / image.shape[1], height / image.shape[0]))
     return Features((width, height), keypoints, codes)
+
+
+@dataclass(frozen=True)
+class FolderSummary:
+    """What became of a folder: keypoints by photo, what was passed over, equal files, and how many have a mask."""
+
+    keypoints: dict[str, int]
+    skipped: tuple[Skipped, ...]
+    unreadable: int
+    copies: tuple[Skipped, ...]
+    masked: int
+
+
+def describe_folder(
+    photos: Path,
+    out: Path,
+    descriptor: str,
+    *,
+    detector: Detector,
+    max_keypoints: int,
+    limit: TimeLimit,
+    masks: Path | None = None,
+    max_size: int = 0,
+    workers: int = 0,
+    scheduler: str | None = None,
+) -> FolderSummary:
+    """Write the features of all photos of a folder, each into its file below ``out``; equal photos get a file each.
+
+    Args:
+        photos: searched recursively.
+        out: absent, empty, or a run of the same photos and options, which goes on where it was.
+        descriptor: shipped name or weights file.
+        detector, max_keypoints, masks, max_size, workers, scheduler: as in
+            :class:`kornia_bingan.reconstruction.ReconstructOptions`.
+        limit: checked between two photos.
+
+    Raises:
+        UsageError: there are no photos, an option is impossible, or ``out`` holds something else.
+        JobError: see :func:`describe_photos`.
+    """
+    names, foreign = list_images(photos)
+    if not names:
+        raise UsageError(f"{photos} holds no photos")
+    if max_keypoints < 1:
+        raise UsageError(f"max_keypoints is {max_keypoints}; give 1 or more")
+    check_max_size(max_size)
+    check_engine(workers, scheduler)
+    weights = find_weights(descriptor)
+    found = {} if masks is None else find_masks(photos, names, masks)
+    sums = checksums(photos, names)
+    identity = {
+        "command": "describe",
+        "detector": detector,
+        "max_keypoints": max_keypoints,
+        "max_size": max_size,
+        "masks": {name: sha256_of(path) for name, path in found.items()},
+        "weights_sha256": sha256_of(weights),
+        "photos": sums,
+    }
+    shared = [photos, out / "run.json", *([masks] if masks else [])]
+    with (
+        open_run(out, identity),
+        log_to(out / LOG_FILE),
+        open_engine(weights, shared, workers, scheduler) as engine,
+    ):
+        log_skipped(foreign)
+        unread = describe_photos(
+            photos,
+            names,
+            out,
+            engine,
+            detector=detector,
+            max_keypoints=max_keypoints,
+            limit=limit,
+            masks=found,
+            max_size=max_size,
+        )
+        log_skipped(unread)
+    without = {item.name for item in unread}
+    counts = {n: len(Features.read(features_path(out, n)).keypoints) for n in names if n not in without}
+    _, copies = without_copies(names, sums)
+    return FolderSummary(counts, (*foreign, *unread), len(unread), tuple(copies), len(found))
 
 
 def describe_photos(
