@@ -246,6 +246,7 @@ def _write(arguments: argparse.Namespace, rows: Sequence[Row]) -> None:
     words = [scene.name for scene in arguments.scenes]
     for name in ("sizes", "codes"):
         words += [f"--{name}", getattr(arguments, name)]
+    words += ["--limit", f"{arguments.limit:g}", "--most-retrieval", str(arguments.most_retrieval)]
     record = {
         "protocol": "scale",
         "command": f"python -m eval scale {' '.join(words)}",
