@@ -10,7 +10,7 @@ mapper, the global one maps the same database beside; each stops after ``--limit
 
 ``codes``: photos that exist as synthetic codes only; ten of them show one place, with half of their codes in common but
 for ``FLIPPED`` of the bits. Their pairs are chosen by ``sequential:10``, ``gps:10`` and, up to ``--most-retrieval``
-photos, ``retrieval:10``; matching is timed on ``SAMPLED`` pairs and scaled to all N * 10.
+photos, ``retrieval:10``; matching is timed on ``SAMPLED`` pairs of one place each and scaled to all N * 10.
 
 Seconds, bytes and peak memory are measured. Exponents are slopes of log cost over log photos between the smallest and
 the largest size that were measured; from the largest one the same power law goes on to 1 M and 100 M photos.
@@ -156,7 +156,9 @@ def codes_here(report: Any, *, count: int, with_retrieval: bool) -> list[Row]:
         if kind == "retrieval":
             same = sum(int(a) // COUNT == int(b) // COUNT for a, b in pairs)
             rows[-1]["true_pairs"] = round(same / (count * (COUNT - 1) / 2), 4)
-    sample = pairs[:: max(1, len(pairs) // SAMPLED)][:SAMPLED]
+    names = list(codes)
+    firsts = np.linspace(0, count - COUNT, min(SAMPLED, count)).astype(int) // COUNT * COUNT
+    sample = [(names[first], names[first + 1 + k % (COUNT - 1)]) for k, first in enumerate(firsts.tolist())]
     started = time.perf_counter()
     block = match_block(sample, codes.__getitem__, RATIO)
     share = len(sample) / (count * COUNT)
