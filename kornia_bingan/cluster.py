@@ -186,8 +186,14 @@ def run(
     results: dict[int, Any] = {}
     running: dict[Future, Unit] = {}
     room, looked, seen = 0, 0.0, time.monotonic()
+    interrupts: list[int] = []
+    is_main = threading.current_thread() is threading.main_thread()
+    # A KeyboardInterrupt inside Dask's own calls may be swallowed there, so Ctrl-C is noted and raised here.
+    before = signal.signal(signal.SIGINT, lambda number, _: interrupts.append(number)) if is_main else None
     try:
         while True:
+            if interrupts:
+                raise KeyboardInterrupt
             check()
             if time.monotonic() - looked > 1:
                 looked, room = time.monotonic(), AHEAD * sum(_threads(client).values())
@@ -210,6 +216,8 @@ def run(
                 unit = order.popleft()
                 yield unit, results.pop(id(unit))
     finally:
+        if is_main:
+            signal.signal(signal.SIGINT, before)
         with suppress(*_GONE):
             client.cancel(list(running))
 
