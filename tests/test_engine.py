@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import pytest
@@ -399,6 +400,14 @@ def test_a_running_cluster(
     finally:
         worker.kill()
         worker.wait()
+
+
+def test_workers_that_stay_away_are_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "WORKERLESS_S", 0.5)
+    client = SimpleNamespace(ncores=dict, cancel=lambda futures: None)
+    with pytest.raises(JobError, match=r"all workers have been gone for 0\.5 s; give the same command again"):
+        list(cluster.run(client, die_if, [Unit("0", ("0", ""))], lambda: None))
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_another_version_on_a_worker_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
