@@ -10,10 +10,12 @@ import io
 import re
 import struct
 import sys
+import threading
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -112,20 +114,31 @@ def _png(data: bytes) -> ImageHeader:
     """Walk the chunks (PNG specification, section 5) to IEND and check the sums of those that hold the picture."""
     width, height = struct.unpack_from(">II", data, 16)
     orientation = 1
+    for kind, start, end in _png_chunks(data):
+        if kind[:1].isupper() and zlib.crc32(memoryview(data)[start - 4 : end]) != _uint32(data, end):
+            raise ContainerError(f"is a damaged PNG file: wrong check sum in chunk {kind.decode('latin-1')}")
+        if kind == b"eXIf":
+            orientation = _exif_orientation(data[start:end])
+        elif kind == b"IEND":
+            return ImageHeader("PNG", width, height, orientation)
+    raise ContainerError("is a PNG file that is cut short: its end chunk is missing")
+
+
+def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Give the kind of each whole chunk, and where its content starts and ends."""
     position = 8
     while position + 12 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, position)
         end = position + 8 + length
         if end + 4 > len(data):
-            break
-        if kind[:1].isupper() and zlib.crc32(memoryview(data)[position + 4 : end]) != _uint32(data, end):
-            raise ContainerError(f"is a damaged PNG file: wrong check sum in chunk {kind.decode('latin-1')}")
-        if kind == b"eXIf":
-            orientation = _exif_orientation(data[position + 8 : end])
-        elif kind == b"IEND":
-            return ImageHeader("PNG", width, height, orientation)
+            return
+        yield kind, position + 8, end
         position = end + 4
-    raise ContainerError("is a PNG file that is cut short: its end chunk is missing")
+
+
+def png_exif(data: bytes) -> bytes:
+    """Give the EXIF block of a PNG file, before or behind its pixels; nothing if there is none."""
+    return next((data[start:end] for kind, start, end in _png_chunks(data) if kind == b"eXIf"), b"")
 
 
 def _uint32(data: bytes, position: int) -> int:
@@ -197,7 +210,28 @@ def open_heif(data: bytes) -> Image.Image:
     Raises:
         ContainerError: the file is damaged, or Pillow has no decoder for it.
     """
-    from PIL import Image, UnidentifiedImageError  # only here, for training on a bare machine needs no Pillow
+    from PIL import UnidentifiedImageError  # only here, for training on a bare machine needs no Pillow
+
+    try:
+        return open_by_pillow(io.BytesIO(data))
+    except UnidentifiedImageError as error:
+        if sys.modules.get("pillow_heif") is None:
+            raise ContainerError("is a HEIC or AVIF picture, which needs pip install 'kornia_bingan[heic]'") from error
+        raise ContainerError("is a HEIC or AVIF file that is cut short or damaged") from error
+    except (OSError, ValueError, SyntaxError, EOFError, RuntimeError) as error:
+        raise ContainerError("is a HEIC or AVIF file that is cut short or damaged") from error
+
+
+_pillow_lock = threading.Lock()
+
+
+def open_by_pillow(source: Path | IO[bytes]) -> Image.Image:
+    """Open a picture of any size by Pillow, which gets the decoder of HEIC if it is installed; nothing is decoded yet.
+
+    Raises:
+        OSError, ValueError, SyntaxError, EOFError, RuntimeError: whatever Pillow raises for files that it cannot open.
+    """
+    from PIL import Image
 
     try:
         import pillow_heif
@@ -205,14 +239,12 @@ def open_heif(data: bytes) -> Image.Image:
         pass  # AVIF needs none where Pillow was built with it
     else:
         pillow_heif.register_heif_opener()
-    try:
-        return Image.open(io.BytesIO(data))
-    except UnidentifiedImageError as error:
-        if sys.modules.get("pillow_heif") is None:
-            raise ContainerError("is a HEIC or AVIF picture, which needs pip install 'kornia_bingan[heic]'") from error
-        raise ContainerError("is a HEIC or AVIF file that is cut short or damaged") from error
-    except (OSError, ValueError, SyntaxError, EOFError, RuntimeError) as error:
-        raise ContainerError("is a HEIC or AVIF file that is cut short or damaged") from error
+    with _pillow_lock:  # Pillow's limit, 179 megapixels, holds for the process; `kornia_bingan.images` has its own
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            return Image.open(source)
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
 
 
 def _pnm(data: bytes) -> ImageHeader:

@@ -10,6 +10,8 @@ from typing import Any
 
 from PIL import ExifTags, Image
 
+from kornia_bingan.containers import open_by_pillow, png_exif
+
 FILM_DIAGONAL_MM = math.hypot(36, 24)
 """35 mm equivalents compare diagonals (CIPA DCG-001)."""
 
@@ -39,8 +41,15 @@ def read_exif(path: Path) -> Exif:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(path) as picture:
-                size, exif = picture.size, picture.getexif()
+            with open_by_pillow(path) as picture:
+                if picture.format == "PNG" and "exif" not in picture.info:
+                    # Pillow decodes all pixels to reach a block behind them.
+                    if block := png_exif(path.read_bytes()):
+                        picture.info["exif"] = block
+                    exif = Image.Image.getexif(picture)
+                else:
+                    exif = picture.getexif()
+                size = picture.size
                 camera, gps = exif.get_ifd(ExifTags.IFD.Exif), exif.get_ifd(ExifTags.IFD.GPSInfo)
     except Exception:  # Pillow raises whatever its parsers meet; the pixels are read and judged elsewhere
         return Exif()

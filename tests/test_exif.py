@@ -1,10 +1,14 @@
 from __future__ import annotations
 
 import json
+import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
+import pillow_heif
 import pycolmap
 import pytest
 from PIL import ExifTags, Image
@@ -12,11 +16,13 @@ from PIL import ExifTags, Image
 from kornia_bingan.cli import main
 from kornia_bingan.colmap import Camera, cameras_for, read_cameras, write_features
 from kornia_bingan.errors import UsageError
-from kornia_bingan.exif import Exif, read_exif
+from kornia_bingan.exif import FILM_DIAGONAL_MM, Exif, read_exif
+from kornia_bingan.images import read_image
 from kornia_bingan.keypoints import detect
 from kornia_bingan.model import fixed_camera
 from kornia_bingan.scene import render_scene
 from tests.conftest import texture
+from tests.image_bytes import encode, png, png_chunk, with_exif, with_segment
 
 TAG = ExifTags.Base
 
@@ -155,3 +161,51 @@ def test_positions_are_optional(tmp_path: Path) -> None:
     db = pycolmap.Database.open(str(tmp_path / "d.db"))
     assert db.num_pose_priors() == 0
     db.close()
+
+
+def with_camera(focal_mm: int, gps: dict[int, object]) -> Image.Exif:
+    exif = Image.Exif()
+    exif.get_ifd(ExifTags.IFD.Exif)[TAG.FocalLengthIn35mmFilm] = focal_mm
+    exif.get_ifd(ExifTags.IFD.GPSInfo).update(gps)
+    return exif
+
+
+PARIS: dict[int, object] = {1: "N", 2: (48.0, 30.0, 0.0), 3: "E", 4: (2.0, 15.0, 0.0), 5: b"\x00", 6: 35.0}
+
+
+def test_the_exif_block_of_a_heic_is_read_before_any_picture_was_decoded(tmp_path: Path) -> None:
+    pillow_heif.register_heif_opener()
+    Image.fromarray(texture(60, 80)).save(tmp_path / "a.heic", "HEIF", exif=with_camera(24, PARIS))
+    program = "from pathlib import Path; from kornia_bingan.exif import read_exif; print(read_exif(Path('a.heic')))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, check=True)
+    assert done.stdout.strip() == str(Exif(24 / FILM_DIAGONAL_MM, (48.5, 2.25, 35.0)))
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "png", "png with the block behind the pixels", "tiff"])
+def test_the_exif_block_of_a_picture_beyond_179_megapixels_is_read(kind: str, tmp_path: Path) -> None:
+    side = 13_400
+    block = with_camera(24, PARIS).tobytes().removeprefix(b"Exif\0\0")
+    path = tmp_path / "huge"
+    if kind == "jpeg":
+        data = bytearray(with_segment(encode(".jpg", texture(60, 80)), 0xE1, b"Exif\0\0" + block))
+        size_at = data.index(b"\xff\xc0") + 5
+        data[size_at : size_at + 4] = struct.pack(">HH", side, side)
+        path.write_bytes(data)
+    elif kind == "tiff":
+        whole = with_camera(24, PARIS)  # is a TIFF file as soon as it says how its picture is kept
+        whole.update({256: side, 257: side, 258: 8, 259: 1, 262: 1, 273: 8, 277: 1, 278: side, 279: side * side})
+        path.write_bytes(whole.tobytes().removeprefix(b"Exif\0\0"))
+    else:
+        data = png(side, side, 8, 0, [bytes(side)], *([] if "behind" in kind else [png_chunk(b"eXIf", block)]))
+        path.write_bytes(with_exif(data, block, (side, side)) if "behind" in kind else data)
+    limit = Image.MAX_IMAGE_PIXELS
+    assert read_exif(path) == Exif(24 / FILM_DIAGONAL_MM, (48.5, 2.25, 35.0))
+    assert limit == Image.MAX_IMAGE_PIXELS, "other users of Pillow keep its limit"
+
+
+def test_a_heic_beyond_179_megapixels_is_opened(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pillow_heif.register_heif_opener()
+    Image.fromarray(texture(60, 80)).save(tmp_path / "a.heic", "HEIF", exif=with_camera(24, PARIS))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2000)  # twice as many pixels are refused
+    assert read_image(tmp_path / "a.heic").shape == (60, 80)
+    assert read_exif(tmp_path / "a.heic").position == (48.5, 2.25, 35.0)
