@@ -40,6 +40,7 @@ from kornia_bingan.brown_files import (
     write_sheets,
 )
 from kornia_bingan.errors import JobError, UsageError
+from kornia_bingan.files import partial_path
 
 Indices = NDArray[np.integer[Any]]
 Pairs = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]
@@ -342,7 +343,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise UsageError(f"{path} exists and is no empty folder; delete it or give another name")
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    temporary = partial_path(path)
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ import pycolmap
 from kornia_bingan.child import Report, run_in_child
 from kornia_bingan.colmap_database import camera_from_colmap, open_database, pixels_from_colmap, read_verification
 from kornia_bingan.errors import UsageError
-from kornia_bingan.files import atomic_path
+from kornia_bingan.files import atomic_path, partial_path
 from kornia_bingan.images import read_color
 from kornia_bingan.model import Mapper, Model, NoModelError
 
@@ -190,7 +189,7 @@ def write_points(model: Path, path: Path) -> None:
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Give a temporary folder beside ``path`` and rename it to ``path``, absent or empty, if the block succeeds."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    temporary = partial_path(path)
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from kornia_bingan.engine import Engine, check_engine, open_engine, run_units
 from kornia_bingan.errors import UsageError
-from kornia_bingan.files import atomic_path, sha256_of
+from kornia_bingan.files import atomic_path, file_name, sha256_of
 from kornia_bingan.folded import Precision
 from kornia_bingan.images import (
     ImageError,
@@ -107,8 +107,12 @@ class Features:
 
 
 def features_path(folder: Path, name: str) -> Path:
-    """Give the file of a photo's features; sub-folders are kept, so that no two names share a file."""
-    return folder / f"{name}.npz"
+    """Give the file of a photo's features; sub-folders are kept, so that no two names share a file.
+
+    It is the name and ``.npz``; only one too long for that is cut, see :func:`kornia_bingan.files.file_name`.
+    """
+    path = folder / name
+    return path.with_name(file_name(path.name, ".npz"))
 
 
 def describe_photo(

@@ -16,6 +16,9 @@ from typing import Any
 
 from kornia_bingan.errors import JobError
 
+LONGEST_NAME = 255
+"""Bytes that a name may have on all usual file systems."""
+
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -30,8 +33,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         JobError: there is no room for the file.
     """
     path = Path(path)
-    owner = f"{platform.node()}-{threading.get_native_id()}"
-    temporary = path.with_name(f".{path.stem}.{owner}.partial{path.suffix}")
+    temporary = partial_path(path)
     try:
         yield temporary
         os.replace(temporary, path)
@@ -43,6 +45,24 @@ def atomic_path(path: Path) -> Iterator[Path]:
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def partial_path(path: Path) -> Path:
+    """Give the temporary name of a file or folder, which is short however long the name is, and this thread's alone."""
+    owner = f"{platform.node()}-{threading.get_native_id()}-"
+    number = hashlib.sha256(owner.encode() + os.fsencode(path.name)).hexdigest()[:16]
+    start = os.fsencode(path.stem)[:24].decode("utf-8", "ignore")
+    suffix = path.suffix if len(path.suffix) < 32 else ""  # such a long one names no format
+    return path.with_name(f".{start}.{number}.partial{suffix}")
+
+
+def file_name(name: str, suffix: str) -> str:
+    """Add a suffix to a name; a name that would get too long for a file system is cut and numbered by its checksum."""
+    data = os.fsencode(name)
+    if len(data) + len(suffix) <= LONGEST_NAME:
+        return name + suffix
+    number = hashlib.sha256(data).hexdigest()[:16]
+    return f"{data[: LONGEST_NAME - len(suffix) - 17].decode('utf-8', 'ignore')}-{number}{suffix}"
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -91,7 +91,8 @@ def write_page(out: Path, photos: Path) -> Path:
     model = read_model(out / "model")
     inliers = read_verification(out / "database.db").inliers
     folder = out / "features"
-    names = sorted(path.relative_to(folder).as_posix().removesuffix(".npz") for path in folder.rglob("*.npz"))
+    run = json.loads((out / "run.json").read_text(encoding="utf-8"))
+    names = sorted(name for name in run["identity"]["photos"] if features_path(folder, name).is_file())
     shown = np.argsort(-model.track_length, kind="stable")[:MAX_POINTS]
     pair_rows = [
         [_text(a), _text(b), _number(count), _text("yes" if count else "no")]
@@ -111,7 +112,7 @@ def write_page(out: Path, photos: Path) -> Path:
     page = render(
         "reconstruction.html",
         f"Reconstruction of {photos.name or 'photos'}",
-        json.loads((out / "run.json").read_text(encoding="utf-8"))["provenance"],
+        run["provenance"],
         cards=cards,
         model_figure=model_figure(model, shown),
         model_note=(

@@ -7,6 +7,7 @@ are removed here, so that the folder always holds what the URL does.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 from tqdm import tqdm
 
 from kornia_bingan.errors import JobError, UsageError
-from kornia_bingan.files import atomic_path, write_json
+from kornia_bingan.files import LONGEST_NAME, atomic_path, write_json
 from kornia_bingan.images import EXTENSIONS
 from kornia_bingan.runs import alone_in, no_progress
 
@@ -63,7 +64,8 @@ def _name(path: str, root: str) -> str:
 def _is_photo(name: str) -> bool:
     path = PurePosixPath(name)
     hidden = any(part.startswith(".") for part in path.parts)  # also "..", which would leave the folder
-    return path.suffix.lower() in EXTENSIONS and not hidden
+    too_long = any(len(os.fsencode(part)) > LONGEST_NAME for part in path.parts)
+    return path.suffix.lower() in EXTENSIONS and not hidden and not too_long
 
 
 def _fetch(store: Any, wanted: dict[str, dict[str, Any]], folder: Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
+import platform
 import shlex
 import shutil
 import sys
@@ -20,6 +22,9 @@ from kornia_bingan.files import printable, sha256_of, write_json
 from kornia_bingan.provenance import provenance, versions
 
 _LOCK = ".lock"
+_OWNER = ".lock-owner"
+_NO_FLOCK = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL)
+"""What network and user-space file systems answer that have no flock."""
 
 
 QUIET = "BINGAN_QUIET"
@@ -178,17 +183,26 @@ def open_run(out: Path, identity: Mapping[str, Any]) -> Iterator[None]:
 def alone_in(folder: Path) -> Iterator[None]:
     """Keep other processes out of a folder while the block lasts; it is made if it is absent.
 
+    The system gives a lock up when its process dies. Where the file system has none, a file names the owner instead.
+
     Raises:
         UsageError: the folder cannot be made or written, or another process works in it.
     """
+    owned = False
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = open(folder / _LOCK, "w", encoding="utf-8")  # noqa: SIM115 - open while the run lasts
-        _take(lock, folder)
+        if not _take(lock, folder):
+            _take_file(folder)
+            owned = True
     except OSError as error:
         raise UsageError(f"{folder} cannot be written: {error.strerror or error}; give another folder") from error
     with lock:
-        yield
+        try:
+            yield
+        finally:
+            if owned:
+                (folder / _OWNER).unlink(missing_ok=True)
 
 
 def _known(out: Path) -> dict[str, Any] | None:
@@ -199,7 +213,9 @@ def _known(out: Path) -> dict[str, Any] | None:
         raise UsageError(f"{out} is a file; give a folder for the results")
     record = out / "run.json"
     if not record.is_file():
-        foreign = sorted(path.name for path in out.iterdir() if path.name != _LOCK and not _is_partial(path))
+        foreign = sorted(
+            path.name for path in out.iterdir() if path.name not in (_LOCK, _OWNER) and not _is_partial(path)
+        )
         if foreign:
             raise UsageError(f"{out} is not empty and holds no run ({foreign[0]}); give an empty or a new folder")
         return None
@@ -230,9 +246,10 @@ def _difference(known: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
     return "; ".join(differences)
 
 
-def _take(lock: IO[str], out: Path) -> None:
+def _take(lock: IO[str], out: Path) -> bool:
+    """Lock an open file; False if its file system has no such locks."""
     if sys.platform == "win32":  # no such lock; two runs at once repeat each other's work
-        return
+        return True
     import fcntl
 
     try:
@@ -240,6 +257,66 @@ def _take(lock: IO[str], out: Path) -> None:
     except BlockingIOError as error:
         lock.close()
         raise UsageError(f"another process works in {out}; wait for it or give another folder") from error
+    except OSError as error:
+        if error.errno not in _NO_FLOCK:
+            lock.close()
+            raise
+        LOG.warning("%s: its file system has no locks; the file %s stands for one", printable(str(out)), _OWNER)
+        return False
+    return True
+
+
+def _take_file(folder: Path) -> None:
+    """Make the file that names the owner of a folder, or take the place of an owner of this machine that is dead."""
+    path = folder / _OWNER
+    while True:
+        try:
+            with open(path, "x", encoding="utf-8") as file:
+                json.dump({"machine": platform.node(), "process": os.getpid()}, file)
+            return
+        except FileExistsError:
+            found = _read_owner(path)
+            if found is None:  # gone meanwhile
+                continue
+            if not _is_dead(found):
+                of = f"process {found[1]} of {found[0]}" if found[0] else "another process"
+                raise UsageError(
+                    f"{of} works in {folder}; wait for it, or delete {path} if it does not run any more"
+                ) from None
+            # Of two that see the same dead owner only one takes its file away.
+            grave = path.with_name(f"{_OWNER}.{os.getpid()}.partial")
+            try:
+                path.rename(grave)
+            except FileNotFoundError:
+                continue
+            if _read_owner(grave) != found and not path.exists():  # the other one was quicker
+                grave.rename(path)
+            grave.unlink(missing_ok=True)
+
+
+def _read_owner(path: Path) -> tuple[str, int] | None:
+    """Give machine and process; ("", 0) for what cannot be understood, None if there is no file."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        return str(value["machine"]), int(value["process"])
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError):
+        return "", 0
+
+
+def _is_dead(owner: tuple[str, int]) -> bool:
+    """Say whether a process of this machine is gone; of another machine nobody knows."""
+    machine, process = owner
+    if machine != platform.node() or process <= 0:
+        return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:  # somebody else's
+        return False
+    return False
 
 
 def _is_partial(path: Path) -> bool:

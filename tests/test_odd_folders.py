@@ -257,3 +257,16 @@ def test_a_panorama_that_is_too_long_is_skipped_and_max_size_takes_it(
     words = ["describe", str(photos), str(tmp_path / "out2"), "--max-size", "8000", "--json", *LITE]
     assert main(words) == 0
     assert json.loads(capsys.readouterr().out)["keypoints"]["long.png"] > 0
+
+
+def test_photos_with_the_longest_names_that_there_are_go_to_the_end(
+    scene: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for path, length in zip(sorted(scene.iterdir()), (231, 250, 251), strict=True):
+        shutil.copy(path, photos / ("a" * length + ".jpg"))
+    assert main(["reconstruct", str(photos), str(tmp_path / "out"), "--json", *LITE]) == 0
+    assert json.loads(capsys.readouterr().out)["registered"] == 3
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert all("a" * length + ".jpg" in page for length in (231, 250, 251))

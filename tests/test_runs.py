@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import errno
+import json
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +12,7 @@ from typing import Any
 import pytest
 
 from kornia_bingan.errors import JobError, UsageError
-from kornia_bingan.runs import Stopwatch, TimeLimit, checksums, open_run
+from kornia_bingan.runs import Stopwatch, TimeLimit, alone_in, checksums, open_run
 
 IDENTITY: dict[str, Any] = {"ratio": 0.8, "photos": {"a.jpg": "1", "b.jpg": "2"}}
 
@@ -108,3 +111,60 @@ def test_checksums(tmp_path: Path) -> None:
     found = checksums(tmp_path, ["a.jpg", "b.jpg"])
     assert found["a.jpg"].startswith("e3b0c442")
     assert found["b.jpg"] == "unreadable"
+
+
+@pytest.fixture
+def no_flock(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    fcntl = pytest.importorskip("fcntl", reason="Windows has no flock")
+    number = getattr(request, "param", errno.ENOSYS)
+
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+
+
+@pytest.mark.parametrize("no_flock", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP], indirect=True)
+@pytest.mark.usefixtures("no_flock")
+def test_a_file_system_without_flock_gets_another_lock_and_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    out = tmp_path / "out"
+    with open_run(out, IDENTITY):
+        assert "its file system has no locks" in caplog.text
+        with pytest.raises(UsageError, match=rf"process {os.getpid()} of .* works in .*out; wait for it, or delete"):
+            open_run(out, IDENTITY).__enter__()
+    assert sorted(path.name for path in out.iterdir()) == [".lock", "run.json"]
+    with open_run(out, IDENTITY):
+        pass
+
+
+@pytest.mark.usefixtures("no_flock")
+def test_the_lock_of_a_dead_process_is_taken_over_without_flock(tmp_path: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    owner = tmp_path / ".lock-owner"
+    owner.write_text(json.dumps({"machine": platform.node(), "process": dead.pid}))
+    with open_run(tmp_path, IDENTITY):
+        assert json.loads(owner.read_text())["process"] == os.getpid()
+    assert [path.name for path in tmp_path.iterdir() if "owner" in path.name] == []
+
+
+@pytest.mark.parametrize("text", ['{"machine": "elsewhere", "process": 999999999}', "", "[]"])
+@pytest.mark.usefixtures("no_flock")
+def test_a_lock_that_may_be_alive_is_kept_without_flock(text: str, tmp_path: Path) -> None:
+    (tmp_path / ".lock-owner").write_text(text)
+    with pytest.raises(UsageError, match=r"works in .*, or delete .*\.lock-owner if it does not run any more"):
+        alone_in(tmp_path).__enter__()
+    assert (tmp_path / ".lock-owner").read_text() == text
+
+
+def test_a_lock_that_fails_for_another_reason_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fcntl = pytest.importorskip("fcntl", reason="Windows has no flock")
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(UsageError, match="cannot be written: Input/output error"):
+        alone_in(tmp_path / "out").__enter__()
