@@ -11,13 +11,14 @@ these thresholds, so that no one wins by a looser test.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from eval import options
-from eval.m95 import PRECISION, cached_evaluate, load_problems
+from eval.m95 import PRECISION, Result, cached_evaluate, load_problems
 from eval.metrics import matches_at_precision
 from kornia_bingan.errors import UsageError
 from kornia_bingan.files import write_json
@@ -50,6 +51,25 @@ def threshold_of(thresholds: dict[str, float], name: str) -> float:
     return thresholds[name]
 
 
+def ratio_of_scenes(results: Sequence[Result]) -> dict[str, Any]:
+    """Give the largest ratio at which 95 % of the accepted matches are correct, all scenes with equal weight.
+
+    Args:
+        results: one a scene.
+
+    Returns:
+        ``ratio`` (0 where no ratio is precise enough), and how many ``matches`` it accepts and how many are
+        ``correct``, both unweighted.
+    """
+    weights = np.concatenate([np.full(len(r.ratio), 1 / max(1, len(r.ratio))) for r in results])
+    ratio = np.concatenate([r.ratio_two_way for r in results])
+    correct = np.concatenate([r.correct for r in results])
+    found = matches_at_precision(ratio, correct, PRECISION, weights)
+    accepted = ratio <= (found.threshold or 0)
+    counts = {"matches": int(accepted.sum()), "correct": int((accepted & correct).sum())}
+    return {"ratio": found.threshold or 0.0, **counts}
+
+
 def main(argv: list[str]) -> int:
     arguments = options.parser("thresholds", "Ratios at 95 % precision.").parse_args(argv)
     run = options.setup("thresholds", arguments)
@@ -57,19 +77,7 @@ def main(argv: list[str]) -> int:
     rows: list[dict[str, Any]] = []
     for peer in run.peers:
         results = [cached_evaluate(peer, problem, run.cache) for problem in problems]
-        weights = np.concatenate([np.full(len(r.ratio), 1 / max(1, len(r.ratio))) for r in results])
-        ratio = np.concatenate([r.ratio_two_way for r in results])
-        correct = np.concatenate([r.correct for r in results])
-        found = matches_at_precision(ratio, correct, PRECISION, weights)
-        accepted = ratio <= (found.threshold or 0)
-        rows.append(
-            {
-                "descriptor": peer.name,
-                "ratio": found.threshold or 0.0,
-                "matches": int(accepted.sum()),
-                "correct": int((accepted & correct).sum()),
-            }
-        )
+        rows.append({"descriptor": peer.name, **ratio_of_scenes(results)})
         print(f"{peer.name} {rows[-1]['ratio']:.3f}", file=sys.stderr, flush=True)
     scenes = [problem.name for problem in problems]
     out = arguments.out or FILE

@@ -42,6 +42,15 @@ def test_scores_are_those_of_the_metrics() -> None:
     assert brown.evaluate(distance[order], is_match[order])["fpr95"] == scores["fpr95"]
 
 
+@pytest.mark.parametrize("count", [19, 20, 21, 41])
+def test_recall_is_that_of_the_first_rank_with_95_percent(count: int) -> None:
+    rank = next(k for k in range(count + 1) if 20 * k >= 19 * count)
+    distance = np.concatenate([np.arange(count), np.arange(count)]).astype(np.float64)
+    scores = brown.evaluate(distance, np.arange(2 * count) < count)
+    assert scores["recall"] == pytest.approx(rank / count, abs=1e-5)
+    assert scores["fpr95"] == pytest.approx(100 * rank / count, abs=1e-3)
+
+
 def test_perfect_and_useless_distances() -> None:
     is_match = np.arange(40) < 20
     assert brown.evaluate(np.where(is_match, 1.0, 2.0), is_match)["fpr95"] == 0

@@ -53,6 +53,15 @@ def test_the_order_of_the_database_changes_no_exact_figure() -> None:
     assert a["recall"]["1000"] == pytest.approx(1 / 3, abs=0.05)
 
 
+def test_the_published_figure_counts_10_000_ranks() -> None:
+    """Right ones at ranks 1, 10,000 and 10,001: the last does not count, the second does, one step a distance."""
+    database = np.array([0] + [1] * 9998 + [3, 3], np.uint8)[:, None]
+    labels = np.array([1] + [0] * 9998 + [1, 1])
+    scores = cifar10.evaluate(np.zeros((1, 1), np.uint8), database, np.array([1]), labels)
+    assert scores["published"] == pytest.approx(100 * (1 + 2 / 10_000) / 2, abs=1e-3)
+    assert scores["deepbit"] == 100, "1,000 ranks"
+
+
 def test_command(tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: F811
     changes = {**SMALL, "steps": 2, "bits": 32, "nested": (16,)}
     run = train(preset_config("cifar10-two-view", tree, tmp_path / "run", **changes))

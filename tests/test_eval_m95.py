@@ -39,6 +39,14 @@ def test_true_points_lie_on_their_epipolar_lines(scene_folder: Path) -> None:
     assert np.median(m95.epipolar_errors_px(F, xy0, moved)) > 5
 
 
+def test_the_epipolar_error_is_the_larger_of_both() -> None:
+    """Moved sideways and enlarged by s, a point at height y0 lies at s y0: r off there is r / s off in the other."""
+    for enlarged, expected in ((2.0, 3.0), (0.5, 6.0)):
+        F = np.array([[0, 0, 0], [0, 0, -1], [0, enlarged, 0]])
+        xy0, xy1 = np.array([[5.0, 10.0]]), np.array([[70.0, 10 * enlarged + 3]])
+        assert m95.epipolar_errors_px(F, xy0, xy1).tolist() == [expected]
+
+
 def test_transfer_error_is_that_in_the_coarser_picture() -> None:
     H = np.diag([2.0, 2.0, 1.0])
     xy0 = np.array([[10.0, 20.0]])

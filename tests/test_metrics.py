@@ -36,6 +36,13 @@ def test_equals_the_definition_on_ties_and_ignores_order() -> None:
         assert fpr95(matches[::-1], rng.permutation(non_matches)) == fpr95(matches, non_matches)
 
 
+@pytest.mark.parametrize("count", [1, 19, 20, 21, 39, 40, 41, 60])
+def test_the_rank_is_the_first_that_accepts_95_percent(count: int) -> None:
+    """Without ties every rank gives another rate, so a rank too early or too late shows."""
+    rank = next(k for k in range(count + 1) if 20 * k >= 19 * count)
+    assert fpr95(range(count), range(count)) == pytest.approx(100 * rank / count)
+
+
 @pytest.mark.parametrize(("matches", "non_matches"), [([], [1]), ([1], []), ([np.nan], [1]), ([1], [np.inf])])
 def test_refuses_empty_and_not_finite(matches: list[float], non_matches: list[float]) -> None:
     with pytest.raises(UsageError, match="FPR@95 needs"):
