@@ -24,6 +24,7 @@ from kornia_bingan.images import (
     Skipped,
     list_images,
     log_skipped,
+    no_photos,
     read_image,
     reason_for,
     without_copies,
@@ -202,9 +203,9 @@ def describe_folder(
         UsageError: there are no photos, an option is impossible, or ``out`` holds something else.
         JobError: see :func:`describe_photos`.
     """
-    names, foreign = list_images(photos)
+    names, foreign = list_images(photos, masks)
     if not names:
-        raise UsageError(f"{photos} holds no photos")
+        raise no_photos(photos, foreign)
     if max_keypoints < 1:
         raise UsageError(f"max_keypoints is {max_keypoints}; give 1 or more")
     check_max_size(max_size)

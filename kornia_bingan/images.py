@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import cv2
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from kornia_bingan.containers import ContainerError, ImageHeader, open_heif, read_header
 from kornia_bingan.errors import UsageError
 from kornia_bingan.files import atomic_path, printable
+from kornia_bingan.folders import list_files
 from kornia_bingan.runs import LOG, UNREADABLE
 
 EXTENSIONS = (
@@ -43,12 +44,17 @@ class Skipped:
     reason: str
 
 
-def list_images(folder: Path) -> tuple[list[str], list[Skipped]]:
+def list_images(folder: Path, masks: Path | None = None) -> tuple[list[str], list[Skipped]]:
     """List the photos under a folder, recursively, and what was passed over.
 
-    A photo is a regular file whose extension, without case, is in ``EXTENSIONS``; its content is not opened here.
-    Hidden files and folders, links to folders, broken links, folders of results (they hold a ``run.json``) and all
-    other files are passed over.
+    A photo is a regular file whose extension, without case, is in ``EXTENSIONS``; its content is not opened here. Links
+    to folders are followed, but no folder is listed twice. Passed over are: hidden files and folders, those of storage
+    boxes (``@eaDir``), results of this package (runs, indices, patch sets, fetched photos), masks (the folder of masks,
+    and ``a.jpg.png`` where there is ``a.jpg``, also in a folder of masks beside it), broken links, and all other files.
+
+    Args:
+        folder: of the photos.
+        masks: folder of masks, which may lie below.
 
     Returns:
         Names relative to the folder with "/" between the parts, sorted by code point, so in the same order on every
@@ -58,41 +64,54 @@ def list_images(folder: Path) -> tuple[list[str], list[Skipped]]:
     Raises:
         UsageError: the folder does not exist or is not a folder.
     """
+    pictures, skipped = list_pictures(folder, {} if masks is None else {os.path.realpath(masks): "the folder of masks"})
+    present = set(pictures)
+    names = []
+    for name in pictures:
+        photo = next((photo for photo in _masked_by(name) if photo in present), None)
+        if photo is None:
+            names.append(name)
+        else:
+            skipped.append(Skipped(name, f"the mask of {photo}"))
+    return names, sorted(skipped, key=lambda item: item.name)
+
+
+def list_pictures(folder: Path, left_out: Mapping[str, str]) -> tuple[list[str], list[Skipped]]:
+    """As :func:`list_images`, masks too; ``left_out`` gives reasons not to look into folders, by their real paths."""
     folder = Path(folder)
     if not folder.exists():
         raise UsageError(f"{folder}: no such folder; give the folder that holds the photos")
     if not folder.is_dir():
         raise UsageError(f"{folder} is a file; give the folder that holds the photos")
     names: list[str] = []
-    skipped: list[Skipped] = []
-
-    def relative(path: str) -> str:
-        return Path(path).relative_to(folder).as_posix()
-
-    def is_of_results(path: str) -> bool:
-        return os.path.isfile(os.path.join(path, "run.json"))
-
-    def cannot_list(error: OSError) -> None:
-        skipped.append(Skipped(relative(error.filename), f"the folder cannot be read ({error.strerror})"))
-
-    for parent, folders, files in os.walk(folder, onerror=cannot_list):
-        for name in folders:
-            path = os.path.join(parent, name)
-            if name.startswith("."):
-                skipped.append(Skipped(relative(path), "hidden folder"))
-            elif os.path.islink(path):
-                skipped.append(Skipped(relative(path), "link to a folder, not followed"))
-            elif is_of_results(path):
-                skipped.append(Skipped(relative(path), "results of an earlier run"))
-        folders[:] = [n for n in folders if not n.startswith(".") and not is_of_results(os.path.join(parent, n))]
-        for name in files:
-            path = os.path.join(parent, name)
-            reason = _why_not_a_photo(path, relative(path))
-            if reason:
-                skipped.append(Skipped(relative(path), reason))
-            else:
-                names.append(relative(path))
+    files, passed, unread = list_files(folder, left_out)
+    skipped = [Skipped(name, reason) for name, reason in passed]
+    skipped += [Skipped(name, f"the folder cannot be read ({reason})") for name, reason in unread]
+    for name in files:
+        reason = _why_not_a_photo(os.path.join(folder, name), name)
+        if reason:
+            skipped.append(Skipped(name, reason))
+        else:
+            names.append(name)
     return sorted(names), sorted(skipped, key=lambda item: item.name)
+
+
+def _masked_by(name: str) -> Iterator[str]:
+    """Name the photos whose mask a picture would be: a.jpg for a.jpg.png, beside it or in a folder of masks."""
+    path = PurePosixPath(name)
+    photo = path.with_suffix("")
+    if path.suffix.lower() == ".png" and photo.suffix.lower() in EXTENSIONS:
+        yield photo.as_posix()
+        for index in range(len(photo.parts) - 1):
+            yield "/".join(photo.parts[:index] + photo.parts[index + 1 :])
+
+
+def no_photos(folder: Path, skipped: Sequence[Skipped]) -> UsageError:
+    """Give the sentence on a folder without photos, with what was found instead."""
+    if not skipped:
+        return UsageError(f"{folder} holds no photos")
+    first = f"{skipped[0].name}: {skipped[0].reason}"
+    return UsageError(f"{folder} holds no photos; of {len(skipped)} other files and folders none is one ({first})")
 
 
 def without_copies(names: Sequence[str], sums: Mapping[str, str]) -> tuple[list[str], list[Skipped]]:

@@ -6,6 +6,7 @@ read like a photo, turned by its own EXIF orientation, and has the size of the p
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kornia_bingan.errors import UsageError
-from kornia_bingan.images import ImageError, image_size, list_images, read_image
+from kornia_bingan.images import ImageError, image_size, list_pictures, read_image
 
 
 def find_masks(photos: Path, names: Sequence[str], folder: Path) -> dict[str, Path]:
@@ -33,7 +34,14 @@ def find_masks(photos: Path, names: Sequence[str], folder: Path) -> dict[str, Pa
     """
     if folder.is_file():
         raise UsageError(f"{folder} is a file; give the folder of masks, where that of a.jpg is a.jpg.png or a.png")
-    present = set(list_images(folder)[0])
+    if not folder.exists():
+        raise UsageError(
+            f"{folder}: no such folder; give the folder of masks, where that of a.jpg is a.jpg.png or a.png"
+        )
+    here, there = os.path.realpath(folder), os.path.realpath(photos)
+    present = set(list_pictures(folder, {there: "the folder of photos"})[0])
+    if here == there:  # masks beside the photos
+        present -= set(names)
     masks: dict[str, Path] = {}
     used = set()
     for name in names:

@@ -32,7 +32,7 @@ from kornia_bingan.errors import JobError, UsageError
 from kornia_bingan.exif import Exif, read_exif
 from kornia_bingan.features import Features, check_max_size, describe_photos, features_path
 from kornia_bingan.files import atomic_path, sha256_of
-from kornia_bingan.images import Skipped, list_images, log_skipped, without_copies
+from kornia_bingan.images import Skipped, list_images, log_skipped, no_photos, without_copies
 from kornia_bingan.keypoints import Detector
 from kornia_bingan.masks import find_masks
 from kornia_bingan.model import (
@@ -143,10 +143,9 @@ def reconstruct_photos(photos: Path, out: Path, options: ReconstructOptions | No
     photos, out = Path(photos), Path(out)
     limit = TimeLimit(options.time_limit)
     check_options(options)
-    names, passed_over = list_images(photos)
+    names, passed_over = list_images(photos, options.masks)
     if not names:
-        others = f"; of {len(passed_over)} other files none is a photo" if passed_over else ""
-        raise UsageError(f"{photos} holds no photos{others}")
+        raise no_photos(photos, passed_over)
     weights = find_weights(options.descriptor)
     masks = {} if options.masks is None else find_masks(photos, names, options.masks)
     sums = checksums(photos, names)

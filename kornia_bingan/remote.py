@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from kornia_bingan.errors import JobError, UsageError
 from kornia_bingan.files import LONGEST_NAME, atomic_path, write_json
+from kornia_bingan.folders import is_of_system
 from kornia_bingan.images import EXTENSIONS
 from kornia_bingan.runs import alone_in, no_progress
 
@@ -65,7 +66,7 @@ def _is_photo(name: str) -> bool:
     path = PurePosixPath(name)
     hidden = any(part.startswith(".") for part in path.parts)  # also "..", which would leave the folder
     too_long = any(len(os.fsencode(part)) > LONGEST_NAME for part in path.parts)
-    return path.suffix.lower() in EXTENSIONS and not hidden and not too_long
+    return path.suffix.lower() in EXTENSIONS and not hidden and not too_long and not any(map(is_of_system, path.parts))
 
 
 def _fetch(store: Any, wanted: dict[str, dict[str, Any]], folder: Path) -> None:

@@ -24,7 +24,16 @@ from kornia_bingan.errors import JobError, UsageError
 from kornia_bingan.files import sha256_of
 from kornia_bingan.folded import Precision
 from kornia_bingan.global_code import CELL_BITS, global_code
-from kornia_bingan.images import ImageError, Skipped, list_images, log_skipped, read_color, read_image, reason_for
+from kornia_bingan.images import (
+    ImageError,
+    Skipped,
+    list_images,
+    log_skipped,
+    no_photos,
+    read_color,
+    read_image,
+    reason_for,
+)
 from kornia_bingan.keypoints import detect
 from kornia_bingan.network import ImageDiscriminator
 from kornia_bingan.picture_sets import reduce_picture
@@ -145,7 +154,7 @@ def update_index(
     store = open_store(index)
     names, foreign = list_images(photos)
     if not names:
-        raise UsageError(f"{photos} holds no photos")
+        raise no_photos(photos, foreign)
     check_engine(workers, scheduler)
     weights = find_weights(descriptor)
     _, about = encoder(weights)

@@ -15,8 +15,8 @@ from tqdm import tqdm
 
 from kornia_bingan import colmap
 from kornia_bingan.child import Report, run_in_child
-from kornia_bingan.errors import JobError, UsageError
-from kornia_bingan.images import ImageError, Skipped, list_images, read_image, reason_for
+from kornia_bingan.errors import JobError
+from kornia_bingan.images import ImageError, Skipped, list_images, no_photos, read_image, reason_for
 from kornia_bingan.runs import no_progress
 
 MAX_KEYPOINTS = 8192
@@ -42,9 +42,9 @@ def reconstruct_with_sift(photos: Path, out: Path, *, seed: int = 0, threads: in
         UsageError: there is no such folder, it holds no photos, or ``out`` is not empty.
         JobError: fewer than two photos can be read, they give no model, or COLMAP crashed.
     """
-    names, _ = list_images(photos)
+    names, foreign = list_images(photos)
     if not names:
-        raise UsageError(f"{photos} holds no photos")
+        raise no_photos(photos, foreign)
     skipped: list[Skipped] = []
     with tempfile.TemporaryDirectory() as folder:
         copies, database = Path(folder) / "images", Path(folder) / "database.db"

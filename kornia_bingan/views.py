@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from kornia_bingan.errors import JobError, UsageError
-from kornia_bingan.images import ImageError, Skipped, list_images, read_image, reason_for, without_copies
+from kornia_bingan.errors import JobError
+from kornia_bingan.images import ImageError, Skipped, list_images, no_photos, read_image, reason_for, without_copies
 from kornia_bingan.keypoints import detect, support_regions
 from kornia_bingan.patches import PATCH_SIZE, build_pyramid, cut_patches
 from kornia_bingan.runs import checksums, no_progress
@@ -112,7 +112,7 @@ def load_photos(
     """
     names, foreign = list_images(folder)
     if not names:
-        raise UsageError(f"{folder} has no photos to learn from")
+        raise no_photos(folder, foreign)
     names, copies = without_copies(names, checksums(folder, names))
 
     def load(name: str) -> Photo | Skipped:

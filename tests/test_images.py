@@ -290,6 +290,7 @@ def test_list_images(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
     (tmp_path / "again").symlink_to(tmp_path / "sub")
+    (tmp_path / "sub" / "up").symlink_to(tmp_path)
     (tmp_path / "link.jpg").symlink_to(tmp_path / "IMG_1.JPG")
     (tmp_path / "album.jpg").mkdir()
     os.mkfifo(tmp_path / "pipe.png")
@@ -301,13 +302,14 @@ def test_list_images(tmp_path: Path) -> None:
         Skipped("._IMG_1.JPG", "hidden file"),
         Skipped(".git", "hidden folder"),
         Skipped("README", "no extension"),
-        Skipped("again", "link to a folder, not followed"),
+        Skipped("again", "link to a folder that is listed as sub"),
         Skipped("gone.jpg", "broken link"),
         Skipped(os.fsdecode(b"latin-\xe9.jpg"), "the name is not valid UTF-8; rename the file"),
         Skipped("movie.MP4", ".MP4 is not a kind of picture read here"),
         Skipped("notes.txt", ".txt is not a kind of picture read here"),
         Skipped("pipe.png", "not a regular file"),
         Skipped("sub/.thumbs", "hidden folder"),
+        Skipped("sub/up", "link to a folder that holds it, not followed"),
     ]
 
 

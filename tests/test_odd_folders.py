@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from kornia_bingan import features
+from kornia_bingan.brown import write_patch_set
 from kornia_bingan.cli import main
 from kornia_bingan.files import printable
 from kornia_bingan.images import Skipped, list_images
@@ -142,7 +143,7 @@ def test_equal_files_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "3 photos described" in out
     assert "1 files skipped" in out
     assert "copy.png is the same file as 0.png" in out
-    assert "skipped z: link to a folder" in out
+    assert "skipped z: link to a folder that holds it" in out
     codes = [features.Features.read(tmp_path / "out" / f"{name}.npz").codes for name in ("0.png", "copy.png")]
     np.testing.assert_array_equal(*codes)
 
@@ -270,3 +271,77 @@ def test_photos_with_the_longest_names_that_there_are_go_to_the_end(
     assert json.loads(capsys.readouterr().out)["registered"] == 3
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert all("a" * length + ".jpg" in page for length in (231, 250, 251))
+
+
+def test_linked_folders_are_followed_once_and_not_in_a_circle(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    elsewhere = two_photos(tmp_path / "elsewhere")
+    two_photos(tmp_path / "disk" / "deep")
+    (tmp_path / "disk" / "back").symlink_to(tmp_path / "photos")
+    (tmp_path / "disk" / "round").symlink_to(tmp_path / "disk")
+    (tmp_path / "disk" / "on").symlink_to(elsewhere)
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name, target in (("a", elsewhere), ("b", elsewhere), ("c", tmp_path / "disk"), ("d", tmp_path)):
+        (photos / name).symlink_to(target)
+    names, skipped = list_images(photos)
+    assert names == ["a/0.png", "a/1.png", "c/deep/0.png", "c/deep/1.png"]
+    assert skipped == [
+        Skipped("b", "link to a folder that is listed as a"),
+        Skipped("c/back", "link to a folder that holds it, not followed"),
+        Skipped("c/on", "link to a folder that is listed as a"),
+        Skipped("c/round", "link to a folder that holds it, not followed"),
+        Skipped("d", "link to a folder that holds it, not followed"),
+    ]
+    assert main(["describe", str(photos), str(tmp_path / "out"), "--json", *LITE]) == 0
+    assert list(json.loads(capsys.readouterr().out)["keypoints"]) == names
+
+
+def test_masks_below_the_photos_are_no_photos(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photos = two_photos(tmp_path / "photos")
+    (photos / "masks").mkdir()
+    for name in ("0.png", "1.png.png"):
+        cv2.imwrite(str(photos / "masks" / name), np.full((100, 120), 255, np.uint8))
+    words = ["describe", str(photos), str(tmp_path / "out"), "--masks", str(photos / "masks"), "--json", *LITE]
+    for _ in range(2):
+        assert main(words) == 0
+        values = json.loads(capsys.readouterr().out)
+        assert list(values["keypoints"]) == ["0.png", "1.png"]
+        assert values["masked"] == 2
+        assert values["skipped"] == [{"name": "masks", "reason": "the folder of masks"}]
+    assert list_images(photos)[1] == [Skipped("masks/1.png.png", "the mask of 1.png")], "known without --masks too"
+    shutil.copy(photos / "masks" / "0.png", photos / "0.png.png")
+    words = ["describe", str(photos), str(tmp_path / "beside"), "--masks", str(photos), "--json", *LITE]
+    shutil.rmtree(photos / "masks")
+    assert main(words) == 0
+    values = json.loads(capsys.readouterr().out)
+    assert list(values["keypoints"]) == ["0.png", "1.png"]
+    assert values["masked"] == 1
+
+
+def test_what_this_package_and_storage_boxes_leave_among_photos_is_passed_over(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = two_photos(tmp_path / "photos")
+    thumbnail = photos / "@eaDir" / "0.png" / "SYNOPHOTO_THUMB_M.png"
+    thumbnail.parent.mkdir(parents=True)
+    shutil.copy(photos / "0.png", thumbnail)
+    write_patch_set(photos / "set", np.zeros((4, 64, 64), np.uint8), np.array([0, 0, 1, 1]), np.zeros(4, np.int64))
+    two_photos(photos / "out.photos")
+    (photos / "out.photos" / ".fetched.json").write_text("{}")
+    assert main(["index", str(photos), str(photos / "index"), *LITE[:2]]) == 0
+    capsys.readouterr()
+    expected = [
+        Skipped("@eaDir", "folder of a storage box or an archive program"),
+        Skipped("index", "index of photos"),
+        Skipped("out.photos", "photos fetched by an earlier run"),
+        Skipped("set", "patch set"),
+    ]
+    assert list_images(photos) == (["0.png", "1.png"], expected)
+    assert list_images(photos / "out.photos")[0] == ["0.png", "1.png"], "a folder that is asked for is read"
+    for path in photos.glob("*.png"):
+        path.unlink()
+    for command in ("reconstruct", "describe", "index", "patches"):
+        assert main([command, str(photos), str(tmp_path / command)]) == 2
+        assert "of 4 other files and folders none is one (@eaDir: folder of a storage" in capsys.readouterr().err
