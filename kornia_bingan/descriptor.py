@@ -15,7 +15,7 @@ from kornia_bingan import bits
 from kornia_bingan.errors import UsageError
 from kornia_bingan.files import sha256_of
 from kornia_bingan.folded import FoldedNetwork, Precision
-from kornia_bingan.keypoints import Keypoints, check_inside, support_regions
+from kornia_bingan.keypoints import Keypoints, Support, check_inside, support_regions
 from kornia_bingan.network import ImageDiscriminator, PatchDiscriminator, PatchTrunk
 from kornia_bingan.patches import PATCH_SIZE, build_pyramid, cut_patches
 from kornia_bingan.weights import find_weights, load_weights
@@ -126,13 +126,17 @@ def _batch(device: torch.device) -> int:
 
 
 @torch.no_grad()
-def describe(model: BinGAN, image: NDArray[np.uint8], keypoints: Keypoints) -> NDArray[np.uint8]:
+def describe(
+    model: BinGAN, image: NDArray[np.uint8], keypoints: Keypoints, support: Support = None
+) -> NDArray[np.uint8]:
     """Describe the support regions of an image's keypoints as packed codes.
 
     Args:
         model: any output mode; codes are computed here.
         image: grey uint8 (H, W).
         keypoints: N keypoints in this image's pixels.
+        support: half the side of a support region over the keypoint's size; None recognises the keypoints of SIFT,
+            default ORB and FAST (:func:`kornia_bingan.keypoints.support_half_sides`).
 
     Returns:
         uint8, shape (N, bits / 8), row i for keypoint i; N = 0 gives (0, bits / 8).
@@ -145,7 +149,7 @@ def describe(model: BinGAN, image: NDArray[np.uint8], keypoints: Keypoints) -> N
         raise UsageError("the model is in training mode, where codes are random; call its eval() first")
     pyramid = build_pyramid(image)
     check_inside(keypoints, image.shape)
-    patches = cut_patches(pyramid, support_regions(keypoints))
+    patches = cut_patches(pyramid, support_regions(keypoints, support))
     device = next(chain(model.parameters(), model.buffers())).device
     codes = np.empty((len(patches), model.bits // 8), np.uint8)
     batch = _batch(device)

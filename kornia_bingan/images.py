@@ -263,7 +263,7 @@ def _read(path: Path, mode: int) -> NDArray[np.uint8]:
             f"{path} decodes to {pixels.shape[1]} x {pixels.shape[0]}, "
             f"its header says {header.width} x {header.height}; save it again from its source"
         )
-    return np.ascontiguousarray(_orient(_to_8_bits(pixels, header.max_value), header.orientation))
+    return np.ascontiguousarray(_orient(to_8_bits(pixels, header.max_value), header.orientation))
 
 
 def _decode_heif(path: Path, data: bytes, mode: int) -> NDArray[np.uint8]:
@@ -277,7 +277,7 @@ def _decode_heif(path: Path, data: bytes, mode: int) -> NDArray[np.uint8]:
     return np.asarray(cv2.cvtColor(rgb, conversion), np.uint8)
 
 
-def _to_8_bits(pixels: NDArray[Any], max_value: int) -> NDArray[np.uint8]:
+def to_8_bits(pixels: NDArray[Any], max_value: int) -> NDArray[np.uint8]:
     """Scale samples so that ``max_value`` (0: the largest value of the type) becomes 255, rounded to nearest."""
     top = int(np.iinfo(pixels.dtype).max)
     white = max_value or top

@@ -6,9 +6,10 @@ screen); Kornia's LAF angle is the negative.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -18,15 +19,19 @@ from kornia_bingan.bits import dtype_and_shape
 from kornia_bingan.errors import UsageError
 
 Detector = Literal["dog", "orb"]
+Support = float | NDArray[np.floating[Any]] | None
 
 BLOB_SUPPORT = 5.0
 """Half the side of the support region over OpenCV's ``size`` for blob detectors: 20 sigma a side (size = 2 sigma)."""
 
 ORB_SUPPORT = 0.65
-"""The same for ORB, whose ``size`` is the side of its own 31 px patch at the keypoint's pyramid level."""
+"""The same for ORB, whose ``size`` is the side of its own patch (31 px by default) at the keypoint's pyramid level."""
 
 FAST_SUPPORT = 2.0
 """The same for FAST, which calls every corner 7 px large."""
+
+BRISK_SUPPORT = 1.0
+"""The same for BRISK, which calls a corner of its first level 12 px large."""
 
 MOST_PIXELS = 2**22
 """OpenCV's SIFT doubles the picture and keeps some 11 float32 copies: 176 bytes a pixel. Larger ones go in tiles."""
@@ -103,7 +108,7 @@ def detect(
             detector with the positions of its rounded pyramid levels corrected. Blobs of pictures over 4 megapixels are
             looked for in tiles, and the large ones on a reduced picture, so that memory stays below 1 GB.
         max_keypoints: upper bound of the number returned.
-        mask: uint8, shape (H, W); keypoints are only found where it is not 0.
+        mask: uint8, shape (H, W); keypoints are only found where it is not 0, and the strongest of those are kept.
 
     Raises:
         UsageError: the image is not uint8 (H, W), the mask has another size, or the detector's name is unknown.
@@ -115,35 +120,55 @@ def detect(
     if max_keypoints < 1:
         raise UsageError(f"max_keypoints is {max_keypoints}; give 1 or more")
     if detector == "dog":
-        found = _dog(image, max_keypoints, mask) if image.size <= MOST_PIXELS else _dog_in_tiles(image)
+        # OpenCV's SIFT applies its limit before the mask (ORB after it), so with a mask it gets none.
+        limit = max_keypoints if mask is None else 0
+        found = _dog(image, limit, mask) if image.size <= MOST_PIXELS else _dog_in_tiles(image)
     elif detector == "orb":
         found = unbiased_orb(from_opencv(cv2.ORB.create(max_keypoints).detect(image, mask)), image.shape)
     else:
         raise UsageError(f"the detector is '{detector}'; choose dog or orb")
     if mask is not None:
         found = found[_allowed(found.xy, mask)]
-    # Ties in response are broken by position, so that the order does not depend on OpenCV's threads.
-    order = np.lexsort((found.angle_deg, found.xy[:, 0], found.xy[:, 1], -found.response))
-    return found[order[:max_keypoints]]
+    return found[strongest(found)[:max_keypoints]]
 
 
-def check_inside(keypoints: Keypoints, shape: tuple[int, ...]) -> None:
-    """Refuse keypoints without a support region in an image (height, width).
+def strongest(keypoints: Keypoints) -> NDArray[np.intp]:
+    """Give the order from the strongest to the weakest keypoint, int64, shape (N,).
+
+    Ties in response are broken by position, so that the order does not depend on OpenCV's threads.
+    """
+    return np.lexsort((keypoints.angle_deg, keypoints.xy[:, 0], keypoints.xy[:, 1], -keypoints.response))
+
+
+def inside(keypoints: Keypoints, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Say which keypoints lie in an image (height, width), bool, shape (N,); a NaN lies outside."""
+    height, width = shape
+    x, y = keypoints.xy.T
+    within: NDArray[np.bool_] = (x >= -0.5) & (x <= width - 0.5) & (y >= -0.5) & (y <= height - 0.5)
+    return within
+
+
+def has_region(keypoints: Keypoints) -> NDArray[np.bool_]:
+    """Say which keypoints have a positive, finite size and a finite angle, bool, shape (N,)."""
+    sized: NDArray[np.bool_] = (keypoints.size > 0) & np.isfinite(keypoints.size) & np.isfinite(keypoints.angle_deg)
+    return sized
+
+
+def check_inside(keypoints: Keypoints, shape: tuple[int, ...], usable: NDArray[np.bool_] | None = None) -> None:
+    """Refuse keypoints without a support region in an image (height, width), or those that are not ``usable``.
 
     Raises:
         UsageError: a keypoint is outside of the image, is not finite, or has no size; the message names the index.
     """
-    height, width = shape
-    x, y = keypoints.xy.T
-    # Comparisons with NaN are false, so that NaN counts as outside and as no size.
-    inside = (x >= -0.5) & (x <= width - 0.5) & (y >= -0.5) & (y <= height - 0.5)
-    usable = inside & (keypoints.size > 0) & np.isfinite(keypoints.size) & np.isfinite(keypoints.angle_deg)
+    if usable is None:
+        usable = inside(keypoints, shape) & has_region(keypoints)
     if not usable.all():
         index = int(np.argmin(usable))
+        x, y = keypoints.xy[index]
         raise UsageError(
-            f"keypoint {index} at ({x[index]:g}, {y[index]:g}) with size {keypoints.size[index]:g} and angle "
-            f"{keypoints.angle_deg[index]:g} must be inside the image of {width} x {height} pixels, with a positive "
-            "size and a finite angle"
+            f"keypoint {index} at ({x:g}, {y:g}) with size {keypoints.size[index]:g} and angle "
+            f"{keypoints.angle_deg[index]:g} must be inside the image of {shape[1]} x {shape[0]} pixels, with a "
+            "positive size and a finite angle"
         )
 
 
@@ -193,28 +218,75 @@ def unbiased_orb(keypoints: Keypoints, shape: tuple[int, ...]) -> Keypoints:
     return Keypoints(xy.astype(np.float32), keypoints.size, keypoints.angle_deg, keypoints.response, keypoints.octave)
 
 
-def support_half_sides(keypoints: Keypoints) -> NDArray[np.float32]:
+def has_layer(keypoints: Keypoints) -> NDArray[np.bool_]:
+    """Say which keypoints are blobs by their octave field, bool, shape (N,).
+
+    SIFT writes its layer (1 or more) into the second byte; :func:`kornia_bingan.kornia.keypoints_from_lafs` writes 255.
+    """
+    marked: NDArray[np.bool_] = ((keypoints.octave & 0xFF00) != 0) | ((keypoints.octave & 0xFF) == 0xFF)
+    return marked
+
+
+def support_half_sides(keypoints: Keypoints, support: Support = None) -> NDArray[np.float32]:
     """Give half the side of each keypoint's support region in pixels, float32, shape (N,).
 
-    ORB keypoints are recognised by their size, 31 x 1.2^octave, and those of FAST by their size 7 without an angle;
-    all others count as blobs.
+    A keypoint says by its fields what its size means: SIFT's octave field names a layer, ORB's default sizes are
+    31 x 1.2^octave, and FAST gives size 7 and no angle. Where a set has other keypoints too, none without a layer can
+    be told (a few sizes of BRISK look like ORB's, and the first octave of every ORB with 31 px patches does): they all
+    count as blobs, with a warning.
+
+    Args:
+        keypoints: N keypoints.
+        support: half the side over ``size``, for all keypoints or of each (N,); None recognises them as above.
+
+    Raises:
+        UsageError: ``support`` is not positive and finite, or has another shape.
     """
+    if support is not None:
+        return (keypoints.size * check_support(support)).astype(np.float32)
+    marked = has_layer(keypoints)
     octave = np.clip(keypoints.octave, 0, 31)
     is_orb = (keypoints.octave == octave) & (
-        np.abs(keypoints.size - _ORB_PATCH * _ORB_SCALE**octave) < 0.01 * keypoints.size
+        np.abs(keypoints.size - _ORB_PATCH * _ORB_SCALE**octave) < 0.001 * keypoints.size
     )
     is_fast = (keypoints.size == _FAST_SIZE) & (keypoints.angle_deg == -1) & (keypoints.octave == 0)
-    factors = np.where(is_orb, ORB_SUPPORT, np.where(is_fast, FAST_SUPPORT, BLOB_SUPPORT))
+    unknown = ~(marked | is_orb | is_fast)
+    if unknown.any():
+        warnings.warn(
+            f"the size of {int((~marked).sum()):,} of {len(keypoints):,} keypoints is not that of SIFT, default ORB or "
+            f"FAST, so they are described as blobs, {2 * BLOB_SUPPORT:g} times their size a side; name the detector "
+            f"that found them (detector=), or give support= (half a side over the size: {BLOB_SUPPORT:g} for blobs, "
+            f"{ORB_SUPPORT:g} for ORB)",
+            stacklevel=2,
+        )
+        marked |= True
+    factors = np.where(marked, BLOB_SUPPORT, np.where(is_orb, ORB_SUPPORT, FAST_SUPPORT))
     return (keypoints.size * factors).astype(np.float32)
 
 
-def support_regions(keypoints: Keypoints) -> NDArray[np.float32]:
+def check_support(support: float | NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """Give ``support`` as float64 if it is a positive, finite factor (or an array of them).
+
+    Raises:
+        UsageError: it is not.
+    """
+    values = np.asarray(support)
+    if values.dtype.kind not in "fiu" or not (np.isfinite(values) & (values > 0)).all():
+        raise UsageError(
+            f"support is {support!r}; give half the side of the support region over the keypoint's size, such as "
+            f"{BLOB_SUPPORT:g} for blobs or {ORB_SUPPORT:g} for ORB"
+        )
+    return values.astype(np.float64)
+
+
+def support_regions(keypoints: Keypoints, support: Support = None) -> NDArray[np.float32]:
     """Turn keypoints into the LAFs that the network was trained with, float32, shape (N, 2, 3).
 
     A LAF maps the square [-1, 1]^2 to the support region: half side times rotation, and the centre in the last column.
+    ``support`` is that of :func:`support_half_sides`.
     """
     angle = np.deg2rad(np.where(keypoints.angle_deg == -1, 0.0, keypoints.angle_deg))
-    half = support_half_sides(keypoints)
+    half = support_half_sides(keypoints, support)
     cos, sin = half * np.cos(angle), half * np.sin(angle)
     lafs = np.stack([np.stack([cos, -sin, keypoints.xy[:, 0]], 1), np.stack([sin, cos, keypoints.xy[:, 1]], 1)], 1)
     return lafs.astype(np.float32)

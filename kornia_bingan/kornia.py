@@ -19,11 +19,17 @@ from kornia_bingan import bits
 from kornia_bingan import keypoints as kp
 from kornia_bingan.descriptor import BinGAN
 from kornia_bingan.errors import UsageError
-from kornia_bingan.opencv import OpenCVDetects, checked_keypoints
+from kornia_bingan.opencv import OpenCVDetects, detect_with, inside_keypoints, supports_of
 
 HESSIAN_SIGMA = 1.05 / 0.88
 """Sigma at which Kornia's Hessian detector finds a round blob over that of a DoG detector (1.05 and 0.88 of the blob's,
 measured on Gaussian blobs of sigma 3 to 14 pixels)."""
+
+LEVEL_HALF_SIDE = 22.0
+"""Half the side of the support region of Kornia's ``MultiResolutionDetector``, in pixels of the pyramid level on which
+it found a keypoint. (Its LAF scale is ``s_mult`` such pixels, 22 by default, whatever the response. For CornerGFTT,
+CornerHarris, BlobHessian and a DoG alike, 20 to 37 give the most right matches on pictures of planes, and 15 a tenth
+less; ours of ORB, which also finds corners on levels, are 20.)"""
 
 
 class OpenCVDetector(nn.Module):
@@ -38,14 +44,25 @@ class OpenCVDetector(nn.Module):
     Args:
         detector: ``dog`` or ``orb`` of :func:`kornia_bingan.keypoints.detect`, or an object with OpenCV's ``detect``.
         max_keypoints: per image, for ``dog`` and ``orb``; an object has its own limit.
+        support: half the side of a support region over the size of its keypoint; None takes what suits the detector, as
+            :class:`kornia_bingan.opencv.BinGANExtractor` does.
     """
 
-    def __init__(self, detector: kp.Detector | OpenCVDetects = "dog", max_keypoints: int = 4096) -> None:
+    def __init__(
+        self,
+        detector: kp.Detector | OpenCVDetects = "dog",
+        max_keypoints: int = 4096,
+        *,
+        support: float | None = None,
+    ) -> None:
         super().__init__()
         if detector not in get_args(kp.Detector) and not callable(getattr(detector, "detect", None)):
             raise UsageError(f"the detector must be dog, orb or an object with detect(image, mask), got {detector!r}")
         self.detector = detector
         self.max_keypoints = max_keypoints
+        if support is not None:
+            kp.check_support(support)
+        self.support = support
 
     @torch.no_grad()
     def forward(self, image: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -53,7 +70,7 @@ class OpenCVDetector(nn.Module):
 
         Raises:
             UsageError: the image is not float (B, 1 or 3, H, W) in [0, 1], the mask has another size, or a detector of
-                one's own gave a keypoint that is outside of the image, is not finite or has no size.
+                one's own gave a keypoint inside the image that has no size, or one that is not finite.
         """
         _check_image(image)
         batch, channels, height, width = image.shape
@@ -66,14 +83,15 @@ class OpenCVDetector(nn.Module):
         lafs = torch.zeros(batch, max(map(len, found), default=0), 2, 3)
         responses = torch.zeros(lafs.shape[:2])
         for i, keypoints in enumerate(found):
-            lafs[i, : len(keypoints)] = torch.from_numpy(kp.support_regions(keypoints))
+            support = supports_of(self.detector, keypoints) if self.support is None else self.support
+            lafs[i, : len(keypoints)] = torch.from_numpy(kp.support_regions(keypoints, support))
             responses[i, : len(keypoints)] = torch.from_numpy(keypoints.response)
         return lafs.to(image.device), responses.to(image.device)
 
     def _detect(self, image: NDArray[np.uint8], mask: NDArray[np.uint8] | None) -> kp.Keypoints:
         if isinstance(self.detector, str):
             return kp.detect(image, self.detector, self.max_keypoints, mask)
-        return checked_keypoints(self.detector.detect(image, mask), image.shape)
+        return inside_keypoints(detect_with(self.detector, image, mask), image.shape)[1]
 
 
 def local_feature(
@@ -91,7 +109,7 @@ def local_feature(
             finds a few keypoints in the rounding errors of a uniform image.
         scaling_coef: turns the detector's LAFs into the support regions that the weights were trained on: half a side
             of 10 sigma of a DoG detector. None takes 1 for :class:`OpenCVDetector` and computes it for Kornia's
-            ``ScaleSpaceDetector``; another detector needs a number.
+            ``ScaleSpaceDetector``, ``MultiResolutionDetector`` and ``KeyNetDetector``; another detector needs a number.
 
     Returns:
         ``kornia.feature.LocalFeature``: an image (B, 1 or 3, H, W) in [0, 1] becomes LAFs (B, N, 2, 3), responses
@@ -113,6 +131,8 @@ def _scaling(detector: nn.Module) -> float:
         # Its LAF scale is mr_size sigma; OpenCV's size, which BLOB_SUPPORT multiplies, is 2 sigma of a DoG detector.
         sigma = 1.0 if detector.scale_space_response else HESSIAN_SIGMA
         return float(2 * kp.BLOB_SUPPORT / (detector.mr_size * sigma))
+    if isinstance(detector, KF.MultiResolutionDetector):
+        return float(LEVEL_HALF_SIDE / detector.mr_size)
     raise UsageError(
         f"the LAF scale of {type(detector).__name__} is not known; give scaling_coef so that a LAF's scale becomes "
         "10 times the sigma of the blob that a DoG detector would find"
@@ -145,9 +165,12 @@ def extract_codes(feature: nn.Module, image: Tensor, mask: Tensor | None = None)
     return lafs[0][filled], kept if kept.dtype == torch.uint8 else bits.pack(kept)
 
 
-def lafs_from_keypoints(keypoints: kp.Keypoints) -> Tensor:
-    """Turn keypoints into the LAFs of their support regions, float32, shape (1, N, 2, 3), for ``KF.LAFDescriptor``."""
-    return torch.from_numpy(kp.support_regions(keypoints))[None]
+def lafs_from_keypoints(keypoints: kp.Keypoints, support: kp.Support = None) -> Tensor:
+    """Turn keypoints into the LAFs of their support regions, float32, shape (1, N, 2, 3), for ``KF.LAFDescriptor``.
+
+    ``support`` is that of :func:`kornia_bingan.keypoints.support_half_sides`.
+    """
+    return torch.from_numpy(kp.support_regions(keypoints, support))[None]
 
 
 def keypoints_from_lafs(lafs: Tensor, responses: Tensor | None = None) -> kp.Keypoints:

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import warnings
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -36,6 +38,43 @@ def test_detects_strongest_first_within_the_limit_and_the_mask(detector: Detecto
     masked = detect(image, detector, 1000, mask)
     assert len(masked) > 20
     assert masked.xy[:, 0].min() >= 120
+
+
+def strong_left(height: int = 200, width: int = 240) -> np.ndarray:
+    """Strong structure on the left, weak structure on the right."""
+    image = texture(height, width)
+    image[:, width // 2 :] = 128 + (image[:, width // 2 :].astype(np.float32) - 128) * 0.3
+    return image
+
+
+def right_only(image: np.ndarray, value: int = 255) -> np.ndarray:
+    mask = np.zeros_like(image)
+    mask[:, image.shape[1] // 2 + 10 :] = value
+    return mask
+
+
+@pytest.mark.parametrize("value", [1, 255])
+@pytest.mark.parametrize("tiled", [False, True])
+def test_the_strongest_are_those_that_the_mask_allows(tiled: bool, value: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    if tiled:
+        monkeypatch.setattr(keypoints, "MOST_PIXELS", 200 * 240 - 1)
+    image = strong_left()
+    mask = right_only(image, value)
+    everything = detect(image, "dog", 10**6, mask)
+    assert len(everything) > 20
+    assert detect(image, "dog", 10).xy[:, 0].max() < 130
+    found = detect(image, "dog", 10, mask)
+    for name in ("xy", "size", "angle_deg", "response", "octave"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(everything[:10], name))
+
+
+def test_the_strongest_of_orb_are_those_that_the_mask_allows() -> None:
+    """ORB has a share of the limit for each of its levels, which is filled from the right half alone."""
+    image = texture(240, 400)
+    image[:, 200:] = 128 + (image[:, 200:].astype(np.float32) - 128) * 0.7
+    assert len(detect(image, "orb", 20, right_only(image))) == 20
+    unmasked, all_allowed = detect(image, "orb", 20), detect(image, "orb", 20, np.full_like(image, 255))
+    np.testing.assert_array_equal(all_allowed.xy, unmasked.xy)
 
 
 @pytest.mark.parametrize("detector", ["dog", "orb"])
@@ -79,6 +118,18 @@ def test_tiles_find_what_the_whole_picture_shows(monkeypatch: pytest.MonkeyPatch
     assert np.mean(strong.octave[found] & 0xFF == tiled.octave[index[found]] & 0xFF) > 0.8
 
 
+def test_octave_of_tiles_is_that_of_the_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SIFT's size is 3.2 x 2^(octave + (layer + fraction) / 3), with the three packed into the octave field."""
+    monkeypatch.setattr(keypoints, "MOST_PIXELS", 600 * 700 - 1)
+    found = detect(texture(600, 700, seed=5), "dog", 10**6)
+    octave = (found.octave & 0xFF).astype(np.int8)
+    layer = (found.octave >> 8) & 0xFF
+    fraction = ((found.octave >> 16) & 0xFF) / 255 - 0.5
+    assert (found.size > 24).sum() > 10
+    assert (found.size < 3).sum() > 10
+    np.testing.assert_allclose(found.size, 3.2 * 2.0 ** (octave + (layer + fraction) / 3), rtol=0.005)
+
+
 def test_describing_twelve_megapixels_takes_the_memory_that_the_readme_states(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     image = np.random.default_rng(0).integers(0, 255, (300, 400), np.uint8).repeat(10, 0).repeat(10, 1)
@@ -115,7 +166,40 @@ def test_support_region_of_fast_corners() -> None:
     assert len(corners)
     np.testing.assert_allclose(support_half_sides(corners), 7 * FAST_SUPPORT)
     other = cv2.KeyPoint(10, 20, 7.0, 30.0, 1.0, 0)
-    np.testing.assert_allclose(support_half_sides(from_opencv([other])), 7 * BLOB_SUPPORT)
+    with pytest.warns(UserWarning, match="is not that of SIFT, default ORB or FAST"):
+        np.testing.assert_allclose(support_half_sides(from_opencv([other])), 7 * BLOB_SUPPORT)
+
+
+@pytest.mark.parametrize("detector", [cv2.SIFT.create(), cv2.SIFT.create(sigma=2.1, nOctaveLayers=5), cv2.ORB.create()])
+def test_keypoints_of_sift_and_default_orb_need_no_argument(detector: cv2.Feature2D) -> None:
+    found = from_opencv(detector.detect(texture(150, 160)))
+    factor = ORB_SUPPORT if isinstance(detector, cv2.ORB) else BLOB_SUPPORT
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.testing.assert_allclose(support_half_sides(found), found.size * factor, rtol=1e-6)
+
+
+@pytest.mark.parametrize("change", [{"scaleFactor": 1.25}, {"patchSize": 32}, {"firstLevel": 1}])
+def test_orb_that_is_not_default_is_not_guessed_by_parts(change: dict[str, float]) -> None:
+    """Octave 0 of scaleFactor 1.25 looks like default ORB: half of the set would get another region than the rest."""
+    found = from_opencv(cv2.ORB.create(**change).detect(texture(150, 160)))  # type: ignore[call-overload]
+    with pytest.warns(UserWarning, match=r"describe.* as blobs.*detector=.*support="):
+        factors = support_half_sides(found) / found.size
+    np.testing.assert_allclose(factors, BLOB_SUPPORT, rtol=1e-6)
+    np.testing.assert_allclose(support_half_sides(found, ORB_SUPPORT), found.size * ORB_SUPPORT, rtol=1e-6)
+
+
+def test_orb_of_an_enlarged_picture_is_not_taken_for_blobs_silently() -> None:
+    found = detect(texture(150, 160), "orb", 100).enlarged((2.0, 2.0))
+    with pytest.warns(UserWarning, match="not that of SIFT, default ORB or FAST"):
+        support_half_sides(found)
+
+
+@pytest.mark.parametrize("support", [0, -1.0, float("nan"), float("inf"), "5", True, np.array([5.0, 0.0])])
+def test_refuses_a_support_that_is_no_factor(support: Any) -> None:
+    found = from_opencv([cv2.KeyPoint(10, 20, 4.0), cv2.KeyPoint(10, 20, 4.0)])
+    with pytest.raises(UsageError, match=r"support is .* 5 for blobs or 0\.65 for ORB"):
+        support_regions(found, support)
 
 
 def test_laf_has_opencvs_angle() -> None:

@@ -11,6 +11,7 @@ import kornia.geometry as KG
 import numpy as np
 import pytest
 import torch
+from kornia.feature.scale_space_detector import get_default_detector_config
 
 import kornia_bingan.kornia as adapter
 from kornia_bingan import bits, keypoints, weights
@@ -174,6 +175,7 @@ def test_detector_takes_an_object_of_opencv(image: np.ndarray) -> None:
     lafs, _ = OpenCVDetector(fast)(to_tensor(image))
     expected = keypoints.from_opencv(fast.detect(image, None))
     np.testing.assert_array_equal(lafs[0].numpy(), support_regions(expected))
+    np.testing.assert_allclose(KF.get_laf_scale(lafs), 14)
 
 
 def test_detector_names_a_keypoint_without_size(image: np.ndarray) -> None:
@@ -225,6 +227,44 @@ def test_mask(image: np.ndarray) -> None:
     for wrong in (mask[:, :, :100], mask[:, 0], mask.repeat(2, 1, 1, 1)):
         with pytest.raises(UsageError, match=r"the mask is .*; give .1, 1, 200, 260."):
             OpenCVDetector()(to_tensor(image, image), wrong)
+
+
+@pytest.mark.parametrize("name", ["dog", "sift", "kornia"])
+def test_the_strongest_are_those_that_the_mask_allows(name: str) -> None:
+    """The left half has strong structure and is masked out; its keypoints must not use up the limit."""
+    uneven = texture(200, 320)
+    uneven[:, 160:] = 128 + (uneven[:, 160:].astype(np.float32) - 128) * 0.6
+    mask = torch.zeros(1, 1, 200, 320)
+    mask[..., 170:] = 1
+    limited, unlimited = {
+        "dog": (OpenCVDetector("dog", 12), OpenCVDetector("dog", 10**4)),
+        "sift": (OpenCVDetector(cv2.SIFT.create(12)), OpenCVDetector(cv2.SIFT.create())),
+        "kornia": (KF.ScaleSpaceDetector(12), KF.ScaleSpaceDetector(2000)),
+    }[name]
+    assert limited(to_tensor(uneven))[0][0, :, 0, 2].max() < 170
+    lafs, responses = limited(to_tensor(uneven), mask)
+    assert int(KF.laf_is_filled(lafs).sum()) == 12
+    _, expected = unlimited(to_tensor(uneven), mask)
+    torch.testing.assert_close(responses[0].sort().values, expected[0].topk(12).values.flip(0))
+
+
+def test_orb_that_is_not_default_has_the_regions_of_orb(image: np.ndarray) -> None:
+    orb = cv2.ORB.create(scaleFactor=1.25)
+    found = keypoints.from_opencv(orb.detect(image))
+    assert len(set(found.octave.tolist())) > 2
+    lafs, _ = OpenCVDetector(orb)(to_tensor(image))
+    np.testing.assert_array_equal(lafs[0].numpy(), support_regions(found, 0.65))
+    told, _ = OpenCVDetector(orb, support=0.5)(to_tensor(image))
+    np.testing.assert_array_equal(told, lafs_from_keypoints(found, 0.5))
+
+
+def test_a_keypoint_outside_is_left_out(image: np.ndarray) -> None:
+    class Finds:
+        def detect(self, image: np.ndarray, mask: np.ndarray | None) -> list[cv2.KeyPoint]:
+            return [cv2.KeyPoint(-3, 5, 4), cv2.KeyPoint(30, 50, 4)]
+
+    lafs, _ = OpenCVDetector(Finds(), support=5)(to_tensor(image))
+    assert lafs.tolist() == [[[[20, 0, 30], [0, 20, 50]]]]
 
 
 @pytest.mark.parametrize("output", ["code", "packed", "descriptor"])
@@ -284,13 +324,50 @@ def test_support_regions_of_kornias_detectors_have_the_size_of_ours(name: str, s
 
 
 def test_scaling_follows_mr_size_and_is_required_elsewhere() -> None:
-    corner = KF.MultiResolutionDetector(KF.CornerGFTT(), 50)
-    with pytest.raises(UsageError, match="MultiResolutionDetector is not known; give scaling_coef"):
-        local_feature(small(), corner)
-    assert local_feature(small(), corner, scaling_coef=1.5).scaling_coef == 1.5
+    with pytest.raises(UsageError, match="Identity is not known; give scaling_coef"):
+        local_feature(small(), torch.nn.Identity())
+    assert local_feature(small(), torch.nn.Identity(), scaling_coef=1.5).scaling_coef == 1.5
     dog = {"resp_module": KF.BlobDoG(), "scale_space_response": True}
     assert local_feature(small(), KF.ScaleSpaceDetector(9, 12.0, **dog)).scaling_coef == pytest.approx(10 / 12)
     assert local_feature(small(), OpenCVDetector()).scaling_coef == 1
+
+
+def squares(scale: int) -> torch.Tensor:
+    """Bright squares on black; their corners are the only structure."""
+    picture = np.zeros((160, 160), np.uint8)
+    for y, x in ((40, 40), (40, 100), (100, 70)):
+        picture[y : y + 16, x : x + 16] = 200
+    return to_tensor(picture.repeat(scale, 0).repeat(scale, 1))
+
+
+@pytest.mark.parametrize("s_mult", [10.0, 22.0])
+def test_regions_of_a_detector_on_levels_are_22_pixels_of_its_level(s_mult: float) -> None:
+    """A level is the picture divided by a power of the root of two, and what is twice as large is found two further."""
+    config = {**get_default_detector_config(), "s_mult": s_mult, "up_levels": 0, "pyramid_levels": 2, "nms_size": 5}
+    feature = local_feature(small(), KF.MultiResolutionDetector(KF.CornerGFTT(), 60, config))
+    lafs, _ = extract_codes(feature, squares(1))
+    half_sides = KF.get_laf_scale(lafs[None]).flatten()
+    levels = 22 * torch.tensor([1, 160 / 113, 160 / 80])
+    nearest = (half_sides[:, None] / levels - 1).abs()
+    assert nearest.min(1).values.max() < 0.02
+    assert set(nearest.argmin(1).tolist()) == {0, 1, 2}
+    # The same corners, on a picture whose pixels are twice as small, have twice the region two levels further on.
+    coarse, _ = extract_codes(feature, squares(2))
+    coarse = coarse[(KF.get_laf_scale(coarse[None]).flatten() - 44).abs() < 1]
+    fine = lafs[(half_sides - 22).abs() < 0.5]
+    assert len(fine) >= 6
+    assert len(coarse) >= 6
+    gap = torch.cdist(2 * fine[:, :, 2], coarse[:, :, 2])
+    assert (gap.min(1).values < 6).float().mean() > 0.8
+
+
+def test_key_net_is_a_detector_on_levels(image: np.ndarray) -> None:
+    torch.manual_seed(0)
+    feature = local_feature(small(), KF.KeyNetDetector(pretrained=False, num_features=50).eval())
+    assert feature.scaling_coef == 1
+    lafs, codes = extract_codes(feature, to_tensor(image))
+    assert len(lafs) == len(codes)
+    assert (KF.get_laf_scale(lafs[None]) > 15).all()  # 22 pixels of a level that is enlarged by the root of two
 
 
 @pytest.mark.parametrize("output", ["code", "packed", "descriptor"])

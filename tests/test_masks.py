@@ -50,6 +50,20 @@ def test_black_is_ignored_and_the_number_of_masks_is_said(
     assert "masks" in capsys.readouterr().err
 
 
+def test_the_strongest_are_those_that_the_mask_allows(tmp_path: Path) -> None:
+    """The strong left half is masked out; the weak right half has more keypoints than are asked for."""
+    image = texture(200, 200)
+    image[:, 100:] = 128 + (image[:, 100:].astype(np.float32) - 128) * 0.3
+    (tmp_path / "photos").mkdir()
+    cv2.imwrite(str(tmp_path / "photos" / "a.png"), image)
+    left_black(tmp_path / "masks" / "a.png")
+    command = ["describe", str(tmp_path / "photos"), str(tmp_path / "out"), "--masks", str(tmp_path / "masks")]
+    assert main([*command, "--descriptor", "bingan256-lite", "--max-keypoints", "10"]) == 0
+    xy = Features.read(tmp_path / "out" / "a.png.npz").keypoints.xy
+    assert len(xy) == 10
+    assert xy[:, 0].min() >= 100
+
+
 def test_the_longer_name_wins_and_numbers_stay_true_under_reduction(photos: Path, tmp_path: Path) -> None:
     left_black(tmp_path / "masks" / "a.jpg.png")
     cv2.imwrite(str(tmp_path / "masks" / "a.png"), np.full((200, 200), 255, np.uint8))

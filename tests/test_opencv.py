@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from kornia_bingan import BinGAN, keypoints, weights
 from kornia_bingan.descriptor import describe
 from kornia_bingan.errors import UsageError
 from kornia_bingan.files import sha256_of, write_json
+from kornia_bingan.images import read_image
 from kornia_bingan.network import PatchTrunk
 from kornia_bingan.opencv import BinGANExtractor
 from kornia_bingan.weights import save_weights
@@ -64,16 +66,18 @@ def test_keypoints_of_any_detector_keep_their_number_and_order(
 ) -> None:
     found = detectors()[name].detect(image, None)
     assert len(found) > 20
+    extractor = BinGANExtractor(extractor.model, detector=detectors()[name])
     described, codes = extractor.compute(image, found)
     assert isinstance(described, tuple)
     assert all(a is b for a, b in zip(found, described, strict=True))
     assert codes.dtype == np.uint8
     assert codes.shape == (len(found), 32)
     assert codes.flags.c_contiguous
-    assert np.array_equal(codes, describe(extractor.model, image, keypoints.from_opencv(found)))
+    factor = {"ORB": 0.65, "FAST": 2.0, "BRISK": 1.0}.get(name, 5.0)
+    assert np.array_equal(codes, describe(extractor.model, image, keypoints.from_opencv(found), factor))
     _, last = extractor.compute(image, found[-1:])
     assert np.array_equal(last, codes[-1:])
-    both, same = BinGANExtractor(extractor.model, detector=detectors()[name]).detectAndCompute(image, None)
+    both, same = extractor.detectAndCompute(image, None)
     assert [k.pt for k in both] == [k.pt for k in found]
     assert np.array_equal(same, codes)
 
@@ -155,12 +159,14 @@ def test_refuses_other_masks(mask: Any, extractor: BinGANExtractor, image: np.nd
         extractor.detect(image, mask)
 
 
+@pytest.mark.filterwarnings("ignore:the size of")
 def test_unset_angle_is_upright(extractor: BinGANExtractor, image: np.ndarray) -> None:
     codes = [extractor.compute(image, [cv2.KeyPoint(100, 80, 9, angle)])[1] for angle in (-1, 0, 90)]
     assert np.array_equal(codes[0], codes[1])
     assert not np.array_equal(codes[0], codes[2])
 
 
+@pytest.mark.filterwarnings("ignore:the size of")
 def test_border_keypoints_are_described(extractor: BinGANExtractor, image: np.ndarray) -> None:
     corners = [cv2.KeyPoint(x, y, 40, 30) for x in (-0.5, 319.5) for y in (-0.5, 239.5)]
     _, codes = extractor.compute(image, corners)
@@ -175,12 +181,6 @@ NAN = float("nan")
 @pytest.mark.parametrize(
     "bad",
     [
-        cv2.KeyPoint(-1, 10, 5),
-        cv2.KeyPoint(10, 240, 5),
-        cv2.KeyPoint(320, 10, 5),
-        cv2.KeyPoint(NAN, 10, 5),
-        cv2.KeyPoint(10, NAN, 5),
-        cv2.KeyPoint(10, float("inf"), 5),
         cv2.KeyPoint(10, 10, NAN),
         cv2.KeyPoint(10, 10, 0),
         cv2.KeyPoint(10, 10, -5),
@@ -193,6 +193,170 @@ def test_names_the_keypoint_that_it_refuses(bad: cv2.KeyPoint, extractor: BinGAN
         extractor.compute(image, [GOOD, GOOD, bad, GOOD])
 
 
+OUTSIDE = [(-1, 10), (320, 10), (10, 240), (NAN, 10), (10, NAN), (10, float("inf"))]
+
+
+@pytest.mark.filterwarnings("ignore:the size of")
+@pytest.mark.parametrize("xy", OUTSIDE)
+def test_a_keypoint_outside_is_left_out_as_by_orb(
+    xy: tuple[float, float], extractor: BinGANExtractor, image: np.ndarray
+) -> None:
+    other = cv2.KeyPoint(100, 90, 8, 0)
+    kept, codes = extractor.compute(image, [GOOD, cv2.KeyPoint(*xy, 5), other])
+    assert [k.pt for k in kept] == [(10, 10), (100, 90)]
+    assert np.array_equal(codes, extractor.compute(image, [GOOD, other])[1])
+    assert extractor.compute(image, [cv2.KeyPoint(*xy, 5)]) == ((), None)
+
+    class Finds:
+        def detect(self, image: np.ndarray, mask: np.ndarray | None) -> list[cv2.KeyPoint]:
+            return [GOOD, cv2.KeyPoint(*xy, 5)]
+
+    assert len(BinGANExtractor(extractor.model, detector=Finds()).detectAndCompute(image)[0]) == 1
+
+
+def test_the_strongest_are_those_that_the_mask_allows(extractor: BinGANExtractor, image: np.ndarray) -> None:
+    """SIFT of OpenCV keeps the strongest of the whole picture first, and then looks at the mask."""
+    uneven = image.copy()
+    uneven[:, 160:] = 128 + (uneven[:, 160:].astype(np.float32) - 128) * 0.6
+    mask = np.zeros_like(image)
+    mask[:, 170:] = 255
+    akaze = getattr(cv2, "AKAZE", None) or cv2.xfeatures2d.AKAZE
+    assert len(cv2.SIFT.create(15).detect(uneven, mask)) < 15
+    for unlimited, limited in (
+        (cv2.SIFT.create(), cv2.SIFT.create(15)),
+        (akaze.create(threshold=1e-5), akaze.create(threshold=1e-5, max_points=15)),
+    ):
+        expected = unlimited.detect(uneven, mask)
+        assert len(expected) > 15
+        strongest = sorted(k.response for k in expected)[-15:]
+        for one in (
+            BinGANExtractor(extractor.model, detector=limited),
+            BinGANExtractor(extractor.model, detector=unlimited, max_keypoints=15),
+        ):
+            assert sorted(k.response for k in one.detect(uneven, mask)) == strongest
+        assert len(limited.detect(uneven, None)) == 15  # the caller's detector is as it was
+    found = BinGANExtractor(extractor.model, max_keypoints=15).detect(uneven, mask)
+    assert [k.pt for k in found] == [k.pt for k in keypoints.to_opencv(keypoints.detect(uneven, "dog", 10**6, mask))][
+        :15
+    ]
+
+
+@pytest.mark.parametrize("change", [{}, {"scaleFactor": 1.25}, {"patchSize": 32}, {"firstLevel": 1}])
+def test_support_regions_of_any_orb(change: dict[str, float], extractor: BinGANExtractor, image: np.ndarray) -> None:
+    """Keypoints of several octaves, also of an enlarged picture, have the region of ORB: 0.65 of its patch."""
+    orb = cv2.ORB.create(200, **change)
+    known = BinGANExtractor(extractor.model, detector=orb)
+    found, codes = known.detectAndCompute(image)
+    assert len({k.octave for k in found}) > 3
+    arrays = keypoints.from_opencv(found)
+    assert np.array_equal(codes, describe(extractor.model, image, arrays, 0.65))
+    told = BinGANExtractor(extractor.model, support=0.65)
+    assert np.array_equal(told.compute(image, found)[1], codes)
+    large = cv2.resize(image, None, fx=2, fy=2)
+    points = keypoints.to_opencv(arrays.enlarged((2.0, 2.0)))
+    assert np.array_equal(known.compute(large, points)[1], told.compute(large, points)[1])
+    if change:
+        with pytest.warns(UserWarning, match="default ORB"):
+            extractor.compute(image, found)
+    else:
+        assert np.array_equal(extractor.compute(image, found)[1], codes)
+
+
+def test_keypoints_of_sift_stay_blobs_beside_another_detector(extractor: BinGANExtractor, image: np.ndarray) -> None:
+    found = cv2.SIFT.create(50).detect(image)
+    other = BinGANExtractor(extractor.model, detector=cv2.ORB.create())
+    assert np.array_equal(other.compute(image, found)[1], extractor.compute(image, found)[1])
+
+
+def test_positional_arguments_of_a_feature2d(extractor: BinGANExtractor, image: np.ndarray) -> None:
+    found, codes = extractor.detectAndCompute(image, None, None, False)
+    for again in (
+        extractor.detectAndCompute(image, mask=None, descriptors=None, useProvidedKeypoints=False),
+        extractor.compute(image, found, None),
+        extractor.compute(image, keypoints=list(found), descriptors=None),
+    ):
+        assert [k.pt for k in again[0]] == [k.pt for k in found]
+        assert np.array_equal(again[1], codes)
+    with pytest.raises(UsageError, match=r"give those that you have to compute\(\)"):
+        extractor.detectAndCompute(image, None, None, True)
+
+
+def test_lists_of_images(extractor: BinGANExtractor, image: np.ndarray) -> None:
+    images = [image, np.full((50, 60), 90, np.uint8), texture(100, 120, seed=2)]
+    singles = [extractor.detectAndCompute(one) for one in images]
+    found = extractor.detect(images)
+    assert isinstance(found, tuple)
+    assert [[k.pt for k in one] for one in found] == [[k.pt for k in one] for one, _ in singles]
+    kept, codes = extractor.compute(images, found)
+    assert isinstance(kept, tuple)
+    assert isinstance(codes, tuple)
+    assert kept[1] == ()
+    assert codes[1] is None
+    for one, (_, expected) in zip(codes, singles, strict=True):
+        assert np.array_equal(one, expected)
+    assert extractor.detect([]) == ()
+    assert extractor.compute([], []) == ((), ())
+    masks = [np.zeros_like(one) for one in images]
+    assert extractor.detect(images, masks) == ((), (), ())
+    for call in (lambda: extractor.detect(images, masks[:2]), lambda: extractor.compute(images, found[:2])):
+        with pytest.raises(UsageError, match=r"there are 3 images but 2 .*; give one an image"):
+            call()
+
+
+def test_umat_gives_umat_as_orb_does(extractor: BinGANExtractor, image: np.ndarray) -> None:
+    found, codes = extractor.detectAndCompute(image)
+    on_device = cv2.UMat(image)
+    for points, same in (extractor.detectAndCompute(on_device), extractor.compute(on_device, found)):
+        assert [k.pt for k in points] == [k.pt for k in found]
+        assert isinstance(same, cv2.UMat)
+        assert np.array_equal(same.get(), codes)
+    mask = cv2.UMat(np.zeros_like(image))
+    assert extractor.detect(on_device, mask) == ()
+    nothing, none = extractor.detectAndCompute(on_device, mask)
+    assert nothing == ()
+    assert none.get() is None or not none.get().size
+
+
+def test_alpha_and_16_bits(extractor: BinGANExtractor, tmp_path: Path) -> None:
+    colour = np.dstack([texture(120, 160, seed) for seed in range(3)])
+    _, codes = extractor.detectAndCompute(colour)
+    with_alpha = np.dstack([colour, texture(120, 160, 5)])
+    assert np.array_equal(extractor.detectAndCompute(with_alpha)[1], codes)
+    deep = texture(120, 160).astype(np.uint16) * 257
+    deep += np.random.default_rng(0).integers(0, 100, deep.shape, np.uint16)
+    for pixels in (deep, np.dstack([deep, deep[::-1], deep[:, ::-1]])):
+        cv2.imwrite(str(tmp_path / "deep.png"), pixels)
+        read = read_image(tmp_path / "deep.png")
+        found, codes = extractor.detectAndCompute(read)
+        if pixels.ndim == 2:
+            assert [k.pt for k in extractor.detect(pixels)] == [k.pt for k in found]
+        # OpenCV's decoder weighs colours with another rounding than its cvtColor.
+        assert np.bitwise_count(codes ^ extractor.compute(pixels, found)[1]).sum(1).mean() < (pixels.ndim - 2) + 1e-9
+
+
+def test_mask_with_an_axis_for_its_channel(extractor: BinGANExtractor, image: np.ndarray) -> None:
+    mask = np.full(image.shape, 255, np.uint8)
+    mask[:, :160] = 0
+    expected = [k.pt for k in extractor.detect(image, mask)]
+    for same in (mask[:, :, None], mask[::-1].copy()[::-1], np.asfortranarray(mask), mask // 255):
+        assert [k.pt for k in extractor.detect(image, same)] == expected
+
+
+def test_created_as_opencvs_classes_are(extractor: BinGANExtractor, image: np.ndarray) -> None:
+    orb = cv2.ORB.create(300)
+    made = BinGANExtractor.create(extractor.model, detector=orb, max_keypoints=40, support=0.8)
+    assert (made.detector, made.max_keypoints, made.support) == (orb, 40, 0.8)
+    found = made.detect(image)
+    weakest = min(k.response for k in found)
+    assert len(found) == 40
+    assert sum(k.response > weakest for k in orb.detect(image)) < 40
+    assert len(BinGANExtractor(extractor.model, max_keypoints=40).detect(image)) == 40
+    with pytest.raises(UsageError, match="max_keypoints is 0; give 1 or more"):
+        BinGANExtractor(extractor.model, max_keypoints=0)
+    with pytest.raises(UsageError, match="support is -1; give half the side"):
+        BinGANExtractor(extractor.model, support=-1)
+
+
 def test_refuses_what_are_no_keypoints(extractor: BinGANExtractor, image: np.ndarray) -> None:
     with pytest.raises(UsageError, match="keypoint 1 is tuple"):
         extractor.compute(image, [GOOD, (1, 2)])  # type: ignore[list-item]
@@ -203,18 +367,21 @@ def test_refuses_what_are_no_keypoints(extractor: BinGANExtractor, image: np.nda
     [
         (np.zeros((20, 30), np.float32), r"numpy float32 .20, 30."),
         (np.zeros((20, 30), bool), "numpy bool"),
-        (np.zeros((20, 30, 4), np.uint8), r"numpy uint8 .20, 30, 4."),
+        (np.zeros((20, 30, 2), np.uint8), r"numpy uint8 .20, 30, 2."),
+        (np.zeros((20, 30), np.int16), r"numpy int16 .20, 30."),
+        ([np.zeros((20, 30), np.float32)], "float32|list"),
         (np.zeros((2, 20, 30, 3), np.uint8), r"numpy uint8 .2, 20, 30, 3."),
         (np.zeros((0, 30), np.uint8), r"numpy uint8 .0, 30."),
         (np.zeros(30, np.uint8), r"numpy uint8 .30,."),
         (torch.zeros(20, 30, dtype=torch.uint8), r"torch uint8 .20, 30."),
-        (None, "NoneType"),
+        (None, "NoneType; cv2.imread gives None"),
         ("photo.jpg", "str"),
     ],
 )
 def test_refuses_other_images(wrong: Any, words: str, extractor: BinGANExtractor) -> None:
-    for call in (extractor.detect, extractor.detectAndCompute, lambda x: extractor.compute(x, [GOOD])):
-        with pytest.raises(UsageError, match=f"the image must be uint8.*{words}"):
+    points: Any = [[GOOD]] if isinstance(wrong, list) else [GOOD]
+    for call in (extractor.detect, extractor.detectAndCompute, lambda x: extractor.compute(x, points)):
+        with pytest.raises(UsageError, match=f"the image must be uint8.*({words})"):
             call(wrong)
 
 
@@ -235,9 +402,14 @@ def test_a_detector_of_ones_own(image: np.ndarray) -> None:
             assert image.ndim == 2
             return [cv2.KeyPoint(x, y, 8) for y in range(20, 200, 40) for x in range(20, 300, 40)]
 
-    found, codes = BinGANExtractor(small(), detector=Grid()).detectAndCompute(image[:, :, None])
+    with pytest.warns(UserWarning, match="35 of 35 keypoints"):
+        found, codes = BinGANExtractor(small(), detector=Grid()).detectAndCompute(image[:, :, None])
     assert len(found) == 35
     assert codes.shape == (35, 32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        _, same = BinGANExtractor(small(), detector=Grid(), support=5).detectAndCompute(image)
+    assert np.array_equal(same, codes)
 
 
 def test_weights_by_file_and_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, image: np.ndarray) -> None:
