@@ -373,6 +373,43 @@ def search(
     return 0
 
 
+def scene(
+    out: Photos,
+    scene: Photos,
+    target: Annotated[Literal["3dgs", "nerfstudio", "openmvs", "meshlab"], tyro.conf.arg(name="for")],
+    photos: Path | None = None,
+    normals: bool = False,
+    json: bool = False,
+) -> int:
+    """Write pictures that fit a model, turned and undistorted, with cameras and points for another program.
+
+    SCENE gets images/ (JPEG and PNG), sparse/0/ (COLMAP's files, PINHOLE cameras), points.ply, and transforms.json for
+    nerfstudio, COLMAP's text files in sparse/ for OpenMVS, scene.mlp for MeshLab.
+
+    Args:
+        out: folder of bingan reconstruct.
+        scene: folder to write, absent or empty.
+        target: the program.
+        photos: folder of the photos, if they have moved since.
+        normals: write normals into points.ply, of a plane through the neighbours of each point, towards the cameras
+            that see it; good on walls and ground, rough on leaves and wires.
+        json: print one JSON object on stdout instead of a table.
+    """
+    from kornia_bingan.report import text_table
+    from kornia_bingan.scene_export import export_scene
+
+    _prepare()
+    done = export_scene(out, scene, target, photos=photos, normals=normals)
+    rows = [
+        ["pictures", f"{len(done.pictures):,}"],
+        ["cameras", f"{done.cameras:,}"],
+        ["points", f"{done.points:,}"],
+        ["photos that are not in the model", f"{done.left_out:,}"],
+    ]
+    _print(dataclasses.asdict(done), text_table(["", "count"], rows), json)
+    return 0
+
+
 def export(out: Photos, descriptor: str = "bingan256", json: bool = False) -> int:
     """Write a network of patches as ONNX: patches (N, 1, 32, 32) in [0, 1] to packed codes and descriptors.
 
@@ -462,6 +499,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "patches": patches,
     "index": index,
     "search": search,
+    "scene": scene,
     "export": export,
     "doctor": doctor,
     "demo": demo,

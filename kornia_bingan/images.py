@@ -207,8 +207,17 @@ def image_size(path: Path | str) -> tuple[int, int]:
     Raises:
         ImageError: as in `read_image`, as far as the container shows it.
     """
-    _, header = _open(Path(path))
+    header = image_header(path)
     return (header.height, header.width) if header.orientation >= 5 else (header.width, header.height)
+
+
+def image_header(path: Path | str) -> ImageHeader:
+    """Give what the container of a photo says: its kind, the stored size and the orientation that `read_image` applies.
+
+    Raises:
+        ImageError: as in `read_image`, as far as the container shows it.
+    """
+    return _open(Path(path))[1]
 
 
 def _open(path: Path) -> tuple[bytes, ImageHeader]:

@@ -123,6 +123,7 @@ def write_page(out: Path, photos: Path) -> Path:
         pair_header=["photo", "with", "inliers", "verified"],
         pair_rows=pair_rows[:MAX_PAIRS],
         pair_note=note,
+        turned_note=summary.turned_note(),
         seconds_figure=seconds_figure(summary.seconds),
         skipped=[[_text(printable(item["name"])), _text(printable(item["reason"]))] for item in summary.skipped],
     )

@@ -32,7 +32,7 @@ from kornia_bingan.errors import JobError, UsageError
 from kornia_bingan.exif import Exif, read_exif
 from kornia_bingan.features import Features, check_max_size, describe_photos, features_path
 from kornia_bingan.files import atomic_path, sha256_of
-from kornia_bingan.images import Skipped, list_images, log_skipped, no_photos, without_copies
+from kornia_bingan.images import Skipped, image_header, list_images, log_skipped, no_photos, without_copies
 from kornia_bingan.keypoints import Detector
 from kornia_bingan.masks import find_masks
 from kornia_bingan.model import (
@@ -209,6 +209,8 @@ def reconstruct_photos(photos: Path, out: Path, options: ReconstructOptions | No
             unreadable=len(unread),
             masked=sum(name in masks for name in usable),
             chosen=by_way,
+            turned=sum(image_header(photos / name).orientation != 1 for name in usable),
+            photos=str(photos.resolve()),
         )
         summary.write(out / "summary.json")
         return summary

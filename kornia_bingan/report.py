@@ -63,6 +63,8 @@ class Summary:
         pairs: statistics of the pairs.
         masked: photos that took part with a mask.
         chosen: pairs by the way they were chosen, before they are joined.
+        turned: photos that took part and that their EXIF orientation turns or mirrors; the model is in pixels as shown.
+        photos: folder of the photos, absolute; empty if it is not known.
     """
 
     images: int
@@ -80,6 +82,8 @@ class Summary:
     unreadable: int = 0
     masked: int = 0
     chosen: dict[str, int] = field(default_factory=dict)
+    turned: int = 0
+    photos: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Give what JSON can hold."""
@@ -103,6 +107,16 @@ class Summary:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UsageError(f"{path} is no summary of a reconstruction; delete it to build it again") from error
 
+    def turned_note(self) -> str:
+        """Say what turned photos mean for other programs; empty without any."""
+        if not self.turned:
+            return ""
+        return (
+            f"{self.turned} of {self.images} photos have an EXIF orientation. The model is in pixels as a viewer shows "
+            "them, while COLMAP's own tools (image_undistorter, pycolmap.undistort_images) read them as they are "
+            "stored: bingan scene writes pictures that fit the model."
+        )
+
     def table(self) -> str:
         """Render the numbers as text."""
         rows = [
@@ -119,7 +133,8 @@ class Summary:
             *([f"seconds, {stage}", f"{value:.1f}"] for stage, value in self.seconds.items()),
             ["descriptor", f"{self.descriptor} ({self.sha256[:12]})"],
         ]
-        return text_table(["", "value"], rows) + skipped_lines(self.skipped)
+        note = f"\n\n{self.turned_note()}" if self.turned else ""
+        return text_table(["", "value"], rows) + note + skipped_lines(self.skipped)
 
 
 def skipped_lines(skipped: Sequence[Mapping[str, str]]) -> str:

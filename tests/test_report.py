@@ -52,6 +52,8 @@ def test_summary_has_the_promised_keys_and_comes_back(tmp_path):
         "unreadable",
         "masked",
         "chosen",
+        "turned",
+        "photos",
     ]
     assert value["pairs"]["verified"] == 50
     assert Summary.read(path) == SUMMARY
