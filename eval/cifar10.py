@@ -40,7 +40,7 @@ from eval.metrics import bootstrap_interval
 from kornia_bingan.bits import hamming_distances
 from kornia_bingan.errors import UsageError
 from kornia_bingan.files import atomic_path, write_json
-from kornia_bingan.network import ImageDiscriminator
+from kornia_bingan.network import ImageDiscriminator, OfPictures
 from kornia_bingan.picture_sets import Splits, read_picture_set
 from kornia_bingan.provenance import provenance
 from kornia_bingan.report import text_table
@@ -121,7 +121,7 @@ def hog(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 @torch.no_grad()
-def network_features(network: ImageDiscriminator, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+def network_features(network: OfPictures, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Give the real values whose signs are the code, float32 (N, bits)."""
     rows = []
     for start in range(0, len(pictures), BATCH):
@@ -142,7 +142,7 @@ def untrained_network(pictures: NDArray[np.uint8], bits: int) -> ImageDiscrimina
 
 
 def descriptors(
-    splits: Splits, widths: list[int], networks: dict[str, ImageDiscriminator]
+    splits: Splits, widths: list[int], networks: dict[str, OfPictures]
 ) -> Iterator[tuple[str, int, Codes, Codes]]:
     """Give name, bits, codes of the queries and codes of the database of every way to make codes."""
     train, test = splits.train.pictures, splits.test.pictures
@@ -185,7 +185,7 @@ def main(argv: list[str]) -> int:
     for given in arguments.ours:
         path = find_weights(given)
         network = load_weights(path)
-        if not isinstance(network, ImageDiscriminator):
+        if not isinstance(network, OfPictures):
             raise UsageError(f"{given} describes patches, not pictures")
         networks[path.parent.name if path.stem == "weights" else path.stem] = network
     splits = read_picture_set(arguments.data)

@@ -34,7 +34,7 @@ from kornia_bingan.errors import UsageError
 from kornia_bingan.files import sha256_of, write_json
 from kornia_bingan.global_code import global_code
 from kornia_bingan.images import list_images
-from kornia_bingan.network import ImageDiscriminator
+from kornia_bingan.network import OfPictures
 from kornia_bingan.provenance import provenance
 from kornia_bingan.report import text_table
 from kornia_bingan.search_index import encoder, photo_codes
@@ -151,7 +151,7 @@ def _mean_of(values: NDArray[np.float64]) -> Any:
 def _whole_codes(weights: Path, paths: list[Path], cache: Path | None) -> dict[str, Codes]:
     """Give the codes of all photos by every way that the weights allow."""
     key = {"step": "whole", "weights": sha256_of(weights), "photos": [sha256_of(path) for path in paths]}
-    if isinstance(load_weights(weights), ImageDiscriminator):
+    if isinstance(load_weights(weights), OfPictures):
         encode, _ = encoder(weights)
         return {weights.stem: cached(cache, key, lambda: {"codes": np.stack([encode(p) for p in paths])})["codes"]}
 

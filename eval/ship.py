@@ -24,7 +24,7 @@ from typing import Any
 from kornia_bingan.errors import UsageError
 from kornia_bingan.files import atomic_path, sha256_of, write_json
 from kornia_bingan.network import multiply_adds
-from kornia_bingan.recipe import describe_config, preset_config
+from kornia_bingan.recipe import PICTURE_NETWORKS, describe_config, preset_config
 from kornia_bingan.weights import load_weights, read_description
 
 ROOT = Path(__file__).parents[1]
@@ -183,7 +183,7 @@ def steps_taken(about: dict[str, Any]) -> str:
 
 def unit(about: dict[str, Any]) -> str:
     """Name what a batch holds."""
-    return "pictures" if about["network"] == "ImageDiscriminator" else "keypoints"
+    return "pictures" if about["network"] in PICTURE_NETWORKS else "keypoints"
 
 
 def validated(about: dict[str, Any]) -> list[str]:
@@ -247,7 +247,9 @@ def contents(training: dict[str, Any]) -> str:
 
 def validated_on(config: dict[str, Any]) -> str:
     """Say what validation measured."""
-    if config["network"] == "ImageDiscriminator":
+    if config["network"] in PICTURE_NETWORKS:
+        if config.get("queries_aside"):
+            return "Pictures of the training set that were kept aside, as queries among some that were learnt from"
         return "Some of the training pictures (their labels score only), the first of them as queries"
     return (
         f"Pairs of the patch set {config['validate']}"

@@ -16,7 +16,7 @@ from kornia_bingan.errors import UsageError
 from kornia_bingan.files import sha256_of
 from kornia_bingan.folded import FoldedNetwork, Precision
 from kornia_bingan.keypoints import Keypoints, Support, check_inside, support_regions
-from kornia_bingan.network import ImageDiscriminator, PatchDiscriminator, PatchTrunk
+from kornia_bingan.network import OfPictures, PatchDiscriminator, PatchTrunk
 from kornia_bingan.patches import PATCH_SIZE, build_pyramid, cut_patches
 from kornia_bingan.weights import find_weights, load_weights
 
@@ -83,7 +83,7 @@ class BinGAN(nn.Module):
         """
         path = find_weights(name_or_path)
         network = load_weights(path)
-        if isinstance(network, ImageDiscriminator):
+        if isinstance(network, OfPictures):
             raise UsageError(f"{path} describes whole pictures, not patches; it is for bingan index")
         model = cls(network if precision is None else FoldedNetwork(network, precision), output=output)
         model.name, model.sha256 = path.stem, sha256_of(path)

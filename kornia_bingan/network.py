@@ -7,30 +7,17 @@ data-based initialisation after Salimans and Kingma, NIPS 2016.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kornia_bingan.picture_network import PictureNetwork
+from kornia_bingan.taps import Taps
+
 LEAK = 0.2
 BITS = 256
-
-
-class Taps(NamedTuple):
-    """What the losses see of a discriminator, for a batch of N patches.
-
-    Attributes:
-        high: wide features whose signs are the target of the regularisers, shape (N, K).
-        low: the descriptor before its threshold at 0, shape (N, bits).
-        matching: features that the generator's feature matching compares, shape (N, P).
-        logits: two free logits of the class "real", shape (N, 2).
-    """
-
-    high: Tensor
-    low: Tensor
-    matching: Tensor
-    logits: Tensor
 
 
 def _leaky_relu(x: Tensor) -> Tensor:
@@ -404,12 +391,16 @@ class Generator(nn.Module):
         self.last.initialise(self._hidden(noise))
 
 
-Network = PatchDiscriminator | PatchTrunk | ImageDiscriminator
+OfPictures = ImageDiscriminator | PictureNetwork
+"""Networks that describe whole pictures, in colour."""
 
-NETWORKS: dict[str, type[PatchDiscriminator] | type[PatchTrunk] | type[ImageDiscriminator]] = {
+Network = PatchDiscriminator | PatchTrunk | ImageDiscriminator | PictureNetwork
+
+NETWORKS: dict[str, type[PatchDiscriminator] | type[PatchTrunk] | type[ImageDiscriminator] | type[PictureNetwork]] = {
     "PatchDiscriminator": PatchDiscriminator,
     "PatchTrunk": PatchTrunk,
     "ImageDiscriminator": ImageDiscriminator,
+    "PictureNetwork": PictureNetwork,
 }
 
 
@@ -423,7 +414,7 @@ def multiply_adds(network: Network) -> int:
         assert isinstance(weight, Tensor)
         counts.append(weight.numel() * output[0, 0].numel())
 
-    layers = [layer for layer in network.modules() if isinstance(layer, _Conv | _Dense | nn.Conv2d)]
+    layers = [layer for layer in network.modules() if isinstance(layer, _Conv | _Dense | nn.Conv2d | nn.Linear)]
     handles = [layer.register_forward_hook(count) for layer in layers]
     was_training = network.training
     network.eval()

@@ -31,6 +31,9 @@ class PictureJitter:
         saturation: of saturation.
         hue: largest turn of the hue, 1 = the whole circle.
         grey: share of the views that become grey.
+        blur: share of the views that are blurred by up to the filter (1, 2, 1) / 4 each way.
+        side: of the views, in pixels. Objects in crops are larger than in whole pictures if both have the same side;
+            smaller views cost less.
     """
 
     least_crop: float = 0.25
@@ -41,6 +44,8 @@ class PictureJitter:
     saturation: float = 0.4
     hue: float = 0.1
     grey: float = 0.2
+    blur: float = 0.0
+    side: int = 32
 
 
 NO_PICTURE_JITTER = PictureJitter(least_crop=1.0, mirror=0.0, colour=0.0, grey=0.0)
@@ -55,7 +60,7 @@ def draw_views(pictures: NDArray[np.uint8], jitter: PictureJitter, rng: np.rando
         rng: every random number comes from it.
 
     Returns:
-        float32 in [0, 1], shape (B, 3, 32, 32).
+        float32 in [0, 1], shape (B, 3, side, side).
     """
     views: Floats = crop_and_mirror(pictures, jitter, rng).astype(np.float32) / np.float32(255)
     if jitter.colour > 0:
@@ -64,32 +69,50 @@ def draw_views(pictures: NDArray[np.uint8], jitter: PictureJitter, rng: np.rando
     if jitter.grey > 0:
         chosen = rng.random(len(views)) < jitter.grey
         views[chosen] = (views[chosen] @ _GREY)[..., None]
+    if jitter.blur > 0:
+        chosen = rng.random(len(views)) < jitter.blur
+        views[chosen] = blurred(views[chosen], rng.uniform(0, 0.25, int(chosen.sum())))
     return np.ascontiguousarray(views.transpose(0, 3, 1, 2))
 
 
+def blurred(views: Floats, weights: NDArray[np.float64]) -> Floats:
+    """Mix every pixel with its neighbours, first across, then down: (w, 1 - 2 w, w), the border repeated.
+
+    Args:
+        views: float32 (B, H, W, 3).
+        weights: w of each view, (B,).
+    """
+    weight = weights.astype(np.float32)[:, None, None, None]
+    for axis in (1, 2):
+        size = views.shape[axis]
+        before, after = np.maximum(np.arange(size) - 1, 0), np.minimum(np.arange(size) + 1, size - 1)
+        views = views + weight * (np.take(views, before, axis) + np.take(views, after, axis) - 2 * views)
+    return views
+
+
 def crop_and_mirror(pictures: NDArray[np.uint8], jitter: PictureJitter, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Crop at random (area and aspect, 3:4 to 4:3), enlarge to the old size, mirror some; uint8 (B, 32, 32, 3)."""
+    """Crop at random (area and aspect, 3:4 to 4:3), resize, mirror some; uint8 (B, side, side, 3)."""
     count, side = pictures.shape[:2]
     mirrored = rng.random(count) < jitter.mirror
     views = pictures.copy()
     views[mirrored] = pictures[mirrored, :, ::-1]
-    if jitter.least_crop >= 1:
+    if jitter.least_crop >= 1 and jitter.side == side:
         return views
-    area = rng.uniform(jitter.least_crop, 1, count)
+    area = rng.uniform(min(jitter.least_crop, 1), 1, count)
     aspect = np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3), count))
     half_width, half_height = (np.minimum(side, side * np.sqrt(area * ratio)) / 2 for ratio in (aspect, 1 / aspect))
     x = rng.uniform(half_width, side - half_width)
     y = rng.uniform(half_height, side - half_height)
-    cropped = np.empty_like(views)
+    cropped = np.empty((count, jitter.side, jitter.side, 3), np.uint8)
     for index in range(count):
-        a, b = 2 * half_width[index] / side, 2 * half_height[index] / side
+        a, b = 2 * half_width[index] / jitter.side, 2 * half_height[index] / jitter.side
         left, top = x[index] - half_width[index], y[index] - half_height[index]
         # pixel centres: the first one of the crop's grid lies half a cell inside its edge
         matrix = np.array([[a, 0, left + a / 2 - 0.5], [0, b, top + b / 2 - 0.5]])
         cropped[index] = cv2.warpAffine(
             np.ascontiguousarray(views[index]),
             matrix,
-            (side, side),
+            (jitter.side, jitter.side),
             flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
             borderMode=cv2.BORDER_REPLICATE,
         )

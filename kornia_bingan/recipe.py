@@ -17,6 +17,9 @@ from kornia_bingan.errors import UsageError
 from kornia_bingan.picture_views import NO_PICTURE_JITTER, PictureJitter
 from kornia_bingan.views import NO_JITTER, Jitter
 
+PICTURE_NETWORKS = ("ImageDiscriminator", "PictureNetwork")
+"""Networks that learn from a set of small pictures."""
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -29,12 +32,15 @@ class TrainConfig:
         start: weights to go on from (``--from`` too), a shipped name or a file; they decide network, layers and bits.
         train: patch set in Brown's layout to learn from, a folder in ``data``; empty takes ``data`` as photos.
         validate: patch set in Brown's layout to validate on.
-        network: PatchTrunk (for real use), PatchDiscriminator (as published), or ImageDiscriminator, which takes
-            ``data`` as a set of small pictures, such as CIFAR-10.
+        network: PatchTrunk (for real use), PatchDiscriminator (as published), or one that takes ``data`` as a set of
+            small pictures, such as CIFAR-10: ImageDiscriminator (as published) or PictureNetwork (for real use).
         layers: (channels, stride) of the convolutions of PatchTrunk.
+        stages: (channels, layers) of the stages of PictureNetwork.
         bits: width of the code.
         nested: further widths; the first so many bits are trained to be a good code by themselves.
-        normalise: normalise the values of ImageDiscriminator over the batch before their sign; PatchTrunk always does.
+        normalise: normalise the values of ImageDiscriminator over the batch before their sign; the networks
+            for real use always do.
+        queries_aside: do not learn from the pictures that ask in validation.
         steps: optimiser steps of the whole run.
         batch_size: keypoints a step.
         photos_per_batch: photos that a batch is drawn from.
@@ -42,20 +48,24 @@ class TrainConfig:
         tracks: patch sets in Brown's layout, folders beside or outside ``data``, whose matching patches are real
             views to learn from beside the photos.
         tracks_share: share of a batch that is drawn from them.
-        learning_rate: peak value.
-        schedule: cosine to 0 after a warm-up of 2 % of the steps, or constant.
-        weight_decay: decoupled, for AdamW (the cosine schedule's optimiser).
+        optimiser: adam, or orthogonal: momentum with orthogonal steps, for PictureNetwork.
+        learning_rate: peak value; of orthogonal steps, relative to the length of the weights.
+        schedule: cosine to 0 after a warm-up of 2 % of the steps; constant; or trapezoid: a warm-up of 50 steps,
+            constant, and linear to 0 over the last quarter of the steps, whose number may change before.
+        weight_decay: decoupled, for AdamW (the optimiser of adam if the schedule is not constant).
         lambda_gan: weight of the GAN loss; 0 trains without a generator.
         lambda_dmr: weight of the distance matching regulariser.
         lambda_bre: weight of the binarised-representation-entropy regulariser.
         lambda_two_view: weight of the two-view term.
         lambda_descriptor: weight of the two-view term of the descriptors before their sign.
+        lambda_projection: weight of the two-view term of PictureNetwork's projection.
         lambda_second_order: weight of the second-order similarity of the codes of two views.
         lambda_quantisation: weight of the squared distance of descriptors from their codes.
         lambda_bit_correlation: weight of the squared correlation between bits.
         gamma: constant of the soft sign in DMR and BRE.
         beta: constant of the pair weights in BRE.
         temperature: of the two-view term.
+        projection_temperature: of the two-view term of the projection.
         code_noise: deviation of the noise that the two-view term adds to descriptors before their sign.
         shared_pass: one dropout pass for GAN, low and high features instead of one each (published).
         dropout: of PatchDiscriminator, 0.2 on its input and 0.5 twice (published); PatchTrunk has none.
@@ -83,31 +93,36 @@ class TrainConfig:
     start: str = ""
     train: str = ""
     validate: str = ""
-    network: Literal["PatchTrunk", "PatchDiscriminator", "ImageDiscriminator"] = "PatchTrunk"
+    network: Literal["PatchTrunk", "PatchDiscriminator", "ImageDiscriminator", "PictureNetwork"] = "PatchTrunk"
     layers: tuple[tuple[int, int], ...] = ((32, 2), (64, 1), (64, 1), (128, 2), (128, 1))
+    stages: tuple[tuple[int, int], ...] = ((48, 1), (96, 2), (192, 1))
     bits: int = 256
     nested: tuple[int, ...] = ()
     normalise: bool = False
+    queries_aside: bool = False
     steps: int = 3600
     batch_size: int = 1024
     photos_per_batch: int = 12
     max_keypoints: int = 1500
     tracks: tuple[Path, ...] = ()
     tracks_share: float = 0.25
+    optimiser: Literal["adam", "orthogonal"] = "adam"
     learning_rate: float = 2e-3
-    schedule: Literal["cosine", "constant"] = "cosine"
+    schedule: Literal["cosine", "constant", "trapezoid"] = "cosine"
     weight_decay: float = 1e-4
     lambda_gan: float = 0.0
     lambda_dmr: float = 0.0
     lambda_bre: float = 0.0
     lambda_two_view: float = 1.0
     lambda_descriptor: float = 0.0
+    lambda_projection: float = 0.0
     lambda_second_order: float = 0.0
     lambda_quantisation: float = 0.0
     lambda_bit_correlation: float = 0.1
     gamma: float = losses.GAMMA
     beta: float = losses.BETA
     temperature: float = 0.06
+    projection_temperature: float = 0.2
     code_noise: float = 0.0
     shared_pass: bool = True
     dropout: bool = True
@@ -133,9 +148,15 @@ class TrainConfig:
         return bool(self.start) and self.schedule == "constant"
 
     @property
+    def falls_from(self) -> int:
+        """The step from which the rate of the trapezoid falls."""
+        return 3 * self.steps // 4
+
+    @property
     def needs_two_views(self) -> bool:
         """Whether a term of the loss compares two views of a keypoint."""
-        return max(self.lambda_two_view, self.lambda_descriptor, self.lambda_second_order) > 0
+        terms = (self.lambda_two_view, self.lambda_descriptor, self.lambda_projection, self.lambda_second_order)
+        return max(terms) > 0
 
 
 _PUBLISHED: dict[str, Any] = {
@@ -210,6 +231,24 @@ PRESETS: dict[str, dict[str, Any]] = {
         "learning_rate": 5e-4,
         "temperature": 0.2,
         "steps": 2000,
+    },
+    # The same with a network that a processor can train far; steps are small enough to average, large until the end.
+    "pictures": {
+        "network": "PictureNetwork",
+        "bits": 64,
+        "nested": (16, 32),
+        "queries_aside": True,
+        "batch_size": 256,
+        "steps": 16000,
+        "optimiser": "orthogonal",
+        "learning_rate": 0.03,
+        "schedule": "trapezoid",
+        "moving_average": 0.998,
+        "temperature": 0.2,
+        "lambda_projection": 1.0,
+        "picture_jitter": PictureJitter(side=24),
+        "log_every": 20,
+        "validate_every": 400,
     },
 }
 

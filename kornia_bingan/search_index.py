@@ -35,7 +35,7 @@ from kornia_bingan.images import (
     reason_for,
 )
 from kornia_bingan.keypoints import detect
-from kornia_bingan.network import ImageDiscriminator
+from kornia_bingan.network import OfPictures
 from kornia_bingan.picture_sets import reduce_picture
 from kornia_bingan.runs import LOG_FILE, alone_in, log_to
 from kornia_bingan.search_faiss import FaissStore, Row, Stamp
@@ -83,7 +83,7 @@ def encoder(weights: Path, precision: Precision = "auto") -> tuple[Encode, dict[
     """
     network = load_weights(weights)
     about: dict[str, Any] = {"weights": weights.stem, "sha256": sha256_of(weights)}
-    if isinstance(network, ImageDiscriminator):
+    if isinstance(network, OfPictures):
         return _picture_encoder(network), {**about, "kind": "picture", "bits": network.bits}
     from kornia_bingan.descriptor import BinGAN
 
@@ -92,7 +92,7 @@ def encoder(weights: Path, precision: Precision = "auto") -> tuple[Encode, dict[
     return lambda path: global_code(photo_codes(model, path)), about
 
 
-def _picture_encoder(network: ImageDiscriminator) -> Encode:
+def _picture_encoder(network: OfPictures) -> Encode:
     import torch
 
     def encode(path: Path) -> NDArray[np.uint8]:

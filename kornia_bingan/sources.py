@@ -16,7 +16,7 @@ from kornia_bingan.keypoints import BLOB_SUPPORT
 from kornia_bingan.patches import build_pyramid, cut_patches
 from kornia_bingan.picture_sets import Splits, read_picture_set
 from kornia_bingan.picture_views import NO_PICTURE_JITTER, draw_views
-from kornia_bingan.recipe import TrainConfig
+from kornia_bingan.recipe import PICTURE_NETWORKS, TrainConfig
 from kornia_bingan.views import (
     NO_JITTER,
     Batch,
@@ -114,7 +114,7 @@ def open_source(config: TrainConfig) -> Source:
         UsageError: there is nothing to learn from at ``data``.
         JobError: the photos have no texture.
     """
-    if config.network == "ImageDiscriminator":
+    if config.network in PICTURE_NETWORKS:
         return picture_source(config, read_picture_set(config.data))
     if not config.train and not config.validate:
         photos, skipped = load_photos(config.data, config.max_keypoints)
@@ -157,12 +157,14 @@ def picture_source(config: TrainConfig, splits: Splits) -> Source:
     Raises:
         UsageError: there are fewer pictures than a batch, or too few to validate on.
     """
-    pictures, size = splits.train.pictures, config.batch_size
-    batches = len(pictures) // size
-    kept = min(VALIDATION_DATABASE + config.validation_pairs, len(pictures))
+    every, size = splits.train.pictures, config.batch_size
+    kept = min(VALIDATION_DATABASE + config.validation_pairs, len(every))
     queries = min(config.validation_pairs, kept // 2)
+    chosen_for_validation = np.random.default_rng(config.seed).permutation(len(every))[:kept]
+    pictures = np.delete(every, chosen_for_validation[:queries], 0) if config.queries_aside else every
+    batches = len(pictures) // size
     if not batches or queries < 1:
-        raise UsageError(f"{config.data} has {len(pictures)} training pictures; a batch of {size} needs more")
+        raise UsageError(f"{config.data} has {len(pictures)} pictures to learn from; a batch of {size} needs more")
 
     def draw(step: int, stream: int) -> Batch:
         epoch, number = divmod(step, batches)
@@ -173,9 +175,8 @@ def picture_source(config: TrainConfig, splits: Splits) -> Source:
         second = draw_views(chosen, config.picture_jitter, rng) if config.needs_two_views else first
         return Batch(first, second, np.eye(size, dtype=bool))
 
-    chosen = np.random.default_rng(config.seed).permutation(len(pictures))[:kept]
-    whole = draw_views(pictures[chosen], NO_PICTURE_JITTER, np.random.default_rng(0))
-    validation = ValidationPictures(whole, splits.train.labels[chosen], queries)
+    whole = draw_views(every[chosen_for_validation], NO_PICTURE_JITTER, np.random.default_rng(0))
+    validation = ValidationPictures(whole, splits.train.labels[chosen_for_validation], queries)
     return Source(draw, validation, {"pictures": len(pictures)})
 
 

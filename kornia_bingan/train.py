@@ -41,13 +41,15 @@ from kornia_bingan.files import atomic_path, sha256_of, write_json
 from kornia_bingan.images import log_skipped
 from kornia_bingan.memory import keep_freed_memory
 from kornia_bingan.metrics import fpr95
-from kornia_bingan.network import ImageDiscriminator, Network, PatchTrunk, Taps, multiply_adds
+from kornia_bingan.network import ImageDiscriminator, Network, PatchTrunk, multiply_adds
+from kornia_bingan.picture_network import PictureNetwork
 from kornia_bingan.provenance import provenance
 from kornia_bingan.recipe import TrainConfig, check_config, describe_config
 from kornia_bingan.retrieval_metrics import expected_average_precision, histogram
 from kornia_bingan.run_plots import draw_log, draw_patches, write_tensorboard
 from kornia_bingan.runs import LOG, LOG_FILE, log_to, no_progress
 from kornia_bingan.sources import Source, ValidationPairs, ValidationPictures, open_source
+from kornia_bingan.taps import Taps
 from kornia_bingan.training_state import TrainingState
 from kornia_bingan.views import Batch
 from kornia_bingan.weights import find_weights, load_weights, save_weights
@@ -100,6 +102,9 @@ def discriminator_losses(state: TrainingState, batch: Batch) -> dict[str, Tensor
         terms["two_view"] = torch.stack(each).mean()
     if config.lambda_descriptor > 0:
         terms["descriptor"] = losses.two_view(lows[0], lows[1], config.temperature, ignore, codes=False)
+    if config.lambda_projection > 0:
+        first, second = (distributed.gather(part) for part in taps.matching[: len(real)].float().chunk(2))
+        terms["projection"] = losses.two_view(first, second, config.projection_temperature, ignore, codes=False)
     if config.lambda_second_order > 0:
         terms["second_order"] = losses.second_order(lows[0], lows[1])
     if config.lambda_quantisation > 0:
@@ -193,11 +198,19 @@ def validate(state: TrainingState, data: ValidationPairs | ValidationPictures) -
     network = state.result().eval()
     parts = torch.split(torch.from_numpy(data.patches), _VALIDATION_BATCH)
     low = torch.cat([network.describe(network.prepare(part.to(state.device))).float().cpu() for part in parts])
-    measured = validate_pairs(low, data) if isinstance(data, ValidationPairs) else validate_pictures(low, data)
+    measured = validate_pairs(low, data) if isinstance(data, ValidationPairs) else _validate_widths(state, low, data)
     ones = (low >= 0).float().mean(0)
     measured.update(ones_mean=float(ones.mean()), ones_min=float(ones.min()), ones_max=float(ones.max()))
     measured["stuck_bits"] = int(((ones < 0.01) | (ones > 0.99)).sum())
     return measured
+
+
+def _validate_widths(state: TrainingState, low: Tensor, data: ValidationPictures) -> dict[str, float]:
+    """Measure the whole code and, as ``map_16`` and so on, its nested ones."""
+    result = validate_pictures(low, data)
+    for width in state.config.nested:
+        result[f"map_{width}"] = validate_pictures(low[:, :width], data)["map"]
+    return result
 
 
 def validate_pictures(low: Tensor, data: ValidationPictures) -> dict[str, float]:
@@ -261,7 +274,12 @@ def _open_run(config: TrainConfig, source: Source) -> None:
         identity["start_sha256"] = sha256_of(find_weights(config.start))
     path = config.out / "run.json"
     if path.exists():
-        known = json.loads(path.read_text(encoding="utf-8"))["identity"]
+        run = json.loads(path.read_text(encoding="utf-8"))
+        known = run["identity"]
+        if identity["steps"] != known.get("steps") and _not_yet_falling(config, known):
+            known["steps"] = run["config"]["steps"] = config.steps
+            if distributed.rank() == 0:
+                write_json(path, run)
         changed = sorted(key for key in identity.keys() | known.keys() if identity.get(key) != known.get(key))
         if changed:
             raise UsageError(
@@ -272,6 +290,15 @@ def _open_run(config: TrainConfig, source: Source) -> None:
         config.out.mkdir(parents=True, exist_ok=True)
         write_json(path, {"identity": identity, "config": describe_config(config), "provenance": provenance()})
     distributed.wait()
+
+
+def _not_yet_falling(config: TrainConfig, known: dict[str, Any]) -> bool:
+    """Say whether a run can still get another number of steps: a trapezoid whose rate falls by neither number."""
+    if not config.schedule == known.get("schedule") == "trapezoid":
+        return False
+    checkpoint = config.out / "checkpoint.pt"
+    step = torch.load(checkpoint, map_location="cpu", weights_only=True)["step"] if checkpoint.exists() else 0
+    return bool(step <= min(config.falls_from, replace(config, steps=known["steps"]).falls_from))
 
 
 def _check_out(out: Path) -> None:
@@ -306,6 +333,8 @@ def with_start(config: TrainConfig) -> TrainConfig:
     changes: dict[str, Any] = {"network": type(network).__name__, "bits": network.bits}
     if isinstance(network, PatchTrunk):
         changes["layers"] = network.sizes
+    elif isinstance(network, PictureNetwork):
+        changes["stages"] = network.stages
     elif isinstance(network, ImageDiscriminator):
         changes["normalise"] = network.normalise
     else:

@@ -16,9 +16,11 @@ from kornia_bingan import distributed
 from kornia_bingan.files import atomic_path
 from kornia_bingan.folded import has_bfloat16
 from kornia_bingan.network import NETWORKS, Generator, ImageDiscriminator, Network, PatchDiscriminator
-from kornia_bingan.optimiser import PublishedAdam
+from kornia_bingan.optimiser import OrthogonalMomentum, PublishedAdam
 from kornia_bingan.recipe import TrainConfig
 from kornia_bingan.weights import find_weights, load_weights
+
+WARM_UP = 50
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -62,6 +64,8 @@ class TrainingState:
 
     def _optimiser(self, module: nn.Module) -> torch.optim.Optimizer:
         config = self.config
+        if config.optimiser == "orthogonal":
+            return OrthogonalMomentum(module.parameters(), config.learning_rate)
         if config.schedule == "constant":
             return PublishedAdam(module.parameters(), config.learning_rate)
         decayed = [p for p in module.parameters() if p.ndim > 1]
@@ -77,6 +81,8 @@ class TrainingState:
             warmup = max(1, config.steps // 50)
             rise = min(1.0, (self.step + 1) / warmup)
             rate *= rise * 0.5 * (1 + math.cos(math.pi * self.step / config.steps))
+        elif config.schedule == "trapezoid":
+            rate *= min(1.0, (self.step + 1) / WARM_UP, (config.steps - self.step) / (config.steps - config.falls_from))
         for optimiser in (self.optimiser, self.generator_optimiser):
             for group in optimiser.param_groups if optimiser else ():
                 group["lr"] = rate
@@ -136,6 +142,8 @@ def _network(config: TrainConfig) -> Network:
     arguments: dict[str, Any] = {"bits": config.bits}
     if config.network == "PatchTrunk":
         arguments["layers"] = config.layers
+    elif config.network == "PictureNetwork":
+        arguments["stages"] = config.stages
     elif config.network == "ImageDiscriminator":
         arguments["normalise"] = config.normalise
     else:

@@ -9,8 +9,10 @@ import pytest
 
 from eval import cifar10, hashing, picture_grid
 from kornia_bingan.errors import UsageError
+from kornia_bingan.picture_network import PictureNetwork
 from kornia_bingan.recipe import preset_config
 from kornia_bingan.train import train
+from kornia_bingan.weights import save_weights
 from tests.test_pictures import SMALL, tree  # noqa: F401 - a fixture
 
 
@@ -90,6 +92,16 @@ def test_command(tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
         cifar10.main([str(tree), "--bits", "12"])
     with pytest.raises(UsageError, match="describes patches"):
         cifar10.main([str(tree), "--ours", "bingan256"])
+
+
+def test_command_takes_the_network_that_a_processor_can_train(tree: Path, tmp_path: Path) -> None:  # noqa: F811
+    save_weights(tmp_path / "small.safetensors", PictureNetwork(32, ((4, 1), (6, 1), (8, 1))).eval(), {})
+    out = tmp_path / "cifar10.json"
+    given = ["--ours", str(tmp_path / "small.safetensors"), "--bits", "16", "--out", str(out)]
+    assert cifar10.main([str(tree), *given, "--pictures", str(tmp_path / "drawn")]) == 0
+    rows = {(row["descriptor"], row["bits"]): row for row in json.loads(out.read_text())["results"]}
+    assert 0 <= rows["small", 16]["exact"] <= 100
+    assert 0 <= rows["small", 32]["exact"] <= 100
 
 
 def test_grids_show_the_nearest_and_frame_the_wrong() -> None:

@@ -12,7 +12,10 @@ import torch
 from kornia_bingan import BinGAN, PatchTrunk, bits, onnx_export
 from kornia_bingan.cli import main
 from kornia_bingan.errors import JobError
-from kornia_bingan.weights import save_weights
+from kornia_bingan.network import ImageDiscriminator
+from kornia_bingan.onnx_export import export_onnx
+from kornia_bingan.picture_network import PictureNetwork
+from kornia_bingan.weights import load_weights, save_weights
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +40,26 @@ def test_onnxruntime_gives_the_codes_of_torch(exported: Path, count: int) -> Non
     assert np.array_equal(codes, bits.pack(descriptors))
 
 
+@pytest.mark.parametrize("kind", [ImageDiscriminator, PictureNetwork])
+def test_networks_of_pictures_are_exported_too(
+    kind: type[ImageDiscriminator] | type[PictureNetwork], tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    network = kind(16).eval() if kind is ImageDiscriminator else PictureNetwork(16, ((4, 1), (6, 1), (8, 1))).eval()
+    save_weights(tmp_path / "a.safetensors", network, {})
+    export_onnx(tmp_path / "a.safetensors", tmp_path / "a.onnx")
+    session = onnxruntime.InferenceSession(str(tmp_path / "a.onnx"), providers=["CPUExecutionProvider"])
+    again = load_weights(tmp_path / "a.safetensors")
+    for count in (0, 1, 3):
+        pictures = np.random.default_rng(count).random((count, 3, 32, 32), np.float32)
+        codes, descriptors = session.run(None, {"pictures": pictures})
+        with torch.no_grad():
+            expected = again.describe(again.prepare(torch.from_numpy(pictures))).numpy()
+        assert codes.shape == (count, 2)
+        np.testing.assert_allclose(descriptors, expected, atol=1e-3)
+        assert np.array_equal(codes, bits.pack(descriptors))
+
+
 def test_the_file_says_opset_and_names(exported: Path) -> None:
     model = onnx.load(str(exported))
     onnx.checker.check_model(model)
@@ -49,8 +72,6 @@ def test_the_file_says_opset_and_names(exported: Path) -> None:
 def test_wrong_use(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     assert main(["export", str(tmp_path / "codes.pt")]) == 2
     assert "must end in .onnx" in capsys.readouterr().err
-    assert main(["export", str(tmp_path / "a.onnx"), "--descriptor", "bingan64-cifar10-two-view"]) == 2
-    assert "whole pictures" in capsys.readouterr().err
     save_weights(tmp_path / "own.safetensors", PatchTrunk(layers=((8, 2), (16, 2))), {})
     found = importlib.util.find_spec
     monkeypatch.setattr(onnx_export, "find_spec", lambda name: None if name == "onnx" else found(name))

@@ -16,7 +16,7 @@ from kornia_bingan import BinGAN
 from kornia_bingan.errors import UsageError
 from kornia_bingan.network import ImageDiscriminator
 from kornia_bingan.picture_sets import read_picture_set, reduce_picture
-from kornia_bingan.picture_views import NO_PICTURE_JITTER, PictureJitter, draw_views, recolour
+from kornia_bingan.picture_views import NO_PICTURE_JITTER, PictureJitter, blurred, draw_views, recolour
 from kornia_bingan.recipe import preset_config
 from kornia_bingan.sources import open_source
 from kornia_bingan.train import train
@@ -172,6 +172,29 @@ def test_crops_show_a_part_at_the_old_size() -> None:
     assert views.min() >= 0
 
 
+def test_smaller_views_show_the_whole_picture_where_nothing_is_cropped() -> None:
+    ramp = np.broadcast_to(np.arange(32, dtype=np.uint8)[None, None, :, None] * 8, (3, 32, 32, 3)).copy()
+    views = 255 / 8 * draw_views(ramp, PictureJitter(1, 0, 0, grey=0, side=16), np.random.default_rng(0))
+    assert views.shape == (3, 3, 16, 16)
+    # a pixel of the small view covers two: its middle lies between theirs, but for a crop that is up to 3 px narrower
+    assert np.abs(views[:, 0, 8] - (2 * np.arange(16) + 0.5)).max() < 4.5
+    assert draw_views(ramp[:0], PictureJitter(side=24, blur=0.5), np.random.default_rng(0)).shape == (0, 3, 24, 24)
+
+
+def test_blurred_pixels_are_mixed_with_their_neighbours() -> None:
+    views = np.zeros((2, 3, 3, 3), np.float32)
+    views[:, 1, 1] = 1
+    mixed = blurred(views, np.array([0.25, 0.0]))[..., 0]
+    np.testing.assert_allclose(mixed[0], np.outer([1, 2, 1], [1, 2, 1]) / 16)
+    np.testing.assert_array_equal(mixed[1], views[1, ..., 0])
+    np.testing.assert_allclose(blurred(np.full((1, 4, 4, 3), 0.3, np.float32), np.array([0.2])), 0.3, rtol=1e-6)
+    sharp, soft = (
+        draw_views(pictures_of("train", 0, 4), PictureJitter(1, 0, 0, grey=0, blur=blur), np.random.default_rng(0))
+        for blur in (0, 1)
+    )
+    assert (soft.std((1, 2, 3)) < sharp.std((1, 2, 3))).all()
+
+
 def test_colours_stay_in_range_and_grey_stays_grey() -> None:
     rng = np.random.default_rng(0)
     views = rng.random((20, 8, 8, 3)).astype(np.float32)
@@ -232,5 +255,5 @@ def test_two_views_keep_the_classes_of_simple_pictures_apart(tree: Path, tmp_pat
     assert learnt >= untrained
     with pytest.raises(UsageError, match=r"nested is \(24,\)"):
         train(preset_config("cifar10-two-view", tree, tmp_path / "other", **{**changes, "nested": (24,)}))
-    with pytest.raises(UsageError, match="a batch of 64 needs more"):
+    with pytest.raises(UsageError, match="has 40 pictures to learn from; a batch of 64 needs more"):
         open_source(preset_config("cifar10", tree, tmp_path / "x", **{**SMALL, "batch_size": 64}))

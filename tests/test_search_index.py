@@ -17,6 +17,7 @@ import torch
 from kornia_bingan import cli, search_index
 from kornia_bingan.errors import JobError, UsageError
 from kornia_bingan.network import ImageDiscriminator
+from kornia_bingan.picture_network import PictureNetwork
 from kornia_bingan.runs import alone_in
 from kornia_bingan.search_index import update_index
 from kornia_bingan.weights import save_weights
@@ -128,9 +129,11 @@ def test_a_second_process_is_refused(photos: Path, tmp_path: Path) -> None:
         update_index(photos, tmp_path / "index", "bingan256-lite")
 
 
-def test_a_network_for_whole_pictures(photos: Path, tmp_path: Path) -> None:
-    network = ImageDiscriminator(32).eval()
-    save_weights(tmp_path / "picture.safetensors", network, {})
+@pytest.mark.parametrize("kind", [ImageDiscriminator, PictureNetwork])
+def test_a_network_for_whole_pictures(
+    kind: type[ImageDiscriminator] | type[PictureNetwork], photos: Path, tmp_path: Path
+) -> None:
+    save_weights(tmp_path / "picture.safetensors", kind(32).eval(), {})
     path = str(tmp_path / "picture.safetensors")
     summary = update_index(photos, tmp_path / "index", path)
     assert summary.bits == 32
