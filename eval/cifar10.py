@@ -1,7 +1,7 @@
 """Retrieval of CIFAR-10 pictures by short codes: mean average precision by every convention in one run.
 
     python -m eval cifar10 PICTURES [--ours NAME_OR_PATH ...] [--bits 16 32 64] [--out eval/results/cifar10.json]
-                           [--pictures bench/pictures]
+                           [--pictures bench/pictures] [--no-peers]
 
 PICTURES is what ``bingan train --preset cifar10`` takes. The database is the training set, the queries are the test
 set; labels are used for scoring only. Columns, in percent:
@@ -19,13 +19,15 @@ networks; they show the data, so they stay beside the cache, and the page of ``p
 
 Peers: random projections (LSH), spectral hashing and PCA-ITQ of pixels and of HOG features; our network's float
 features by ITQ, LSH and per-bit medians; the untrained network by per-bit medians and ITQ. Nothing is tuned here.
+``--no-peers`` leaves our own networks, as they are.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -141,10 +143,11 @@ def untrained_network(pictures: NDArray[np.uint8], bits: int) -> ImageDiscrimina
     return network.eval()
 
 
-def descriptors(
-    splits: Splits, widths: list[int], networks: dict[str, OfPictures]
-) -> Iterator[tuple[str, int, Codes, Codes]]:
-    """Give name, bits, codes of the queries and codes of the database of every way to make codes."""
+_WAYS = {"medians": hashing.medians, "itq": hashing.pca_itq, "lsh": hashing.lsh}
+
+
+def peers(splits: Splits, widths: list[int]) -> Iterator[tuple[str, int, Codes, Codes]]:
+    """Give name, bits, codes of the queries and codes of the database of every way without training."""
     train, test = splits.train.pictures, splits.test.pictures
     for kind, features in (("pixels", pixels), ("hog", hog)):
         rows, queries = features(train), features(test)
@@ -152,19 +155,25 @@ def descriptors(
             for width in widths:
                 encode = method(rows, width)
                 yield f"{name} of {kind}", width, encode(queries), encode(rows)
-    ways = {"medians": hashing.medians, "itq": hashing.pca_itq, "lsh": hashing.lsh}
     rows, queries = (network_features(untrained_network(train, 64), part) for part in (train, test))
     for way in ("medians", "itq"):
         for width in widths:
-            encode = ways[way](rows, width)
+            encode = _WAYS[way](rows, width)
             yield f"untrained, {way}", width, encode(queries), encode(rows)
+
+
+def ours(
+    splits: Splits, widths: list[int], networks: dict[str, OfPictures], ways: Iterable[str]
+) -> Iterator[tuple[str, int, Codes, Codes]]:
+    """Give the same of our networks: their codes, and their features by other ways."""
+    train, test = splits.train.pictures, splits.test.pictures
     for name, network in networks.items():
         rows, queries = network_features(network, train), network_features(network, test)
         for width in sorted({*(w for w in widths if w < network.bits and w in (16, 32)), network.bits}):
             part, part_queries = rows[:, :width], queries[:, :width]
             yield name, width, np.packbits(part_queries >= 0, axis=1), np.packbits(part >= 0, axis=1)
-            for way, method in ways.items():
-                encode = method(part, width)
+            for way in ways:
+                encode = _WAYS[way](part, width)
                 yield f"{name}, {way}", width, encode(part_queries), encode(part)
 
 
@@ -174,6 +183,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--ours", nargs="*", default=[], help="shipped names or weights files")
     parser.add_argument("--bits", type=int, nargs="*", default=list(BITS))
     parser.add_argument("--queries", type=int, default=0, help="only the first so many; all by default")
+    parser.add_argument("--no-peers", action="store_true", help="only our networks' own codes")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=options.RESULTS / "cifar10.json")
     parser.add_argument("--pictures", type=Path, default=Path("bench/pictures"), help="folder of the drawn queries")
@@ -192,7 +202,8 @@ def main(argv: list[str]) -> int:
     count = arguments.queries or len(splits.test)
     results: list[dict[str, Any]] = []
     drawn = []
-    for name, width, queries, database in descriptors(splits, arguments.bits, networks):
+    rows = ours(splits, arguments.bits, networks, () if arguments.no_peers else _WAYS)
+    for name, width, queries, database in rows if arguments.no_peers else chain(peers(splits, arguments.bits), rows):
         scores = evaluate(queries[:count], database, splits.test.labels[:count], splits.train.labels)
         results.append({"descriptor": name, "bits": width, **scores})
         if name in networks:
@@ -209,7 +220,7 @@ def main(argv: list[str]) -> int:
     print(text_table(header, cells))
     record = {
         "protocol": "cifar10",
-        "command": f"python -m eval cifar10 PICTURES --ours {' '.join(networks)}",
+        "command": f"python -m eval cifar10 PICTURES --ours {' '.join(networks)}" + " --no-peers" * arguments.no_peers,
         "pictures": splits.source,
         "database": len(splits.train),
         "queries": count,
