@@ -15,6 +15,9 @@ from kornia_bingan.containers import open_by_pillow, png_exif
 FILM_DIAGONAL_MM = math.hypot(36, 24)
 """35 mm equivalents compare diagonals (CIPA DCG-001)."""
 
+Position = tuple[float, float, float | None]
+"""Latitude and longitude in degrees, and height in metres."""
+
 _MM_PER_UNIT = {2: 25.4, 3: 10.0, 4: 1.0, 5: 0.001}
 """Of FocalPlaneResolutionUnit."""
 
@@ -25,11 +28,12 @@ class Exif:
 
     Attributes:
         focal_diagonal: focal length over the diagonal of the picture.
-        position: latitude and longitude in degrees, north and east positive, and metres above sea level (0 if unknown).
+        position: latitude and longitude in degrees, north and east positive, and metres above sea level (None:
+            unknown).
     """
 
     focal_diagonal: float | None = None
-    position: tuple[float, float, float] | None = None
+    position: Position | None = None
 
     def focal_px(self, size: tuple[int, int]) -> float | None:
         """Give the focal length in pixels of a picture of this size, pixels."""
@@ -76,7 +80,7 @@ def _sensible(focal_diagonal: float) -> float | None:
     return focal_diagonal if 0.1 < focal_diagonal < 50 else None
 
 
-def _position(tags: dict[int, Any]) -> tuple[float, float, float] | None:
+def _position(tags: dict[int, Any]) -> Position | None:
     angles = []
     for value, reference, most in ((ExifTags.GPS.GPSLatitude, "S", 90), (ExifTags.GPS.GPSLongitude, "W", 180)):
         parts = tags.get(value)
@@ -90,9 +94,9 @@ def _position(tags: dict[int, Any]) -> tuple[float, float, float] | None:
             return None
         sign = str(tags.get(value - 1, "")).strip("\0 ").upper().startswith(reference)
         angles.append(-degrees if sign else degrees)
-    height = _number(tags.get(ExifTags.GPS.GPSAltitude)) or 0.0
+    height = _number(tags.get(ExifTags.GPS.GPSAltitude))
     below = tags.get(ExifTags.GPS.GPSAltitudeRef) in (1, b"\x01")
-    return angles[0], angles[1], -height if below else height
+    return angles[0], angles[1], -height if below and height is not None else height
 
 
 def _number(value: Any) -> float | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from kornia_bingan.engine import Engine, run_units
 from kornia_bingan.errors import JobError, UsageError
+from kornia_bingan.exif import Position
 from kornia_bingan.features import DAMAGED, features_path, read_codes
 from kornia_bingan.files import atomic_path
 from kornia_bingan.runs import TimeLimit
@@ -69,17 +70,19 @@ def parse_choice(choice: str) -> list[Way] | None:
 def choose_pairs(
     ways: Sequence[Way],
     codes: Mapping[str, NDArray[np.uint8]],
-    positions: Mapping[str, tuple[float, float, float]],
+    positions: Mapping[str, Position],
 ) -> tuple[list[Pair], dict[str, int]]:
     """Choose the pairs of photos to compare, by one way or several together.
 
     ``sequential`` pairs each photo with the K after it, in the order of the numbers in the names (img9 before img10);
     ``retrieval`` with the K most similar ones; ``gps`` with the K nearest ones that say where they are.
+    Under ``gps`` a photo that does not say it is paired with the K most similar ones instead, and one that is similar
+    to none with the K after it.
 
     Args:
         ways: see :func:`parse_choice`.
         codes: packed codes of the keypoints of each photo, uint8 (N, bytes).
-        positions: latitude and longitude in degrees and height in metres, of the photos that say them.
+        positions: latitude and longitude in degrees and height in metres or None, of the photos that say them.
 
     Returns:
         - Pairs in the order of the photos, none twice; of N photos at most N times the sum of all K.
@@ -102,13 +105,33 @@ def choose_pairs(
             found = similar_pairs(codes, count)
         else:
             found = near_pairs({name: positions[name] for name in names if name in positions}, count)
-        pairs = {tuple(sorted((number[a], number[b]))) for a, b in found}
-        together |= pairs  # type: ignore[arg-type]
-        counts[f"{kind}:{count}" if count else kind] = len(pairs)
+        parts = {f"{kind}:{count}" if count else kind: found}
+        if kind == "gps" and len(positions) < len(names):
+            parts["retrieval, no position"] = _unplaced_pairs(codes, positions, count)
+        for way, found in parts.items():
+            pairs = {tuple(sorted((number[a], number[b]))) for a, b in found}
+            together |= pairs  # type: ignore[arg-type]
+            counts[way] = len(pairs)
     return [(names[i], names[j]) for i, j in sorted(together)], counts
 
 
-def similar_pairs(codes: Mapping[str, NDArray[np.uint8]], count: int) -> list[Pair]:
+def _unplaced_pairs(
+    codes: Mapping[str, NDArray[np.uint8]], positions: Mapping[str, Position], count: int
+) -> list[Pair]:
+    """Pair the photos without a position by what they show; by time it cannot be, for clocks of cameras differ."""
+    unplaced = {name for name in codes if name not in positions}
+    found = [pair for pair in similar_pairs(codes, count, unplaced) if unplaced & set(pair)]
+    ordered = sorted(codes, key=_natural)
+    alone = unplaced - {name for pair in found for name in pair}
+    for index, name in enumerate(ordered):
+        if name in alone:
+            found += [(name, other) for other in (ordered[index + 1 :] + ordered[:index][::-1])[:count]]
+    return found
+
+
+def similar_pairs(
+    codes: Mapping[str, NDArray[np.uint8]], count: int, voting: Collection[str] | None = None
+) -> list[Pair]:
     """Pair each photo with the most similar other ones: those that hold the nearest codes of most of its keypoints.
 
     Each of the first ``VOTERS`` codes of a photo gives a vote to the photo of each of its nearest ``VOTES`` codes that
@@ -118,6 +141,7 @@ def similar_pairs(codes: Mapping[str, NDArray[np.uint8]], count: int) -> list[Pa
     Args:
         codes: packed codes of the keypoints of each photo, the strongest first, uint8 (N, bytes).
         count: others a photo; all pairs if there are not so many photos.
+        voting: photos whose codes give votes; all of them if not given.
 
     Returns:
         Pairs in the order of the photos; at most ``count`` times their number. A photo without votes is in none.
@@ -130,8 +154,11 @@ def similar_pairs(codes: Mapping[str, NDArray[np.uint8]], count: int) -> list[Pa
     owner = np.repeat(np.arange(len(names)), [len(part) for part in voters])
     index = _searchable(everything)
     parts: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
-    for start in range(0, len(everything), _VOTERS_AT_ONCE):
-        part = slice(start, start + _VOTERS_AT_ONCE)
+    rows_voting = np.arange(len(everything))
+    if voting is not None:
+        rows_voting = np.flatnonzero(np.isin(owner, [row for row, name in enumerate(names) if name in voting]))
+    for start in range(0, len(rows_voting), _VOTERS_AT_ONCE):
+        part = rows_voting[start : start + _VOTERS_AT_ONCE]
         distances, rows = index.search(everything[part], VOTES + 1)  # a code is its own nearest
         near = (distances <= NEAR_SHARE * 8 * everything.shape[1]) & (rows >= 0)
         near &= owner[rows] != owner[part, None]
@@ -139,6 +166,8 @@ def similar_pairs(codes: Mapping[str, NDArray[np.uint8]], count: int) -> list[Pa
         first, second = owner[part][voter], owner[rows[voter, column]]
         both = np.concatenate([first * len(names) + second, second * len(names) + first])
         parts.append(np.unique(both, return_counts=True))
+    if not parts:
+        return []
     voted, votes = (np.concatenate(values) for values in zip(*parts, strict=True))
     return _most_voted(names, voted, votes, count)
 
@@ -168,11 +197,11 @@ def _searchable(codes: NDArray[np.uint8]) -> Any:
     return index
 
 
-def near_pairs(positions: Mapping[str, tuple[float, float, float]], count: int) -> list[Pair]:
-    """Pair each photo with the nearest other ones, by straight distance.
+def near_pairs(positions: Mapping[str, Position], count: int) -> list[Pair]:
+    """Pair each photo with the nearest other ones, by straight distance; on the ground if one of two has no height.
 
     Args:
-        positions: latitude and longitude in degrees and height in metres.
+        positions: latitude and longitude in degrees and height in metres, None if it is not known.
         count: others a photo; all pairs if there are not so many photos.
 
     Raises:
@@ -183,20 +212,45 @@ def near_pairs(positions: Mapping[str, tuple[float, float, float]], count: int) 
         raise UsageError(f"{len(names)} photos say where they were taken; gps needs two, choose other pairs")
     if count >= len(names) - 1:
         return list(combinations(names, 2))
-    latitude, longitude, height = np.array([positions[name] for name in names], np.float64).T
+    latitude, longitude, height = np.array([positions[name] for name in names], np.float64).T  # None becomes NaN
     lat, lon = np.deg2rad(latitude), np.deg2rad(longitude)
     places = np.column_stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)])
+    known = np.flatnonzero(~np.isnan(height))
+    unknown = np.flatnonzero(np.isnan(height))
+    # Photos without a height, and the others as these see them, lie on the ground; about as high as the known ones are.
+    ground = places * (EARTH_RADIUS_M + (height[known].mean() if len(known) else 0.0))
     places *= (EARTH_RADIUS_M + height)[:, None]
-    places = np.ascontiguousarray(places - places.mean(0), np.float32)
+    middle = ground.mean(0)
+    ground -= middle
+    places -= middle
+    found = np.full((len(names), count + 1), -1, np.int64)
+    if len(unknown):
+        found[unknown] = _nearest(ground, np.arange(len(names)), ground[unknown], count + 1)[1]
+    if len(known):
+        distances, rows = _nearest(places, known, places[known], count + 1)
+        if len(unknown):
+            on_ground, others = _nearest(ground, unknown, ground[known], count + 1)
+            order = np.argsort(np.concatenate([distances, on_ground], 1), axis=1, kind="stable")[:, : count + 1]
+            rows = np.take_along_axis(np.concatenate([rows, others], 1), order, 1)
+        found[known] = rows
+    return _pairs_of(names, found, count)
+
+
+def _nearest(
+    places: NDArray[np.float64], rows: NDArray[np.int64], queries: NDArray[np.float64], count: int
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Give squared distances and rows of the nearest places among some rows, infinite and -1 where there are fewer."""
     index = faiss.IndexFlatL2(3)
-    index.add(places)
-    return _pairs_of(names, index.search(places, count + 1)[1], count)
+    index.add(places[rows].astype(np.float32))
+    distances, found = index.search(queries.astype(np.float32), count)
+    there = found >= 0
+    return np.where(there, distances, np.inf).astype(np.float32), np.where(there, rows[found], -1)
 
 
 def _pairs_of(names: list[str], found: NDArray[np.int64], count: int) -> list[Pair]:
     pairs = set()
     for row, others in enumerate(found.tolist()):
-        pairs |= {(min(row, other), max(row, other)) for other in [o for o in others if o != row][:count]}
+        pairs |= {(min(row, other), max(row, other)) for other in [o for o in others if o not in (row, -1)][:count]}
     return [(names[i], names[j]) for i, j in sorted(pairs)]
 
 

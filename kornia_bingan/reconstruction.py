@@ -29,9 +29,9 @@ from tqdm import tqdm
 
 from kornia_bingan.engine import check_engine, open_engine
 from kornia_bingan.errors import JobError, UsageError
-from kornia_bingan.exif import Exif, read_exif
+from kornia_bingan.exif import Exif, Position, read_exif
 from kornia_bingan.features import Features, check_max_size, describe_photos, features_path
-from kornia_bingan.files import atomic_path, sha256_of
+from kornia_bingan.files import atomic_path, printable, sha256_of
 from kornia_bingan.images import Skipped, image_header, list_images, log_skipped, no_photos, without_copies
 from kornia_bingan.keypoints import Detector
 from kornia_bingan.masks import find_masks
@@ -59,7 +59,7 @@ from kornia_bingan.pairs import (
 )
 from kornia_bingan.provenance import versions
 from kornia_bingan.report import PairStatistics, Summary
-from kornia_bingan.runs import LOG_FILE, Stopwatch, TimeLimit, checksums, log_to, no_progress, open_run
+from kornia_bingan.runs import LOG, LOG_FILE, Stopwatch, TimeLimit, checksums, log_to, no_progress, open_run
 
 DEFAULT_RATIO = 0.8
 """Largest Hamming ratio of a match, see :func:`kornia_bingan.match`."""
@@ -179,7 +179,7 @@ def reconstruct_photos(photos: Path, out: Path, options: ReconstructOptions | No
                 more = f"; {len(skipped) - 3} others are named in {out / LOG_FILE}" if len(skipped) > 3 else ""
                 raise JobError(f"{photos} has {len(usable)} usable photos, two that overlap are needed{why}{more}")
             with watch.stage("match"):
-                pairs, by_way = _choose(ways, listed, photos, usable)
+                pairs, by_way, unplaced = _choose(ways, listed, photos, usable)
                 match_photos(pairs, out / "features", out / "matches", options.ratio, engine, limit)
         with watch.stage("verify"):
             verification = _verify(photos, pairs, usable, out, options, limit)
@@ -211,6 +211,7 @@ def reconstruct_photos(photos: Path, out: Path, options: ReconstructOptions | No
             chosen=by_way,
             turned=sum(image_header(photos / name).orientation != 1 for name in usable),
             photos=str(photos.resolve()),
+            unplaced=unplaced,
         )
         summary.write(out / "summary.json")
         return summary
@@ -282,14 +283,21 @@ def _usable(names: Sequence[str], unread: Sequence[Skipped], folder: Path) -> tu
 
 def _choose(
     ways: Sequence[Way] | None, listed: Sequence[Pair], photos: Path, usable: Mapping[str, Features]
-) -> tuple[list[Pair], dict[str, int]]:
+) -> tuple[list[Pair], dict[str, int], list[str]]:
+    """Give the pairs, their numbers by the way they were chosen, and the photos in which gps misses a position."""
     if ways is None:
         pairs = [pair for pair in listed if pair[0] in usable and pair[1] in usable]
-        return pairs, {"listed": len(pairs)}
+        return pairs, {"listed": len(pairs)}, []
     with_gps = usable if any(kind == "gps" for kind, _ in ways) else {}
     said = {name: read_exif(photos / name).position for name in with_gps}
     positions = {name: position for name, position in said.items() if position is not None}
-    return choose_pairs(ways, {name: found.codes for name, found in usable.items()}, positions)
+    chosen, by_way = choose_pairs(ways, {name: found.codes for name, found in usable.items()}, positions)
+    unplaced = [name for name in with_gps if name not in positions]
+    for name in unplaced:
+        LOG.warning("%s does not say where it was taken: paired with similar photos instead", printable(name))
+    if level := sum(position[2] is None for position in positions.values()):
+        LOG.warning("%d photos say no altitude: their distances are those on the ground", level)
+    return chosen, by_way, unplaced
 
 
 def _verify(
@@ -316,13 +324,23 @@ def _verify(
         keypoints = {name: found.keypoints for name, found in features.items()}
         sizes = {name: found.size for name, found in features.items()}
         exif = {name: read_exif(photos / name) for name in features}
-        positions = {name: found.position for name, found in exif.items() if found.position and options.gps}
+        positions = _priors({name: found.position for name, found in exif.items() if found.position and options.gps})
         with atomic_path(unverified) as temporary:
             colmap.write_features(temporary, keypoints, _cameras(sizes, exif, options), positions)
             colmap.write_matches(temporary, matches, verification=False)
     state = colmap.verify(unverified, seed=options.seed, time_limit_s=limit.left_s(), log=out / "log" / "verify.txt")
     unverified.replace(database)
     return state
+
+
+def _priors(positions: Mapping[str, Position]) -> dict[str, tuple[float, float, float]]:
+    """Give positions to the database: without heights all at 0; with some, those that have none are left out."""
+    heights = {name: position[2] for name, position in positions.items()}
+    if all(height is None for height in heights.values()):
+        return {name: (latitude, longitude, 0.0) for name, (latitude, longitude, _) in positions.items()}
+    if without := sum(height is None for height in heights.values()):
+        LOG.warning("%d photos say no altitude, as others do: the database has no positions of them", without)
+    return {name: (lat, lon, height) for name, (lat, lon, height) in positions.items() if height is not None}
 
 
 def _cameras(sizes: Mapping[str, tuple[int, int]], exif: Mapping[str, Exif], options: ReconstructOptions) -> Cameras:

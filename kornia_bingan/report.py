@@ -65,6 +65,7 @@ class Summary:
         chosen: pairs by the way they were chosen, before they are joined.
         turned: photos that took part and that their EXIF orientation turns or mirrors; the model is in pixels as shown.
         photos: folder of the photos, absolute; empty if it is not known.
+        unplaced: photos that do not say where they were taken, where pairs were chosen by that.
     """
 
     images: int
@@ -84,6 +85,7 @@ class Summary:
     chosen: dict[str, int] = field(default_factory=dict)
     turned: int = 0
     photos: str = ""
+    unplaced: list[str] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """Give what JSON can hold."""
@@ -122,6 +124,7 @@ class Summary:
         rows = [
             ["registered photos", f"{self.registered} / {self.images}"],
             *([["photos with a mask", f"{self.masked} / {self.images}"]] if self.masked else []),
+            *([["photos without a position", f"{len(self.unplaced)} / {self.images}"]] if self.unplaced else []),
             ["points", f"{self.points:,}"],
             ["observations", f"{self.observations:,}"],
             ["mean track length", f"{self.mean_track_length:.2f}"],

@@ -83,7 +83,8 @@ def test_positions_and_focal_lengths_reach_the_database(tmp_path: Path) -> None:
         db.close()
         assert len(priors) == expected
         assert all(prior.coordinate_system == pycolmap.PosePriorCoordinateSystem.WGS84 for prior in priors)
-        assert sorted(round(prior.position[1], 4) for prior in priors) == [2.0, 2.01, 2.02][:expected]
+        found = sorted([round(float(value), 4) for value in prior.position] for prior in priors)
+        assert found == [[48.5, 2.0, 0.0], [48.5, 2.01, 0.0], [48.5, 2.02, 0.0]][:expected]
         assert camera.has_prior_focal_length
         size = np.hypot(camera.width, camera.height)
         assert camera.params[0] == pytest.approx(28 / 43.2666 * size, rel=1e-4)
@@ -209,3 +210,28 @@ def test_a_heic_beyond_179_megapixels_is_opened(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2000)  # twice as many pixels are refused
     assert read_image(tmp_path / "a.heic").shape == (60, 80)
     assert read_exif(tmp_path / "a.heic").position == (48.5, 2.25, 35.0)
+
+
+def test_photos_without_position_or_altitude_are_named_and_reach_the_model(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    render_scene(tmp_path / "scene", 4)
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for number, path in enumerate(sorted((tmp_path / "scene" / "images").iterdir())):
+        place: dict[int, object] = {1: "N", 2: (48.0, 30.0, 0.0), 3: "E", 4: (2.0, 0.0, 0.1 * number)}
+        place |= {} if number == 1 else {6: 520.0}
+        Image.open(path).save(photos / f"{number}.jpg", exif=with_camera(28, place if number < 3 else {}), quality=97)
+    words = ["reconstruct", str(photos), str(tmp_path / "out"), "--max-keypoints", "700", "--pairs", "gps:1"]
+    assert main([*words, "--descriptor", "bingan256-lite"]) == 0
+    assert "photos without a position" in capsys.readouterr().out
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["unplaced"] == ["3.jpg"]
+    assert summary["registered"] == 4
+    log = (tmp_path / "out" / "log" / "bingan.txt").read_text()
+    assert "WARNING 3.jpg does not say where it was taken: paired with similar photos instead" in log
+    assert "WARNING 1 photos say no altitude" in log
+    db = pycolmap.Database.open(str(tmp_path / "out" / "database.db"))
+    priors = [prior.position.tolist() for prior in db.read_all_pose_priors() if prior.has_position()]
+    db.close()
+    assert [prior[2] for prior in priors] == [520.0, 520.0], "a height that nobody said is not written"

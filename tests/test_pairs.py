@@ -8,6 +8,7 @@ import pytest
 
 from kornia_bingan import pairs as pairs_module
 from kornia_bingan.errors import UsageError
+from kornia_bingan.exif import Position
 from kornia_bingan.pairs import (
     BLOCK_PAIRS,
     SEQUENTIAL_OVERLAP,
@@ -181,3 +182,57 @@ def test_ways_need_their_number() -> None:
     ):
         with pytest.raises(UsageError, match=r"write (retrieval|gps|sequential):K"):
             parse_choice(choice)
+
+
+METRE_DEG = 1 / 111_194.93
+"""Of latitude."""
+
+
+def test_the_nearest_photo_is_told_by_longitudes_that_shrink_towards_the_pole() -> None:
+    # at 60 degrees north a degree of longitude is half as long: east is 60 m away, north 100 m
+    positions: dict[str, Position] = {
+        "here": (60.0, 10.0, 0.0),
+        "east": (60.0, 10 + 120 * METRE_DEG, 0.0),
+        "north": (60 + 100 * METRE_DEG, 10.0, 0.0),
+        "far": (60 + 190 * METRE_DEG, 10.0, 0.0),
+    }
+    assert near_pairs(positions, 1) == [("here", "east"), ("north", "far")]
+
+
+def test_the_nearest_photo_is_told_by_heights_too() -> None:
+    positions: dict[str, Position] = {
+        "street": (50.0, 10.0, 100.0),
+        "along the street": (50 + 50 * METRE_DEG, 10.0, 100.0),
+        "tower": (50.0, 10.0, 180.0),
+        "on the tower": (50.0, 10 + 10 * METRE_DEG, 181.0),
+    }
+    assert near_pairs(positions, 1) == [("street", "along the street"), ("tower", "on the tower")]
+
+
+def test_a_missing_altitude_does_not_part_a_set_in_two() -> None:
+    # a row at 520 m, every second without an altitude, which once stood at 0 m
+    row: dict[str, Position] = {
+        f"{index}.jpg": (47 + 10 * index * METRE_DEG, 11.0, None if index % 2 else 520.0) for index in range(8)
+    }
+    names = list(row)
+    assert set(itertools.pairwise(names)) <= set(near_pairs(row, 2))
+    level: dict[str, Position] = {name: (lat, lon, 520.0) for name, (lat, lon, _) in row.items()}
+    bare: dict[str, Position] = {name: (lat, lon, None) for name, (lat, lon, _) in row.items()}
+    assert near_pairs(level, 3) == near_pairs(bare, 3) == near_pairs(row, 3)
+
+
+def test_photos_without_a_position_are_paired_by_what_they_show() -> None:
+    rng = np.random.default_rng(4)
+    places = [rng.integers(0, 256, (40, 32), np.uint8) for _ in range(4)]
+    codes = {f"{place}{view}.jpg": places[place].copy() for place in range(4) for view in "ab"}
+    codes["alone.jpg"] = rng.integers(0, 256, (40, 32), np.uint8)
+    positions: dict[str, Position] = {
+        name: (45 + 100 * row * METRE_DEG, 7.0, 5.0)
+        for row, name in enumerate(codes)
+        if name not in ("2a.jpg", "alone.jpg")
+    }
+    pairs, counts = choose_pairs([("gps", 1)], codes, positions)
+    assert ("2a.jpg", "2b.jpg") in pairs
+    assert ("3b.jpg", "alone.jpg") in pairs, "it is similar to none, so its neighbour by name it is"
+    assert counts == {"gps:1": len(near_pairs(positions, 1)), "retrieval, no position": 2}
+    assert choose_pairs([("gps", 1)], dict(list(codes.items())[:4]), positions)[1].keys() == {"gps:1"}

@@ -19,6 +19,7 @@ from kornia_bingan.errors import JobError, UsageError
 from kornia_bingan.network import ImageDiscriminator
 from kornia_bingan.picture_network import PictureNetwork
 from kornia_bingan.runs import alone_in
+from kornia_bingan.search_faiss import Stamp
 from kornia_bingan.search_index import update_index
 from kornia_bingan.weights import save_weights
 from tests.browser import BROWSER, ask
@@ -197,3 +198,25 @@ def test_commands(photos: Path, index: str, weights: str, tmp_path: Path, capsys
         assert answer["problems"] == []
         assert (answer["count"], answer["wide"]) == (3, 3)
         assert "p1 1.png, 0 of 128 bits differ" in answer["text"]
+
+
+def test_a_photo_has_changed_if_its_size_or_its_time_has(tmp_path: Path) -> None:
+    photo = tmp_path / "a.png"
+    photo.write_bytes(b"12345")
+    os.utime(photo, ns=(5, 7_000_000_000))
+    stamp = Stamp(5, 7_000_000_000, "")
+    assert search_index._is_current(photo, stamp)
+    assert not search_index._is_current(photo, Stamp(6, 7_000_000_000, ""))
+    assert not search_index._is_current(photo, Stamp(5, 8_000_000_000, ""))
+    assert not search_index._is_current(tmp_path / "gone.png", stamp)
+
+
+def test_photos_of_another_size_or_another_time_are_described_again(photos: Path, index: str, weights: str) -> None:
+    update_index(photos, index, weights)
+    before = (photos / "p0 0.png").stat()
+    with open(photos / "p0 0.png", "ab") as file:
+        file.write(b"more")
+    os.utime(photos / "p0 0.png", ns=(before.st_atime_ns, before.st_mtime_ns))
+    os.utime(photos / "p1 0.png", ns=(1, 1))
+    summary = update_index(photos, index, weights)
+    assert (summary.photos, summary.added, summary.changed, summary.removed) == (12, 0, 2, 0)
