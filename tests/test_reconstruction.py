@@ -269,6 +269,7 @@ def test_formats_and_orientations_give_the_same_model(scene: tuple[Path, Scene],
     assert summary.registered == alone.registered == 5
     assert summary.points == pytest.approx(alone.points, rel=0.02)
     assert [item["name"] for item in summary.skipped] == ["half.jpg", "not a photo.txt"]
+    assert (summary.turned, alone.turned) == (4, 0)
     cameras = {(camera.width, camera.height) for camera in read_model(tmp_path / "out" / "model").cameras}
     assert cameras == {(camera.width, camera.height) for camera in read_model(whole / "model").cameras}
 
