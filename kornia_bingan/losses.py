@@ -122,6 +122,28 @@ def binarized_entropy(
     return bit_balance(low, gamma) + pair_correlation(high, low, gamma, beta, normaliser)
 
 
+def original_entropy(low: Tensor, epsilon: float = 1e-3, margin: float = 3.0) -> Tensor:
+    """BRE as first published: bits balanced, and pairs of rows correlated by no more than chance.
+
+    The soft sign is ``f / (|f| + epsilon mean|f|)``, its mean over the batch held constant; to the squared means of the
+    bits is added the mean over all N x N pairs, the diagonal as 0, of ``max(0, |s_k.s_j| / M - margin / sqrt(M))``.
+
+    Args:
+        low: descriptors, shape (N, M).
+        epsilon: constant of the soft sign, relative to the mean.
+        margin: deviations of the correlation of random signs that cost nothing.
+
+    Raises:
+        ValueError: fewer than 2 rows.
+
+    Source: Cao et al., "Improving GAN training via binarized representation entropy", ICLR 2018.
+    """
+    _check_batch(low)
+    signs = low / (low.abs() + epsilon * low.detach().abs().mean())
+    excess = (_correlations(signs).abs() - margin / low.shape[1] ** 0.5).clamp_min(0)
+    return signs.mean(0).square().mean() + _off_diagonal(excess).mean()
+
+
 class _StraightThrough(torch.autograd.Function):
     @staticmethod
     def forward(ctx: torch.autograd.function.FunctionCtx, low: Tensor) -> Tensor:

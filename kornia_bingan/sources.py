@@ -99,12 +99,14 @@ class Source:
         validation: pairs that are not learnt from.
         contents: what there is, by name, for the record of the run.
         skipped: files that are not learnt from.
+        first: patches to initialise the published networks on, float32 (500, 1, 32, 32); None draws random ones.
     """
 
     draw: Callable[[int, int], Batch]
     validation: ValidationPairs | ValidationPictures
     contents: dict[str, int]
     skipped: tuple[Skipped, ...] = ()
+    first: NDArray[np.float32] | None = None
 
 
 def open_source(config: TrainConfig) -> Source:
@@ -251,19 +253,24 @@ def patch_set_source(config: TrainConfig, learnt: PatchSet, validated: PatchSet)
 
     Every epoch is a random order of all patches, which are read from the disk batch by batch, so that sets larger than
     the memory serve too; the last incomplete batch is left out, as in the published code.
-    Validation takes the largest pair file of at most ``validation_pairs`` pairs.
+    Validation takes the largest pair file of at most ``validation_pairs`` pairs. With ``train_pairs``, an epoch is
+    all rows of that list, so that a patch comes as often as it is listed.
 
     Raises:
-        UsageError: the set has fewer patches than a batch, or no pair file is small enough.
+        UsageError: the set has fewer patches than a batch, no such list, or no pair file is small enough.
     """
     size = config.batch_size
-    batches = len(learnt) // size
+    rows = np.arange(len(learnt))
+    if config.train_pairs:
+        first, second, _ = learnt.pairs(config.train_pairs)
+        rows = np.stack([first, second], 1).ravel()
+    batches = len(rows) // size
     if not batches:
-        raise UsageError(f"{learnt.folder} has {len(learnt)} patches, fewer than a batch of {size}")
+        raise UsageError(f"{learnt.folder} has {len(rows)} patches to learn from, fewer than a batch of {size}")
 
     @lru_cache(maxsize=2)  # of millions of patches, a new order at each step takes longer than the step
     def order_of(epoch: int, stream: int) -> NDArray[np.int64]:
-        return np.random.default_rng([config.seed, epoch, stream]).permutation(len(learnt))
+        return np.random.default_rng([config.seed, epoch, stream]).permutation(rows)
 
     def draw(step: int, stream: int) -> Batch:
         epoch, number = divmod(step, batches)
@@ -290,10 +297,11 @@ def patch_set_source(config: TrainConfig, learnt: PatchSet, validated: PatchSet)
             f"{validated.folder} has no pair file of at most {config.validation_pairs} pairs; it has {have}"
         )
     index0, index1, is_match = validated.pairs(fitting[-1])
-    needed, rows = np.unique(np.concatenate([index0, index1]), return_inverse=True)
-    pairs = ValidationPairs(validated.patches32(needed), rows[: len(index0)], rows[len(index0) :], is_match)
-    contents = {"patches": len(learnt), "validation_pairs": len(is_match)}
-    return Source(draw, pairs, contents)
+    needed, places = np.unique(np.concatenate([index0, index1]), return_inverse=True)
+    pairs = ValidationPairs(validated.patches32(needed), places[: len(index0)], places[len(index0) :], is_match)
+    contents = {"patches": len(rows), "validation_pairs": len(is_match)}
+    initial = learnt.patches32(rows[:500]) if config.initialise_on == "first" else None
+    return Source(draw, pairs, contents, first=initial)
 
 
 def pairs_of_views(batch: Batch) -> ValidationPairs:

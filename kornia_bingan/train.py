@@ -1,7 +1,7 @@
 """Train on a folder of ordinary photos, without labels.
 
     bingan train --data PHOTOS --out RUN                      # the recipe of the shipped weights
-    bingan train --data PHOTOS --out RUN --preset brown       # the published network and objective
+    bingan train --data PHOTOS --out RUN --preset brown --steps 4000    # the published objective
     bingan train --data PHOTOS --out RUN --from bingan256 --time-limit 600    # shipped weights, adapted to your photos
     bingan train --data SETS --train liberty --validate notredame --preset brown --out RUN
     torchrun --nproc-per-node 2 -m kornia_bingan.cli train --data PHOTOS --out RUN    # on several processes
@@ -27,7 +27,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -91,7 +91,7 @@ def discriminator_losses(state: TrainingState, batch: Batch) -> dict[str, Tensor
     if config.lambda_dmr > 0:
         terms["dmr"] = losses.distance_matching(high, low, config.gamma)
     if config.lambda_bre > 0:
-        terms["bre"] = losses.binarized_entropy(high, low, config.gamma, config.beta)
+        terms["bre"] = _entropy(config, high, low)
     ignore = torch.from_numpy(batch.ignore).to(state.device) if two_views else None
     if config.lambda_two_view > 0:
         noisy = [part + config.code_noise * torch.randn_like(part) for part in lows] if config.code_noise else lows
@@ -112,6 +112,13 @@ def discriminator_losses(state: TrainingState, batch: Batch) -> dict[str, Tensor
     if config.lambda_bit_correlation > 0:
         terms["bit_correlation"] = losses.bit_correlation(low)
     return terms
+
+
+def _entropy(config: TrainConfig, high: Tensor, low: Tensor) -> Tensor:
+    if config.bre == "original":
+        return losses.original_entropy(low)
+    normaliser: Literal["pairs", "alpha"] = "alpha" if config.bre == "normalised" else "pairs"
+    return losses.binarized_entropy(high, low, config.gamma, config.beta, normaliser)
 
 
 def _run_discriminator(
@@ -444,11 +451,14 @@ def _learn(config: TrainConfig, source: Source, state: TrainingState, started: f
 
 
 def _initialise(state: TrainingState, source: Source) -> None:
-    """Data-based initialisation: 500 random real patches for the network, a batch of noise for the generator."""
+    """Data-based initialisation: 500 real patches for the network, a batch of noise for the generator."""
     if state.network.uses_batch_statistics or state.config.start:
         return
-    count = -(-500 // state.config.batch_size)
-    patches = np.concatenate([source.draw(step, 2).patches0 for step in range(count)])[:500]
+    if source.first is not None:
+        patches = source.first
+    else:
+        count = -(-500 // state.config.batch_size)
+        patches = np.concatenate([source.draw(step, 2).patches0 for step in range(count)])[:500]
     state.network.train()
     state.network.initialise(state.network.prepare(torch.from_numpy(patches).to(state.device)))
     if state.generator is not None:

@@ -64,6 +64,28 @@ def test_regularisers_equal_the_transcription(gamma: float, beta: float, z: bool
     assert float(losses.binarized_entropy(high, low, gamma, beta, normaliser)) == pytest.approx(me + mac, rel=1e-12)
 
 
+def slow_original_entropy(low: Floats, epsilon: float, margin: float) -> float:
+    n, m = low.shape
+    mean = sum(abs(float(value)) for value in low.ravel()) / (n * m)
+    s = np.array([[value / (abs(value) + epsilon * mean) for value in row] for row in low])
+    balance = sum(float(s[:, bit].sum() / n) ** 2 for bit in range(m)) / m
+    excess = [
+        max(0.0, abs(float(s[i] @ s[j])) / m - margin / m**0.5) if i != j else 0.0 for i in range(n) for j in range(n)
+    ]
+    return balance + sum(excess) / n**2
+
+
+@pytest.mark.parametrize(("epsilon", "margin"), [(1e-3, 3.0), (0.7, 0.2)])
+def test_the_original_entropy_equals_its_transcription(epsilon: float, margin: float) -> None:
+    low = features(rows=6, low=40)[1]
+    expected = slow_original_entropy(low.numpy(), epsilon, margin)
+    assert float(losses.original_entropy(low, epsilon, margin)) == pytest.approx(expected, rel=1e-12)
+    alike = torch.ones(4, 16, dtype=torch.float64)  # every soft sign is 1 / 1.001
+    sign = 1 / 1.001
+    excess = sign**2 - 3 / 4
+    assert float(losses.original_entropy(alike)) == pytest.approx(sign**2 + 12 / 16 * excess, rel=1e-12)
+
+
 def test_regularisers_on_three_vectors_by_hand() -> None:
     # b.b / K: (1,2) 0, (1,3) -1, (2,3) 0; soft signs with gamma 1 of values 1, 1, -1 are 1/2, 1/2, -1/2
     high = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, -1.0]])

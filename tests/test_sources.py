@@ -8,7 +8,7 @@ import pytest
 
 from kornia_bingan.brown import read_patch_set, write_patch_set
 from kornia_bingan.errors import UsageError
-from kornia_bingan.recipe import preset_config
+from kornia_bingan.recipe import check_config, preset_config
 from kornia_bingan.sources import draw_tracks, open_source, pairs_of_views, read_tracks
 from kornia_bingan.train import train
 from kornia_bingan.views import NO_JITTER, Batch, Jitter
@@ -51,6 +51,39 @@ def test_an_epoch_shows_every_patch_once_and_streams_differ(sets: Path) -> None:
     assert not np.array_equal(epoch, again)
     assert not np.array_equal(epoch, other)
     np.testing.assert_array_equal(source.draw(2, 0).patches0, epoch[40:60])
+
+
+def test_training_pairs_are_learnt_from_as_often_as_they_are_listed(sets: Path) -> None:
+    changes = {**SMALL, "train": "liberty", "validate": "notredame", "batch_size": 20, "validation_pairs": 40}
+    config = preset_config("brown", sets, sets / "run", **changes, train_pairs=40)
+    source = open_source(config)
+    assert source.contents["patches"] == 80
+    patch_set = read_patch_set(sets / "liberty")
+    index0, index1, _ = patch_set.pairs(40)
+    listed = patch_set.patches32(np.concatenate([index0, index1]))
+    epoch = np.concatenate([source.draw(step, 0).patches0 for step in range(4)])
+    assert sorted(p.tobytes() for p in epoch) == sorted(p.tobytes() for p in listed)
+    assert len({p.tobytes() for p in epoch}) < 80, "some patches of the list come twice, others of the set never"
+    with pytest.raises(UsageError, match="no such pair file; the set has m50_20_20_0"):
+        open_source(preset_config("brown", sets, sets / "run", **changes, train_pairs=30))
+
+
+def test_the_first_images_initialise_where_asked_for(sets: Path, tmp_path: Path) -> None:
+    changes = {**SMALL, "train": "liberty", "validate": "notredame", "batch_size": 20, "validation_pairs": 40}
+    assert open_source(preset_config("brown", sets, sets / "run", **changes)).first is None
+    first = open_source(preset_config("brown", sets, sets / "run", **changes, initialise_on="first", train_pairs=20))
+    patch_set = read_patch_set(sets / "liberty")
+    index0, index1, _ = patch_set.pairs(20)
+    np.testing.assert_array_equal(first.first, patch_set.patches32(np.stack([index0, index1], 1).ravel()))
+    runs = {}
+    for way in ("random", "first"):
+        run = preset_config("brown", sets, tmp_path / way, **{**changes, "steps": 1}, initialise_on=way)
+        train(run)
+        runs[way] = log_of(tmp_path / way, "train")[0]["gan"]
+    assert runs["random"] != runs["first"]
+    for wrong in ({"train_pairs": 20}, {"initialise_on": "first"}):
+        with pytest.raises(UsageError, match=next(iter(wrong))):
+            check_config(preset_config("brown", sets, sets / "run", **wrong))
 
 
 def test_validation_is_a_pair_file_of_the_other_set(sets: Path) -> None:

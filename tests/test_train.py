@@ -84,6 +84,16 @@ def test_all_terms_together(data: Path, tmp_path: Path) -> None:
     assert set(log_of(tmp_path / "run", "train")[0]) >= names
 
 
+def test_the_form_of_bre_is_chosen(data: Path, tmp_path: Path) -> None:
+    changes = {**SMALL, "steps": 1, "batch_size": 6, "validate_every": 5}
+    first: dict[str, float] = {}
+    for form in ("published", "normalised", "original"):
+        train(preset_config("brown", data, tmp_path / form, **changes, bre=form))
+        first[form] = log_of(tmp_path / form, "train")[0]["bre"]
+    assert len(set(first.values())) == 3
+    assert first["normalised"] > first["published"], "Z is smaller than the number of pairs, as its weights are below 1"
+
+
 @pytest.mark.parametrize("preset", ["photos", "brown"])
 def test_a_killed_run_ends_with_the_same_bytes(preset: str, data: Path, tmp_path: Path) -> None:
     changes = {**SMALL, "steps": 12 if preset == "photos" else 5, "checkpoint_every": 1}
@@ -137,6 +147,9 @@ def test_published_preset_keeps_the_published_values(tmp_path: Path) -> None:
     assert (config.gamma, config.beta, config.bits, config.network) == (0.001, 2.0, 256, "PatchDiscriminator")
     assert not config.shared_pass
     assert config.lambda_two_view == 0
+    assert (config.steps, config.bre) == (1_600_000, "published")
+    pictures = preset_config("cifar10", tmp_path, tmp_path)
+    assert (pictures.steps, pictures.lambda_dmr, pictures.lambda_bre) == (800_000, 0.05, 0.001)
     assert set(PRESETS["brown"]) <= set(TrainConfig.__dataclass_fields__)
 
 

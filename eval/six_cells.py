@@ -1,0 +1,178 @@
+"""The six cells of the article's table: learnt on one patch set, tested on each of the two others.
+
+    python -m eval six_cells SETS RUNS [--sets liberty notredame yosemite] [--steps N] [--train-pairs 50000]
+                             [--pairs 10000] [--preset brown] [--out eval/results/six-cells.json]
+
+SETS holds the three sets in Brown's layout; they cannot be shipped, see :mod:`kornia_bingan.brown_files`. RUNS gets one
+run folder for each set; the same command goes on after a kill, and makes longer runs of nothing: give another RUNS for
+other settings. FPR@95 in percent, of the codes at threshold 0, on the pairs of ``m50_A_A_0.txt``:
+
+- ``fpr95``: the whole list, the smallest distance at which 95 % of the matches are accepted;
+- ``published``: the same by the published code's rank; ``first_half`` by that rank on the first half of the list, which
+  is most probably what the published figures are (docs/article.md).
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from eval import options
+from eval.brown import describe_with_network
+from eval.metrics import fpr95, fpr95_published
+from kornia_bingan.bits import pack
+from kornia_bingan.brown import read_patch_set
+from kornia_bingan.errors import JobError, UsageError
+from kornia_bingan.files import sha256_of, write_json
+from kornia_bingan.provenance import provenance
+from kornia_bingan.recipe import preset_config
+from kornia_bingan.report import text_table
+from kornia_bingan.train import train
+from kornia_bingan.weights import load_weights
+
+PUBLISHED: dict[str, tuple[dict[tuple[str, str], float], str]] = {
+    "BinGAN": (
+        {
+            ("yosemite", "notredame"): 16.88,
+            ("yosemite", "liberty"): 26.08,
+            ("notredame", "yosemite"): 40.80,
+            ("notredame", "liberty"): 25.76,
+            ("liberty", "notredame"): 27.84,
+            ("liberty", "yosemite"): 47.64,
+        },
+        "Zieba et al., NIPS 2018, remembered, not read",
+    ),
+    "DBD-MQ": (
+        {
+            ("yosemite", "notredame"): 27.20,
+            ("yosemite", "liberty"): 33.11,
+            ("notredame", "yosemite"): 57.24,
+            ("notredame", "liberty"): 31.10,
+            ("liberty", "notredame"): 25.78,
+            ("liberty", "yosemite"): 57.15,
+        },
+        "Duan et al., CVPR 2017, the cells remembered, their mean read in public notes",
+    ),
+    "DeepBit": (
+        {
+            ("yosemite", "notredame"): 29.60,
+            ("yosemite", "liberty"): 34.41,
+            ("notredame", "yosemite"): 63.68,
+            ("notredame", "liberty"): 32.06,
+            ("liberty", "notredame"): 26.66,
+            ("liberty", "yosemite"): 57.61,
+        },
+        "Lin et al., CVPR 2016, as given in Yang et al., ICCV 2017",
+    ),
+}
+"""FPR@95 in percent by (learnt on, tested on), 256 bits, no labels, and where the figures are from."""
+
+
+def learn(data: Path, runs: Path, sets: list[str], preset: str, changes: dict[str, Any]) -> dict[str, Path]:
+    """Train on each set, validated on the next one by its list of at most 1,000 pairs; give the weights by set.
+
+    Raises:
+        JobError: a run ended at its time limit.
+    """
+    weights = {}
+    for index, name in enumerate(sets):
+        other = sets[(index + 1) % len(sets)]
+        config = preset_config(preset, data, runs / name, train=name, validate=other, **changes)
+        result = train(config)
+        if not result["finished"]:
+            raise JobError(f"{config.out} is not finished; run the same command again to go on")
+        weights[name] = Path(result["weights"])
+    return weights
+
+
+def score(weights: Path, folder: Path, num_pairs: int) -> dict[str, float]:
+    """Score the codes of a network on a list of pairs of a set, in percent.
+
+    Raises:
+        UsageError: the set has no such list, or its pairs are all of one kind.
+    """
+    network = load_weights(weights).eval()
+    patch_set = read_patch_set(folder)
+    index0, index1, is_match = patch_set.pairs(num_pairs)
+    if is_match.all() or not is_match.any():
+        raise UsageError(f"{folder}: the pairs are all of one kind")
+    rows0, rows1 = (
+        pack(describe_with_network(lambda part: network.describe(network.prepare(part)), patch_set.patches32(index)))
+        for index in (index0, index1)
+    )
+    distance = np.bitwise_count(rows0 ^ rows1).sum(1).astype(np.float64)
+    matches, others = distance[is_match], distance[~is_match]
+    half = slice(0, len(matches) // 2), slice(0, len(others) // 2)
+    return {
+        "fpr95": round(fpr95(matches, others), 3),
+        "published": round(fpr95_published(matches, others), 3),
+        "first_half": round(fpr95_published(matches[half[0]], others[half[1]]), 3),
+    }
+
+
+def tables(cells: dict[tuple[str, str], dict[str, float]]) -> str:
+    """Render our cells beside the published ones, and the gain of each row over DBD-MQ, as text."""
+    columns = list(cells)
+    rows = []
+
+    def add(name: str, values: list[float | None], source: str) -> None:
+        known = [value for value in values if value is not None]
+        mean = sum(known) / len(known) if len(known) == len(columns) else None
+        base = [PUBLISHED["DBD-MQ"][0].get(column) for column in columns]
+        gain = None if mean is None or None in base else sum(b for b in base if b is not None) / len(base) - mean
+        cell = ["" if value is None else f"{value:.2f}" for value in [*values, mean, gain]]
+        rows.append([name, *cell, source])
+
+    for kind in ("fpr95", "published", "first_half"):
+        add(f"ours, {kind}", [cells[column][kind] for column in columns], "")
+    for name, (published, source) in PUBLISHED.items():
+        add(f"{name} (?)", [published.get(column) for column in columns], source)
+    header = [
+        "FPR@95 %",
+        *(f"{learnt} -> {tested}" for learnt, tested in columns),
+        "mean",
+        "gain over DBD-MQ",
+        "source",
+    ]
+    return text_table(header, rows)
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m eval six_cells")
+    parser.add_argument("data", type=Path, help="folder that holds the sets")
+    parser.add_argument("runs", type=Path, help="folder for the three runs")
+    parser.add_argument("--sets", nargs="+", default=["liberty", "notredame", "yosemite"])
+    parser.add_argument("--preset", default="brown")
+    parser.add_argument("--steps", type=int, help="of each run; the preset's by default, 1,600,000 for brown")
+    parser.add_argument("--train-pairs", type=int, default=50_000, help="0 learns from all patches")
+    parser.add_argument("--batch-size", type=int)
+    parser.add_argument("--pairs", type=int, default=10_000, help="A of m50_A_A_0.txt that is tested on")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=options.RESULTS / "six-cells.json")
+    arguments = parser.parse_args(argv)
+    if len(set(arguments.sets)) < 2 or len(set(arguments.sets)) != len(arguments.sets):
+        raise UsageError(f"--sets {' '.join(arguments.sets)}: give two or more different sets")
+    changes = {"train_pairs": arguments.train_pairs, "threads": arguments.threads, "seed": arguments.seed}
+    changes |= {key: getattr(arguments, key) for key in ("steps", "batch_size") if getattr(arguments, key) is not None}
+    weights = learn(arguments.data, arguments.runs, arguments.sets, arguments.preset, changes)
+    cells = {
+        (learnt, tested): score(path, arguments.data / tested, arguments.pairs)
+        for learnt, path in weights.items()
+        for tested in arguments.sets
+        if tested != learnt
+    }
+    print(tables(cells))
+    record = {
+        "protocol": "six_cells",
+        "command": " ".join(["python -m eval six_cells SETS RUNS", *argv[2:]]),
+        "pairs": arguments.pairs,
+        "results": [{"learnt": learnt, "tested": tested, **scores} for (learnt, tested), scores in cells.items()],
+        "weights": {name: sha256_of(path) for name, path in weights.items()},
+        "provenance": provenance(None, arguments.seed),
+    }
+    write_json(arguments.out, record)
+    return 0
