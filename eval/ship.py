@@ -226,7 +226,11 @@ def measured_results(about: dict[str, Any]) -> list[str]:
         "Correct matches at 95 % precision (M95, `python -m eval m95`), all results in `eval/RESULTS.md`:",
         "",
     ]
-    return [*header, "| data | M95 | x RootSIFT (95 % interval) | least of one set |", "|---|--:|--:|--:|", *rows]
+    looks = json.loads((RESULTS / "heldout-looks.json").read_text(encoding="utf-8"))
+    told = [f"{number}. {look['date']}: {look['why']}." for number, look in enumerate(looks, 1)]
+    said = ["", "Looks that were taken at the held-out data up to now:", "", *told]
+    table = [*header, "| data | M95 | x RootSIFT (95 % interval) | least of one set |", "|---|--:|--:|--:|", *rows]
+    return [*table, *(said if any(row.startswith("| heldout") for row in rows) else [])]
 
 
 def contents(training: dict[str, Any]) -> str:
