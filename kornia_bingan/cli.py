@@ -212,7 +212,7 @@ def match(
     from kornia_bingan.descriptor import BinGAN
     from kornia_bingan.features import describe_photo
     from kornia_bingan.geometry import fundamental_inliers
-    from kornia_bingan.images import read_color, write_image
+    from kornia_bingan.images import read_color, sample_ranges, write_image
     from kornia_bingan.reconstruction import DEFAULT_RATIO
     from kornia_bingan.report import draw_matches, text_table
 
@@ -223,7 +223,8 @@ def match(
     if not 0 <= limit <= 1:
         raise UsageError(f"the ratio is {limit}; give one between 0 and 1")
     model = BinGAN.from_pretrained(descriptor, precision="auto")
-    first, second = (describe_photo(path, model, detector, max_keypoints) for path in (image0, image1))
+    ranges = sample_ranges(Path(), (str(image0), str(image1)))
+    first, second = (describe_photo(p, model, detector, max_keypoints, ranges=ranges) for p in (image0, image1))
     _, indices = matching.match(first.codes, second.codes, "smnn", limit)
     xy0, xy1 = first.keypoints.xy[indices[:, 0]], second.keypoints.xy[indices[:, 1]]
     _, inliers = fundamental_inliers(xy0, xy1, threshold_px)

@@ -21,12 +21,14 @@ from kornia_bingan.files import atomic_path, file_name, sha256_of
 from kornia_bingan.folded import Precision
 from kornia_bingan.images import (
     ImageError,
+    Ranges,
     Skipped,
     list_images,
     log_skipped,
     no_photos,
     read_image,
     reason_for,
+    sample_ranges,
     without_copies,
 )
 from kornia_bingan.keypoints import Detector, Keypoints, detect
@@ -124,6 +126,7 @@ def describe_photo(
     *,
     mask: Path | None = None,
     max_size: int = 0,
+    ranges: Ranges | None = None,
 ) -> Features:
     """Find and describe the keypoints of one photo; a photo without any gives 0 rows.
 
@@ -135,6 +138,7 @@ def describe_photo(
         mask: a picture of the photo's size, black where nothing is to be found; see :mod:`kornia_bingan.masks`.
         max_size: a photo with a longer side is reduced to this many pixels before; keypoints are given in pixels of the
             photo all the same. 0 reduces nothing.
+        ranges: see :func:`kornia_bingan.images.sample_ranges`.
 
     Raises:
         ImageError: photo or mask cannot be read.
@@ -142,7 +146,7 @@ def describe_photo(
     """
     from kornia_bingan.descriptor import describe
 
-    image = read_image(path)
+    image = read_image(path, ranges)
     height, width = image.shape
     allowed = None if mask is None else read_mask(mask)
     if allowed is not None and allowed.shape != image.shape:
@@ -269,10 +273,12 @@ def describe_photos(
         UsageError: the weights are no weights, or an option is impossible.
     """
 
+    ranges = sample_ranges(photos, names)
+
     def unit(name: str) -> Unit:
         mask = (masks or {}).get(name)
         places = (engine.path(photos / name), engine.path(features_path(folder, name)), mask and engine.path(mask))
-        return Unit(name, (*places, engine.sha256, engine.precision, detector, max_keypoints, max_size))
+        return Unit(name, (*places, engine.sha256, engine.precision, detector, max_keypoints, max_size, ranges))
 
     units = (unit(name) for name in names)
     skipped = []
@@ -294,6 +300,7 @@ def describe_unit(
     detector: Detector,
     max_keypoints: int,
     max_size: int,
+    ranges: Ranges,
 ) -> str:
     """Write the features of one photo, unless they are there and whole.
 
@@ -311,6 +318,7 @@ def describe_unit(
             max_keypoints,
             mask=None if mask is None else Path(mask),
             max_size=max_size,
+            ranges=ranges,
         )
     except ImageError as error:
         return reason_for(error, path)

@@ -171,12 +171,17 @@ def write_image(path: Path, pixels: NDArray[np.uint8]) -> None:
         raise UsageError(f"{path} cannot be written; give a file in an existing, writable folder") from error
 
 
-def read_image(path: Path | str) -> NDArray[np.uint8]:
+Ranges = Mapping[int, tuple[int, int]]
+"""By the sample value that means white, the samples of more than 8 bits that become 0 and 255."""
+
+
+def read_image(path: Path | str, ranges: Ranges | None = None) -> NDArray[np.uint8]:
     """Read a photo as grey, as a viewer shows it.
 
     Reads JPEG (CMYK too), PNG, TIFF (first page), WebP, BMP, PNM, AVIF and, with the extra ``heic``, HEIC; 1-bit,
     palette, grey and colour. EXIF orientation is applied, alpha is ignored, and samples wider than 8 bits are scaled by
-    their full range: 65535, or the file's own maximum for PNM, becomes 255. Nothing is stretched or clipped.
+    their full range: 65535, or the file's own maximum for PNM, becomes 255. Nothing is stretched or clipped, unless
+    ``ranges`` of :func:`sample_ranges` say so.
 
     Returns:
         uint8, shape (H, W), C-contiguous; H and W after orientation.
@@ -185,7 +190,52 @@ def read_image(path: Path | str) -> NDArray[np.uint8]:
         ImageError: the file is absent, a folder, empty, cut short, damaged, not a picture, of an unsupported sample
             type (floating point, signed, 32 bits) or over 400 megapixels.
     """
-    return _read(Path(path), cv2.IMREAD_GRAYSCALE)
+    return _read(Path(path), cv2.IMREAD_GRAYSCALE, ranges)
+
+
+def sample_ranges(folder: Path, names: Iterable[str]) -> dict[int, tuple[int, int]]:
+    """Find the range to which the photos of a folder that have more than 8 bits are to be stretched, one for all.
+
+    Thermal cameras and 12-bit sensors use a small part of 16 bits; by the full range there is nothing to see. If all
+    samples lie within a quarter of the range, its ends are the smallest and the largest one; 0 and white do not count,
+    for they also mark missing and saturated pixels. Photos that cannot be read are passed over.
+
+    Returns:
+        For :func:`read_image`; empty if the photos use their full range, or have 8 bits.
+    """
+    found: dict[int, tuple[int, int]] = {}
+    for name in names:
+        try:
+            if not _may_be_wide(folder / name):
+                continue
+            pixels, header = _samples(folder / name, cv2.IMREAD_GRAYSCALE)
+        except (ImageError, OSError):  # the stage that reads photos says why
+            continue
+        white = header.max_value or int(np.iinfo(pixels.dtype).max)
+        counted = pixels[(pixels > 0) & (pixels < white)]
+        if pixels.dtype != np.uint16 or not counted.size:
+            continue
+        low, high = found.get(white, (white, 0))
+        found[white] = min(low, int(counted.min())), max(high, int(counted.max()))
+        if white == _WHITE and found[white][1] - found[white][0] >= white // 4:
+            break  # of ordinary photos one is enough to know
+    ranges = {white: ends for white, ends in found.items() if 0 < ends[1] - ends[0] < white // 4}
+    for white, (low, high) in ranges.items():
+        LOG.warning("photos of 16 bits use %d to %d of %d: all are stretched from there to 0 to 255", low, high, white)
+    return ranges
+
+
+_WHITE = 65535
+
+
+def _may_be_wide(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    with open(path, "rb") as file:
+        start = file.read(25)
+    if start.startswith(b"\x89PNG"):
+        return start[24:] == b"\x10"
+    return start[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+") or start[:2] in (b"P2", b"P3", b"P5", b"P6")
 
 
 def read_color(path: Path | str) -> NDArray[np.uint8]:
@@ -245,7 +295,16 @@ def _open(path: Path) -> tuple[bytes, ImageHeader]:
     return data, header
 
 
-def _read(path: Path, mode: int) -> NDArray[np.uint8]:
+def _read(path: Path, mode: int, ranges: Ranges | None = None) -> NDArray[np.uint8]:
+    pixels, header = _samples(path, mode)
+    if header.kind != "HEIF":
+        ends = (ranges or {}).get(header.max_value or _WHITE) if pixels.dtype == np.uint16 else None
+        pixels = to_8_bits(pixels, header.max_value) if ends is None else _stretch(pixels, *ends)
+    return np.array(_orient(pixels, header.orientation), order="C")
+
+
+def _samples(path: Path, mode: int) -> tuple[NDArray[Any], ImageHeader]:
+    """Decode the samples as the file has them, 8 or 16 bits, rows and columns as stored."""
     data, header = _open(path)
     if header.patches:
         patched = bytearray(data)
@@ -253,7 +312,7 @@ def _read(path: Path, mode: int) -> NDArray[np.uint8]:
             patched[position : position + len(new)] = new
         data = bytes(patched)
     if header.kind == "HEIF":
-        return _orient(_decode_heif(path, data, mode), header.orientation).copy()
+        return _decode_heif(path, data, mode), header
     if header.kind == "PNM" and data[1:2] in b"123":
         data += b"\n"  # OpenCV gives up on the last number of an ASCII file unless a blank follows
     try:
@@ -272,7 +331,7 @@ def _read(path: Path, mode: int) -> NDArray[np.uint8]:
             f"{path} decodes to {pixels.shape[1]} x {pixels.shape[0]}, "
             f"its header says {header.width} x {header.height}; save it again from its source"
         )
-    return np.ascontiguousarray(_orient(to_8_bits(pixels, header.max_value), header.orientation))
+    return pixels, header
 
 
 def _decode_heif(path: Path, data: bytes, mode: int) -> NDArray[np.uint8]:
@@ -294,6 +353,13 @@ def to_8_bits(pixels: NDArray[Any], max_value: int) -> NDArray[np.uint8]:
         return pixels.astype(np.uint8, copy=False)
     values = np.minimum(np.arange(top + 1), white)
     return np.take(((values * 255 + white // 2) // white).astype(np.uint8), pixels)
+
+
+def _stretch(pixels: NDArray[np.uint16], low: int, high: int) -> NDArray[np.uint8]:
+    """Scale samples so that ``low`` becomes 0 and ``high`` 255, rounded to nearest; what lies outside is clipped."""
+    span = high - low
+    values = np.clip(np.arange(_WHITE + 1), low, high) - low
+    return np.take(((values * 255 + span // 2) // span).astype(np.uint8), pixels)
 
 
 def _orient(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:

@@ -28,7 +28,7 @@ from kornia_bingan.brown import atomic_folder, write_patch_set
 from kornia_bingan.brown_files import PATCH_SIDE
 from kornia_bingan.errors import JobError, UsageError
 from kornia_bingan.files import write_json
-from kornia_bingan.images import Skipped, read_image
+from kornia_bingan.images import Ranges, Skipped, read_image, sample_ranges
 from kornia_bingan.keypoints import Detector, Keypoints, detect, support_regions
 from kornia_bingan.observations import (
     SparseScene,
@@ -262,8 +262,9 @@ def _scene_part(photos: Path, model: Path | None, index: int, options: PatchSetO
             made = Path(folder) / "model"
             skipped = reconstruct_with_sift(photos, made, seed=options.seed, threads=options.threads)
             scene = read_scene(made)
+    ranges = sample_ranges(photos, [view.name for view in scene.views])
     keypoints = [
-        _keypoints_of(photos, scene, view, options)
+        _keypoints_of(photos, scene, view, options, ranges)
         for view in tqdm(range(len(scene.views)), desc="detect", unit="photo", disable=no_progress())
     ]
     found = find_observations(scene, keypoints, options.tolerances)
@@ -281,7 +282,7 @@ def _scene_part(photos: Path, model: Path | None, index: int, options: PatchSetO
         mine = np.flatnonzero(view == number)
         chosen = keypoints[number][keypoint[mine]]
         lafs = _jittered(support_regions(chosen), options, np.random.default_rng([options.seed, 0, index, number]))
-        cut = cut_patches(build_pyramid(read_image(photos / scene.views[number].name)), lafs, PATCH_SIDE)
+        cut = cut_patches(build_pyramid(read_image(photos / scene.views[number].name, ranges)), lafs, PATCH_SIDE)
         patches[mine] = np.rint(cut[:, 0] * 255).astype(np.uint8)
         rows[mine] = np.column_stack([chosen.xy, chosen.size, np.where(chosen.angle_deg == -1, 0, chosen.angle_deg)])
     interest = rows[first]
@@ -302,11 +303,11 @@ def _scene_part(photos: Path, model: Path | None, index: int, options: PatchSetO
     return _Part(scene, summary, patches, point, found.point[order], view, view[first], interest, rows)
 
 
-def _keypoints_of(photos: Path, scene: SparseScene, index: int, options: PatchSetOptions) -> Keypoints:
+def _keypoints_of(photos: Path, scene: SparseScene, index: int, options: PatchSetOptions, ranges: Ranges) -> Keypoints:
     view = scene.views[index]
     if not (photos / view.name).is_file():
         raise UsageError(f"the model has the image {view.name}, but {photos} has not; give the folder it was made from")
-    image = read_image(photos / view.name)
+    image = read_image(photos / view.name, ranges)
     height, width = image.shape
     if (width, height) != (view.camera.width, view.camera.height):
         raise UsageError(

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from kornia_bingan import colmap
 from kornia_bingan.child import Report, run_in_child
 from kornia_bingan.errors import JobError
-from kornia_bingan.images import ImageError, Skipped, list_images, no_photos, read_image, reason_for
+from kornia_bingan.images import ImageError, Skipped, list_images, no_photos, read_image, reason_for, sample_ranges
 from kornia_bingan.runs import no_progress
 
 MAX_KEYPOINTS = 8192
@@ -49,9 +49,10 @@ def reconstruct_with_sift(photos: Path, out: Path, *, seed: int = 0, threads: in
     with tempfile.TemporaryDirectory() as folder:
         copies, database = Path(folder) / "images", Path(folder) / "database.db"
         groups: dict[str, list[str]] = {}
+        ranges = sample_ranges(photos, names)
         for name in tqdm(names, desc="read", unit="photo", disable=no_progress()):
             try:
-                image = read_image(photos / name)
+                image = read_image(photos / name, ranges)
             except ImageError as error:
                 skipped.append(Skipped(name, reason_for(error, photos / name)))
                 continue

@@ -16,7 +16,16 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from kornia_bingan.errors import JobError
-from kornia_bingan.images import ImageError, Skipped, list_images, no_photos, read_image, reason_for, without_copies
+from kornia_bingan.images import (
+    ImageError,
+    Skipped,
+    list_images,
+    no_photos,
+    read_image,
+    reason_for,
+    sample_ranges,
+    without_copies,
+)
 from kornia_bingan.keypoints import detect, support_regions
 from kornia_bingan.patches import PATCH_SIZE, build_pyramid, cut_patches
 from kornia_bingan.runs import checksums, no_progress
@@ -115,9 +124,11 @@ def load_photos(
         raise no_photos(folder, foreign)
     names, copies = without_copies(names, checksums(folder, names))
 
+    ranges = sample_ranges(folder, names)
+
     def load(name: str) -> Photo | Skipped:
         try:
-            image = read_image(folder / name)
+            image = read_image(folder / name, ranges)
         except ImageError as error:
             return Skipped(name, reason_for(error, folder / name))
         factor = max_size / max(image.shape)

@@ -15,7 +15,7 @@ from PIL import Image
 
 from kornia_bingan import images
 from kornia_bingan.errors import UsageError
-from kornia_bingan.images import ImageError, Skipped, image_size, list_images, read_color, read_image
+from kornia_bingan.images import ImageError, Skipped, image_size, list_images, read_color, read_image, sample_ranges
 from tests.conftest import texture
 from tests.image_bytes import encode, exif, png, png_chunk, tiff, with_exif
 
@@ -413,3 +413,29 @@ def test_heic_says_what_it_needs(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, check=False)
     assert "a.heic is a HEIC or AVIF picture, which needs pip install 'kornia_bingan[heic]'" in done.stderr
+
+
+@pytest.mark.parametrize(("low", "high"), [(1, 4088), (29_000, 30_530)])
+def test_thermal_and_12_bit_pictures_in_16_bit_files_are_stretched_by_one_range_for_the_folder(
+    low: int, high: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    middle = low + (high - low) // 4
+    cv2.imwrite(str(tmp_path / "a.png"), np.array([[0, low, middle]], np.uint16))
+    cv2.imwrite(str(tmp_path / "b.tiff"), np.array([[middle, high, 65535]], np.uint16))
+    cv2.imwrite(str(tmp_path / "c.png"), np.array([[7, 8, 9]], np.uint8))
+    (tmp_path / "d.png").write_bytes((tmp_path / "a.png").read_bytes()[:40])
+    ranges = sample_ranges(tmp_path, ["a.png", "b.tiff", "c.png", "d.png", "absent.png"])
+    assert ranges == {65535: (low, high)}
+    assert f"use {low} to {high} of 65535" in caplog.text
+    assert read_image(tmp_path / "a.png", ranges).tolist() == [[0, 0, 64]]
+    assert read_image(tmp_path / "b.tiff", ranges).tolist() == [[64, 255, 255]]
+    assert read_image(tmp_path / "c.png", ranges).tolist() == [[7, 8, 9]]
+
+
+def test_pictures_that_use_16_bits_and_those_of_one_value_are_not_stretched(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "dark.png"), np.array([[3000, 4000]], np.uint16))
+    cv2.imwrite(str(tmp_path / "full.png"), np.array([[500, 50_000]], np.uint16))
+    cv2.imwrite(str(tmp_path / "flat.png"), np.array([[500, 500]], np.uint16))
+    (tmp_path / "own.pgm").write_bytes(b"P5 2 1 4095\n" + np.array([10, 4000], ">u2").tobytes())
+    assert sample_ranges(tmp_path, ["dark.png", "full.png"]) == sample_ranges(tmp_path, ["full.png", "dark.png"]) == {}
+    assert sample_ranges(tmp_path, ["flat.png"]) == sample_ranges(tmp_path, ["own.pgm"]) == {}

@@ -345,3 +345,22 @@ def test_what_this_package_and_storage_boxes_leave_among_photos_is_passed_over(
     for command in ("reconstruct", "describe", "index", "patches"):
         assert main([command, str(photos), str(tmp_path / command)]) == 2
         assert "of 4 other files and folders none is one (@eaDir: folder of a storage" in capsys.readouterr().err
+
+
+def test_thermal_photos_have_keypoints_and_the_same_ones_after_a_retry(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for seed in range(2):
+        thermal = 29_000 + texture(100, 120, seed).astype(np.uint16) * 3 * (seed + 1)
+        cv2.imwrite(str(photos / f"{seed}.png"), thermal)
+    assert main(["describe", str(photos), str(tmp_path / "whole"), "--json", *LITE]) == 0
+    assert min(json.loads(capsys.readouterr().out)["keypoints"].values()) > 20
+    log = (tmp_path / "whole" / "log" / "bingan.txt").read_text()
+    assert "WARNING photos of 16 bits use 29000 to 30530 of 65535: all are stretched" in log
+    shutil.copytree(tmp_path / "whole", tmp_path / "retry")
+    (tmp_path / "retry" / "1.png.npz").unlink()
+    assert main(["describe", str(photos), str(tmp_path / "retry"), *LITE]) == 0
+    for name in ("0.png.npz", "1.png.npz"):
+        assert (tmp_path / "retry" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
