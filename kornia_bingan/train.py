@@ -50,7 +50,7 @@ from kornia_bingan.run_plots import draw_log, draw_patches, write_tensorboard
 from kornia_bingan.runs import LOG, LOG_FILE, log_to, no_progress
 from kornia_bingan.sources import Source, ValidationPairs, ValidationPictures, open_source
 from kornia_bingan.taps import Taps
-from kornia_bingan.training_state import TrainingState
+from kornia_bingan.training_state import TrainingState, read_checkpoint
 from kornia_bingan.views import Batch
 from kornia_bingan.weights import find_weights, load_weights, save_weights
 
@@ -282,9 +282,9 @@ def _open_run(config: TrainConfig, source: Source) -> None:
     path = config.out / "run.json"
     if path.exists():
         run = json.loads(path.read_text(encoding="utf-8"))
-        known = run["identity"]
+        known = _with_younger_settings(run["identity"])
         if identity["steps"] != known.get("steps") and _not_yet_falling(config, known):
-            known["steps"] = run["config"]["steps"] = config.steps
+            known["steps"] = run["identity"]["steps"] = run["config"]["steps"] = config.steps
             if distributed.rank() == 0:
                 write_json(path, run)
         changed = sorted(key for key in identity.keys() | known.keys() if identity.get(key) != known.get(key))
@@ -299,12 +299,19 @@ def _open_run(config: TrainConfig, source: Source) -> None:
     distributed.wait()
 
 
+def _with_younger_settings(known: dict[str, Any]) -> dict[str, Any]:
+    """Add the settings that are younger than a run, which had their defaults without knowing it."""
+    defaults = {k: v for k, v in describe_config(TrainConfig(Path(), Path())).items() if k not in _NOT_IDENTITY}
+    both = {**defaults, **known}
+    return {k: {**defaults[k], **v} if isinstance(v, dict) and k in defaults else v for k, v in both.items()}
+
+
 def _not_yet_falling(config: TrainConfig, known: dict[str, Any]) -> bool:
     """Say whether a run can still get another number of steps: a trapezoid whose rate falls by neither number."""
     if not config.schedule == known.get("schedule") == "trapezoid":
         return False
     checkpoint = config.out / "checkpoint.pt"
-    step = torch.load(checkpoint, map_location="cpu", weights_only=True)["step"] if checkpoint.exists() else 0
+    step = read_checkpoint(checkpoint, torch.device("cpu"))["step"] if checkpoint.exists() else 0
     return bool(step <= min(config.falls_from, replace(config, steps=known["steps"]).falls_from))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from kornia_bingan import distributed
+from kornia_bingan.errors import UsageError
 from kornia_bingan.files import atomic_path
 from kornia_bingan.folded import has_bfloat16
 from kornia_bingan.network import NETWORKS, Generator, ImageDiscriminator, Network, PatchDiscriminator
@@ -131,11 +133,32 @@ class TrainingState:
             torch.save({**state, "step": self.step, "seconds": self.seconds}, temporary)
 
     def load(self, path: Path) -> None:
-        """Go back to a checkpoint of the same run."""
-        state = torch.load(path, map_location=self.device, weights_only=True)
+        """Go back to a checkpoint of the same run.
+
+        Raises:
+            UsageError: the file is damaged, or of another network.
+        """
+        state = read_checkpoint(path, self.device)
         self.step, self.seconds = state["step"], state["seconds"]
-        for name, part in self._parts().items():
-            part.load_state_dict(state[name])
+        try:
+            for name, part in self._parts().items():
+                part.load_state_dict(state[name])
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise UsageError(f"{path} is of another network or optimiser; give another --out, or remove it") from error
+
+
+def read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
+    """Read a checkpoint.
+
+    Raises:
+        UsageError: the file is damaged, or no checkpoint.
+    """
+    try:
+        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+        state["step"], state["seconds"]
+    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError, KeyError, TypeError) as error:
+        raise UsageError(f"{path} is damaged, or no checkpoint of a training run; remove it to start anew") from error
+    return state
 
 
 def _network(config: TrainConfig) -> Network:

@@ -23,7 +23,7 @@ from kornia_bingan.training_state import TrainingState
 from kornia_bingan.weights import load_weights, save_weights
 from tests.test_network import numpy_conv
 from tests.test_pictures import tree  # noqa: F401
-from tests.test_train import log_of
+from tests.test_train import check_killed_run, log_of
 
 STAGES = ((4, 1), (6, 2), (8, 0))
 SMALL: dict[str, Any] = {
@@ -120,14 +120,8 @@ def config_of(data: Path, out: Path, **changes: Any) -> TrainConfig:
     return preset_config("pictures", data, out, **{**SMALL, **changes})
 
 
-def test_a_stopped_run_ends_with_the_same_bytes(tree: Path, tmp_path: Path) -> None:  # noqa: F811
-    whole = train(config_of(tree, tmp_path / "whole"))
-    for _ in range(3):
-        stopped = train(config_of(tree, tmp_path / "stopped", time_limit=1e-6))
-    assert not stopped["finished"]
-    assert stopped["steps"] == 3
-    again = train(config_of(tree, tmp_path / "stopped"))
-    assert again["sha256"] == whole["sha256"]
+def test_a_killed_run_ends_with_the_same_bytes(tree: Path, tmp_path: Path) -> None:  # noqa: F811
+    check_killed_run("pictures", tree, tmp_path, {**SMALL, "steps": 40, "validate_every": 40})
     assert set(log_of(tmp_path / "whole", "train")[0]) >= {"two_view", "projection", "bit_correlation"}
     assert set(log_of(tmp_path / "whole", "validation")[-1]) >= {"map", "map_8", "map_16", "stuck_bits"}
 
@@ -146,6 +140,17 @@ def test_the_number_of_steps_may_change_until_the_rate_falls(tree: Path, tmp_pat
     train(config_of(tree, tmp_path / "cosine", schedule="cosine", time_limit=1e-6))
     with pytest.raises(UsageError, match=r"other settings \(steps: 8, now 12\)"):
         train(config_of(tree, tmp_path / "cosine", schedule="cosine", steps=12))
+
+
+def test_a_run_that_is_older_than_a_setting_goes_on(tree: Path, tmp_path: Path) -> None:  # noqa: F811
+    out = tmp_path / "run"
+    train(config_of(tree, out, time_limit=1e-6))
+    about = json.loads((out / "run.json").read_text())
+    del about["identity"]["lambda_gan"], about["identity"]["picture_jitter"]["blur"]
+    (out / "run.json").write_text(json.dumps(about))
+    assert train(config_of(tree, out, time_limit=1e-6))["steps"] == 2
+    with pytest.raises(UsageError, match=r"other settings \(lambda_gan: 0.0, now 1.0\)"):
+        train(config_of(tree, out, lambda_gan=1.0))
 
 
 def test_the_rate_rises_stays_and_falls(tmp_path: Path) -> None:
@@ -170,6 +175,21 @@ def test_pictures_that_ask_in_validation_are_not_learnt_from(tree: Path, tmp_pat
     assert asked < {row.tobytes() for step in range(6) for row in every.draw(step, 0).patches0} | asked
     assert len({row.tobytes() for step in range(6) for row in every.draw(step, 0).patches0}) == 36
     assert len(read_picture_set(tree).train) == 40
+
+
+def test_a_checkpoint_of_another_network_or_half_of_one_is_a_sentence(tree: Path, tmp_path: Path) -> None:  # noqa: F811
+    out = tmp_path / "run"
+    train(config_of(tree, out, time_limit=1e-6))
+    train(config_of(tree, tmp_path / "other", stages=((4, 1), (6, 1), (8, 1)), time_limit=1e-6))
+    whole = (out / "checkpoint.pt").read_bytes()
+    (out / "checkpoint.pt").write_bytes((tmp_path / "other" / "checkpoint.pt").read_bytes())
+    with pytest.raises(UsageError, match=r"checkpoint\.pt is of another network or optimiser"):
+        train(config_of(tree, out))
+    for content in (whole[: len(whole) // 2], b"", b"none"):
+        (out / "checkpoint.pt").write_bytes(content)
+        for steps in (8, 12):
+            with pytest.raises(UsageError, match=r"checkpoint\.pt is damaged, or no checkpoint"):
+                train(config_of(tree, out, steps=steps))
 
 
 def test_wrong_use_is_one_sentence(tree: Path, tmp_path: Path) -> None:  # noqa: F811
