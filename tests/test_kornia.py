@@ -344,7 +344,7 @@ def squares(scale: int) -> torch.Tensor:
 def test_regions_of_a_detector_on_levels_are_22_pixels_of_its_level(s_mult: float) -> None:
     """A level is the picture divided by a power of the root of two, and what is twice as large is found two further."""
     config = {**get_default_detector_config(), "s_mult": s_mult, "up_levels": 0, "pyramid_levels": 2, "nms_size": 5}
-    feature = local_feature(small(), KF.MultiResolutionDetector(KF.CornerGFTT(), 60, config))
+    feature = local_feature(small(), KF.MultiResolutionDetector(KF.CornerGFTT(), 36, config))
     lafs, _ = extract_codes(feature, squares(1))
     half_sides = KF.get_laf_scale(lafs[None]).flatten()
     levels = 22 * torch.tensor([1, 160 / 113, 160 / 80])
@@ -355,10 +355,8 @@ def test_regions_of_a_detector_on_levels_are_22_pixels_of_its_level(s_mult: floa
     coarse, _ = extract_codes(feature, squares(2))
     coarse = coarse[(KF.get_laf_scale(coarse[None]).flatten() - 44).abs() < 1]
     fine = lafs[(half_sides - 22).abs() < 0.5]
-    assert len(fine) >= 6
-    assert len(coarse) >= 6
-    gap = torch.cdist(2 * fine[:, :, 2], coarse[:, :, 2])
-    assert (gap.min(1).values < 6).float().mean() > 0.8
+    assert len(fine) == len(coarse) == 12  # also under noise of a thousandth: no tie decides
+    assert torch.cdist(2 * fine[:, :, 2], coarse[:, :, 2]).min(1).values.max() < 3
 
 
 def test_key_net_is_a_detector_on_levels(image: np.ndarray) -> None:
