@@ -3,6 +3,7 @@
 # make lint    style and types only
 # make bench   every protocol on the data at hand (DATA=../shared/data SPLIT=validate), then the page and the tables
 # make speed   everything that is fast or slow, against others and against the machine's floors
+# make mutants single changes to the code that the tests must notice (FILES='kornia_bingan/bits.py' SAMPLE=60; hours for all)
 # make report  the page of all results, and the tables of the README, from the JSON files alone
 # make clean   forget the environment and all caches
 
@@ -19,7 +20,7 @@ comma := ,
 CHECKED ?= $(if $(filter heldout,$(SPLIT)),fountain,herz_jesus)
 PHOTO ?= $(firstword $(sort $(wildcard $(DATA)/validate/herz_jesus/images/*)))
 
-.PHONY: demo test lint bench speed report clean .venv
+.PHONY: demo test lint bench speed mutants report clean .venv
 
 demo: .venv
 	$(BIN)/bingan demo
@@ -63,6 +64,11 @@ bench: .venv
 
 speed: .venv
 	$(BIN)/python -m eval speed $(PHOTO) --ours $(OURS) --threads 1,2 --parts all
+
+# goes on where it was killed; all files of the list in eval/mutants.py where FILES names none
+mutants: .venv
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,mutation]'
+	$(BIN)/python -m eval mutants $(FILES) $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(FILES),,--out eval/results/mutants.json)
 
 # patch sets of the training scenes and of a split, in Brown's layout; two held-out scenes are left out,
 # since plain SIFT gives no model of them

@@ -8,7 +8,7 @@ import numpy as np
 import pycolmap
 import pytest
 
-from kornia_bingan import colmap
+from kornia_bingan import colmap, colmap_database, colmap_mapping
 from kornia_bingan.colmap import Camera, read_features, read_model, read_verification, write_features, write_matches
 from kornia_bingan.errors import JobError, UsageError
 from kornia_bingan.keypoints import Keypoints, detect
@@ -349,6 +349,90 @@ def test_two_runs_give_equal_bytes_on_any_number_of_threads(tmp_path):
         files = sorted((tmp_path / name / "model").iterdir())
         results.append((state, {path.name: path.read_bytes() for path in files}))
     assert results[0] == results[1]
+
+
+def in_this_process(monkeypatch, module):
+    """Let COLMAP's work be done here instead of in a child process, where a test sees it."""
+
+    def run(function, arguments, **_):
+        return getattr(module, function.partition(":")[2])(lambda _: None, **arguments)
+
+    monkeypatch.setattr(module, "run_in_child", run)
+
+
+def test_the_seed_and_the_error_of_verification_reach_colmap(tmp_path, monkeypatch):
+    database, matches, _ = scene(tmp_path, images=2)
+    in_this_process(monkeypatch, colmap_database)
+    given = []
+
+    def spy(path, *, verifier_options, two_view_geometry_options):
+        ransac = two_view_geometry_options.ransac
+        number = two_view_geometry_options.min_num_inliers
+        given.append((path, verifier_options.num_threads, number, ransac.max_error, ransac.random_seed))
+
+    monkeypatch.setattr(pycolmap, "geometric_verification", spy)
+    write_matches(database, matches, seed=7)
+    colmap.verify(database)
+    colmap.verify(database, max_error_px=2.5, min_inliers=21, seed=9, threads=3)
+    path = str(database)
+    assert given == [(path, -1, 15, 4.0, 7), (path, -1, 15, 4.0, 0), (path, 3, 21, 2.5, 9)]
+
+
+def test_a_smaller_error_has_fewer_inliers_and_few_inliers_are_no_pair(tmp_path):
+    """The same points with a noise of 1.5 px, verified at 8 and at 1 px; 300 matches are fewer than 400."""
+    numbers = []
+    for name, changes in (
+        ("wide", {"max_error_px": 8.0}),
+        ("narrow", {"max_error_px": 1.0}),
+        ("many", {"max_error_px": 8.0, "min_inliers": 400}),
+    ):
+        (tmp_path / name).mkdir()
+        database, matches, _ = scene(tmp_path / name, images=2, noise=1.5)
+        write_matches(database, matches, verification=False)
+        state = colmap.verify(database, **changes)
+        numbers.append((state.verified, state.rejected, state.inliers["0.png", "1.png"]))
+    (wide, narrow, many) = numbers
+    assert wide[:2] == narrow[:2] == (1, 0)
+    assert wide[2] > 290
+    assert narrow[2] < 240
+    assert many == (0, 1, 0)
+
+
+def test_the_settings_of_a_reconstruction_reach_colmaps_mappers(tmp_path, monkeypatch):
+    database, matches, _ = scene(tmp_path, images=3)
+    write_matches(database, matches)
+    in_this_process(monkeypatch, colmap_mapping)
+    given = []
+
+    def incremental(path, images, out, options, **_):
+        seeds = {options.random_seed, options.mapper.random_seed, options.triangulation.random_seed}
+        threads = {options.num_threads, options.mapper.num_threads}
+        given.append((path, seeds, threads, options.min_model_size, set(options.constant_cameras)))
+        return {}
+
+    def mapped_globally(path, images, out, options):
+        mapper = options.mapper
+        parts = (options, mapper, mapper.rotation_averaging, mapper.global_positioning, mapper.retriangulation)
+        adjustment = mapper.bundle_adjustment
+        threads = {options.num_threads, mapper.num_threads, adjustment.ceres.solver_options.num_threads}
+        refined = {adjustment.refine_focal_length, adjustment.refine_extra_params}
+        gpu = {adjustment.ceres.use_gpu, mapper.global_positioning.use_gpu}
+        given.append((path, {part.random_seed for part in parts}, threads, options.min_model_size, refined, gpu))
+        return {}
+
+    monkeypatch.setattr(pycolmap, "incremental_mapping", incremental)
+    monkeypatch.setattr(pycolmap, "global_mapping", mapped_globally)
+    changes = {"seed": 11, "threads": 2, "min_model_size": 5}
+    for mapper, more in itertools.product(("incremental", "global"), ({}, {**changes, "refine": False})):
+        with pytest.raises(JobError, match="no model was found"):
+            colmap.reconstruct(database, None, tmp_path / "model", mapper=mapper, **more)
+    path = str(database)
+    assert given == [
+        (path, {0}, {1}, 3, set()),
+        (path, {11}, {2}, 5, {1}),
+        (path, {0}, {1}, 3, {True}, {False}),
+        (path, {11}, {2}, 5, {False}, {False}),
+    ]
 
 
 def test_matches_that_fit_no_geometry_are_rejected(tmp_path):

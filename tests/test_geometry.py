@@ -117,6 +117,25 @@ def test_the_seed_is_used(find: Callable[..., Any]) -> None:
     assert len({find(xy0, xy1, 1.5, seed)[0].tobytes() for seed in range(8)}) > 1
 
 
+@pytest.mark.parametrize(
+    ("find", "name"), [(fundamental_inliers, "findFundamentalMat"), (homography_inliers, "findHomography")]
+)
+def test_threshold_and_seed_reach_magsac(find: Callable[..., Any], name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = []
+
+    def spy(_xy0: np.ndarray, _xy1: np.ndarray, params: Any) -> tuple[None, None]:
+        given.append((params.threshold, params.randomGeneratorState, params.confidence, params.maxIterations))
+        given.append((params.score, params.loMethod, params.final_polisher))
+        return None, None
+
+    monkeypatch.setattr(cv2, name, spy)
+    xy0, xy1 = one_plane(20)
+    find(xy0, xy1)
+    find(xy0, xy1, 2.5, 7)
+    magsac = (cv2.SCORE_METHOD_MAGSAC, cv2.LOCAL_OPTIM_SIGMA, cv2.MAGSAC)
+    assert given == [(1.5, 0, 0.9999, 10_000), magsac, (2.5, 7, 0.9999, 10_000), magsac]
+
+
 @pytest.mark.parametrize(("find", "min_matches"), [(fundamental_inliers, 8), (homography_inliers, 4)])
 def test_the_number_of_matches(find: Callable[..., Any], min_matches: int) -> None:
     xy0, xy1, _ = two_views(10, noise_px=0)

@@ -8,10 +8,12 @@ import re
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 
 from kornia_bingan import page
 from kornia_bingan.errors import UsageError
+from kornia_bingan.model import Camera, Model
 from kornia_bingan.reconstruction import ReconstructOptions, reconstruct_photos
 from kornia_bingan.scene import render_scene
 from tests.browser import BROWSER, ask
@@ -56,6 +58,54 @@ def test_photos_that_are_gone_have_no_thumbnail(tmp_path: Path) -> None:
     assert page.thumbnail(tmp_path / "absent.jpg") == ""
     with pytest.raises(UsageError):
         page.write_page(tmp_path, tmp_path)
+
+
+def test_cameras_stand_and_look_where_the_model_has_them() -> None:
+    """One camera at (1, 2, 3) that looks along x, its picture twice as wide as high; and one at (-4, 0, 0) along z."""
+    along_x = np.array([[0.0, 0, -1], [0, 1, 0], [1, 0, 0]])  # world to camera: right is -z, down is y, ahead is x
+    rotations = np.stack([along_x, np.eye(3)])
+    centers = np.array([[1.0, 2, 3], [-4, 0, 0]])
+    translations = -np.einsum("nij,nj->ni", rotations, centers)
+    xyz = np.array([[-4.0, -2, -8], [6, 8, 3], [0, 0, 0]])
+    sizes = [Camera(200, 100), Camera(100, 200)]
+    rgb = np.array([[255, 0, 1], [2, 3, 4], [5, 6, 7]], np.uint8)
+    model = Model(
+        ("a.jpg", "b<.jpg"), rotations, translations, tuple(sizes), xyz, rgb, np.zeros(3), np.array([2, 2, 2])
+    )
+    points, cameras, names = page.model_figure(model, np.array([2]))["data"]
+    assert ([points[axis] for axis in "xyz"], points["marker"]["color"]) == ([[0], [0], [0]], ["rgb(5,6,7)"])
+    assert [[names[axis][row] for axis in "xyz"] for row in range(2)] == centers.tolist()
+    assert names["text"] == ["a.jpg", "b&lt;.jpg"]
+    # from the corner (-4, 0, 0) of the bulk to (1, 2, 3): a frustum is 4 % of this long
+    size = 0.04 * np.sqrt(5**2 + 2**2 + 3**2)
+    wide = [(1, y / 4, -x / 2) for x, y in ((-1, -1), (1, -1), (1, 1), (-1, 1))]
+    high = [(x / 4, y / 2, 1) for x, y in ((-1, -1), (1, -1), (1, 1), (-1, 1))]
+    rows = list(zip(*(cameras[axis] for axis in "xyz"), strict=True))
+    assert len(rows) == 2 * 14
+    for number, (center, corners) in enumerate(zip(centers, (wide, high), strict=True)):
+        a, b, c, d = (np.array(center) + size * np.array(corner) for corner in corners)
+        line = [center, a, b, center, c, d, center, None, a, b, c, d, a, None]
+        for found, wanted in zip(rows[14 * number : 14 * number + 14], line, strict=True):
+            if wanted is None:
+                assert found == (None, None, None)
+            else:
+                np.testing.assert_allclose(np.array(found, float), wanted, atol=1e-4)
+
+
+def test_far_points_are_left_out_of_the_view_and_cameras_never_are() -> None:
+    rng = np.random.default_rng(0)
+    xyz = np.concatenate([rng.uniform(-1, 1, (200, 3)), [[1000, 0, 0]]])
+    center = np.array([0, 0, -50.0])
+    camera = (Camera(100, 100),)
+    colours, ones = np.zeros((201, 3), np.uint8), np.ones(201, np.int64)
+    model = Model(("a",), np.eye(3)[None], -center[None], camera, xyz, colours, np.zeros(201), ones)
+    points, _, names = page.model_figure(model, np.arange(201))["data"]
+    assert 170 < len(points["x"]) <= 200
+    assert max(points["x"]) <= 1
+    assert (names["x"], names["y"], names["z"]) == ([0], [0], [-50])
+    empty = Model(("a",), np.eye(3)[None], -center[None], camera, xyz[:0], colours[:0], np.zeros(0), ones[:0])
+    points, _, names = page.model_figure(empty, np.arange(0))["data"]
+    assert (points["x"], names["z"]) == ([], [-50])
 
 
 SCRIPT = """

@@ -1,0 +1,356 @@
+"""Do the tests notice a change? Single changes to a file, each against the tests of that file.
+
+    python -m eval mutants [FILE ...] [--sample N] [--seed 0] [--out FILE.json]
+
+Protocol. The operators of cosmic-ray change one place of a file: an operator, a comparison, a number by one, True and
+False, and/or, a condition, a loop that is not entered, break and continue, the exception that is caught, a decorator.
+At each place one change of each kind is drawn; ``--sample`` draws so many of them from a file. Left out are type
+annotations, which nothing executes, assertions, and what stands in a ``raise``: the numbers and conditions of a
+message. Strings are not changed. A change is caught when a test of the file's own test files fails or cannot be
+imported, or runs for ten times the processor time of all. The tests that execute the line are run first, and the first
+failure ends the run. The interval is Wilson's at 95 %, over the places that were drawn.
+
+Outcomes are kept in ``bench/mutants``: a killed command goes on. They hold for one content of the file; what survived
+is tried again when its tests have changed. All runs are forks of one process that has loaded the libraries but none of
+this repository, on a copy of the working tree.
+
+Survivors that no test can or need notice have their reason in ``eval/mutants.toml``; they count as survivors.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import math
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from eval import options
+from eval.mutation import Mutant, find_mutants
+from kornia_bingan.errors import JobError, UsageError
+from kornia_bingan.files import atomic_path, write_json
+from kornia_bingan.provenance import provenance
+from kornia_bingan.report import text_table
+
+PACKAGE = (
+    *("losses", "metrics", "matching", "bits", "patches", "keypoints", "pairs", "exif", "colmap", "colmap_database"),
+    *("colmap_mapping", "network", "search_faiss", "search_index", "search_lancedb"),
+)
+FILES = (
+    *(f"kornia_bingan/{name}.py" for name in PACKAGE),
+    *(f"eval/{name}.py" for name in ("metrics", "m95", "peers", "thresholds", "cifar10")),
+)
+TESTS = {
+    "kornia_bingan/colmap_database.py": ("tests/test_colmap.py",),
+    "kornia_bingan/colmap_mapping.py": ("tests/test_colmap.py",),
+    "kornia_bingan/search_faiss.py": ("tests/test_search_stores.py",),
+    "kornia_bingan/search_index.py": ("tests/test_search_stores.py",),
+    "kornia_bingan/search_lancedb.py": ("tests/test_search_stores.py",),
+    "eval/peers.py": ("tests/test_eval_protocols.py",),
+    "eval/thresholds.py": ("tests/test_eval_protocols.py",),
+}
+"""Test files beside the one that is named after the file."""
+
+OURS = ("kornia_bingan", "eval", "tests")
+# OpenCV before pycolmap, see colmap_database; lancedb starts threads when it is imported, which a fork would lose
+LIBRARIES = ("torch", "kornia.feature", "cv2", "pycolmap", "faiss", "PIL.Image", "hypothesis", "pytest_cov", "coverage")
+KEPT = Path("bench/mutants")
+REASONS = Path(__file__).with_suffix(".toml")
+MEMORY_BYTES = 16 * 2**30
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What the tests of a file do without a change.
+
+    Attributes:
+        seconds: of each test, by its name.
+        lines: the tests that execute each line of the file.
+        cpu_s: processor time of all.
+    """
+
+    seconds: dict[str, float]
+    lines: dict[int, list[str]]
+    cpu_s: float
+
+
+def wilson(caught: int, tried: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share, in percent.
+
+    Args:
+        caught: successes.
+        tried: trials; 0 gives 0 to 100.
+    """
+    if not tried:
+        return 0.0, 100.0
+    z, share = 1.959964, caught / tried
+    middle = share + z * z / (2 * tried)
+    half = z * math.sqrt(share * (1 - share) / tried + z * z / (4 * tried * tried))
+    scale = 1 + z * z / tried
+    return 100 * max(0.0, (middle - half) / scale), 100 * min(1.0, (middle + half) / scale)
+
+
+def tests_of(file: str) -> list[str]:
+    """Give the test files of a file: the one that is named after it, and those of ``TESTS``."""
+    stem = Path(file).stem
+    own = f"tests/test_eval_{stem}.py" if file.startswith("eval/") else f"tests/test_{stem}.py"
+    names = [name for name in (own, *TESTS.get(file, ())) if Path(name).is_file()]
+    if not names:
+        raise UsageError(f"{file} has no {own}; give one of {', '.join(FILES)}")
+    return names
+
+
+@contextmanager
+def copied_tree() -> Iterator[Path]:
+    """Give a copy of the files of this checkout, with the shared folder beside it, that is removed at the end."""
+    listed = subprocess.run(["git", "ls-files", "-z", "-co", "--exclude-standard"], capture_output=True, check=True)
+    with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
+        tree = Path(folder) / "tree"
+        for name in os.fsdecode(listed.stdout).split("\0"):
+            if name and Path(name).is_file():
+                (tree / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(name, tree / name)
+        if Path("../shared").is_dir():
+            (Path(folder) / "shared").symlink_to(Path("../shared").resolve())
+        yield tree
+
+
+def run_forked(call: Callable[[], int], cpu_limit_s: float, wall_limit_s: float) -> tuple[int | None, float]:
+    """Call a function in a fork of this process, without its output.
+
+    Returns:
+        Its exit status (negative: the signal that killed it), None if it reached a limit; and its processor time.
+    """
+    pid = os.fork()
+    if pid == 0:
+        status = 70
+        try:
+            os.setpgid(0, 0)  # no session of its own, which would have a processor share of its own
+            nothing = os.open(os.devnull, os.O_RDWR)
+            for stream in range(3):
+                os.dup2(nothing, stream)
+            limit = math.ceil(cpu_limit_s)
+            resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 5))
+            resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+            status = call()
+        finally:
+            os._exit(status)
+    deadline = time.monotonic() + wall_limit_s
+    while True:
+        done, status, usage = os.wait4(pid, os.WNOHANG)
+        if done or time.monotonic() > deadline:
+            break
+        time.sleep(0.02)
+    with suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)  # it, or what it left behind
+    if not done:
+        os.waitpid(pid, 0)
+        return None, wall_limit_s
+    code = os.waitstatus_to_exitcode(status)
+    return (None if code == -signal.SIGXCPU else code), usage.ru_utime + usage.ru_stime
+
+
+class _InOrder:
+    """Run the tests that execute the changed line first, quick ones before slow ones."""
+
+    def __init__(self, baseline: Baseline, line: int) -> None:
+        self.baseline, self.first = baseline, set(baseline.lines.get(line, ()))
+
+    def pytest_collection_modifyitems(self, items: list[Any]) -> None:
+        items.sort(key=lambda item: (item.nodeid not in self.first, self.baseline.seconds.get(item.nodeid, 0.0)))
+
+
+class _Recorder:
+    """Take the seconds of every test, and tell coverage which one runs."""
+
+    def __init__(self, coverage: Any) -> None:
+        self.coverage = coverage
+        self.seconds: dict[str, float] = {}
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        self.coverage.switch_context(nodeid)
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        self.seconds[report.nodeid] = self.seconds.get(report.nodeid, 0.0) + report.duration
+
+
+def run_tests(tree: Path, tests: list[str], plugins: list[object]) -> int:
+    """Run test files of a copied tree in this process, which must not have used the repository before."""
+    import pytest
+
+    for name in list(sys.modules):
+        if name.partition(".")[0] in OURS:
+            del sys.modules[name]
+    os.chdir(tree)
+    sys.path.insert(0, str(tree))
+    os.environ["PYTHONPATH"] = str(tree)
+    words = ["-x", "-p", "no:cacheprovider", "-p", "no:cov", "--hypothesis-seed=0", *tests]
+    return int(pytest.main(words, plugins=plugins))
+
+
+def measure(tree: Path, file: str, tests: list[str]) -> Baseline:
+    """Run the tests of the unchanged file.
+
+    Raises:
+        JobError: they fail.
+    """
+    out = tree.parent / "baseline.json"
+
+    def call() -> int:
+        from coverage import Coverage
+
+        coverage = Coverage(include=[str(tree / file)], data_file=None, config_file=False)
+        recorder = _Recorder(coverage)
+        coverage.start()
+        status = run_tests(tree, tests, [recorder])
+        coverage.stop()
+        data = coverage.get_data()
+        lines = data.contexts_by_lineno(str(tree / file)) if str(tree / file) in data.measured_files() else {}
+        out.write_text(json.dumps([recorder.seconds, lines]), encoding="utf-8")
+        return status
+
+    status, cpu_s = run_forked(call, 3600, 3600)
+    if status != 0:
+        raise JobError(f"{', '.join(tests)}: they fail without a change (pytest's exit status is {status})")
+    seconds, lines = json.loads(out.read_text(encoding="utf-8"))
+    return Baseline(seconds, {int(line): names for line, names in lines.items()}, cpu_s)
+
+
+def try_mutant(tree: Path, file: str, tests: list[str], baseline: Baseline, mutant: Mutant, number: int) -> str:
+    """Run the tests against a mutant: ``caught``, ``too slow`` or ``survived``.
+
+    Raises:
+        JobError: pytest itself could not run.
+    """
+    path = tree / file
+    original = path.read_text(encoding="utf-8")
+    path.write_text(mutant.code, encoding="utf-8")
+    # Compiled files are told apart by size and second; no two mutants have one time.
+    os.utime(path, (number, number))
+    try:
+        status, _ = run_forked(
+            lambda: run_tests(tree, tests, [_InOrder(baseline, mutant.line)]),
+            10 * baseline.cpu_s + 10,
+            60 * baseline.cpu_s + 120,
+        )
+    finally:
+        path.write_text(original, encoding="utf-8")
+        os.utime(path, (0, 0))
+    if status in (4, 5, 70):
+        raise JobError(f"{file}, line {mutant.line}: pytest could not run (exit status {status}): {mutant.after}")
+    return "too slow" if status is None else "caught" if status else "survived"
+
+
+def examine(file: str, sample: int | None, seed: int) -> dict[str, Any]:
+    """Try the mutants of a file and give its row of the record, with its survivors.
+
+    Raises:
+        UsageError: there is no such file, or it has no tests.
+        JobError: its tests fail without a change.
+    """
+    if not Path(file).is_file():
+        raise UsageError(f"{file}: no such file; give one of {', '.join(FILES)}, from the root of the repository")
+    source, tests = Path(file).read_text(encoding="utf-8"), tests_of(file)
+    mutants, places = find_mutants(source, sample, [seed, zlib.crc32(file.encode())])
+    source_sha256 = hashlib.sha256(source.encode()).hexdigest()
+    tests_sha256 = hashlib.sha256(b"".join(Path(name).read_bytes() for name in tests)).hexdigest()
+    kept = KEPT / f"{file.removesuffix('.py').replace('/', '-')}.json"
+    stored = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
+    known = stored.get("outcomes", {}) if stored.get("source") == source_sha256 else {}
+    outcomes = {key: each for key, each in known.items() if each[0] != "survived" or each[1] == tests_sha256}
+    missing = [mutant for mutant in mutants if mutant.key not in outcomes]
+    if missing:
+        KEPT.mkdir(parents=True, exist_ok=True)
+        with copied_tree() as tree:
+            baseline = measure(tree, file, tests)
+            for number, mutant in enumerate(missing, 1):
+                outcome = try_mutant(tree, file, tests, baseline, mutant, number)
+                outcomes[mutant.key] = [outcome, tests_sha256]
+                with atomic_path(kept) as temporary:
+                    temporary.write_text(json.dumps({"source": source_sha256, "outcomes": outcomes}), encoding="utf-8")
+                print(f"{file}:{mutant.line} {outcome}: {mutant.after}" if outcome == "survived" else ".", flush=True)
+    reasons = tomllib.loads(REASONS.read_text(encoding="utf-8")).get(file, {}) if REASONS.is_file() else {}
+    survivors = [
+        {"file": file, "line": m.line, "operator": m.operator, "before": m.before, "after": m.after}
+        | {"reason": reasons.get(m.after, "")}
+        for m in sorted(mutants, key=lambda m: (m.line, m.column))
+        if outcomes[m.key][0] == "survived"
+    ]
+    caught = len(mutants) - len(survivors)
+    return {
+        "file": file,
+        "tests": tests,
+        "places": places,
+        "tried": len(mutants),
+        "caught": caught,
+        "too_slow": sum(outcomes[m.key][0] == "too slow" for m in mutants),
+        "percent": 100 * caught / max(1, len(mutants)),
+        "interval": wilson(caught, len(mutants)),
+        "source_sha256": source_sha256,
+        "survivors": survivors,
+    }
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m eval mutants")
+    parser.add_argument("files", nargs="*", default=FILES, metavar="FILE", help=f"by default {', '.join(FILES)}")
+    parser.add_argument("--sample", type=int, help="places of each file; all by default")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, help=f"JSON file, such as {options.RESULTS}/mutants.json")
+    arguments = parser.parse_args(argv)
+    if arguments.sample is not None and arguments.sample < 1:
+        raise UsageError(f"--sample is {arguments.sample}; give 1 or more")
+    if find_spec("cosmic_ray") is None:
+        raise UsageError("cosmic-ray is not installed: pip install -c constraints.txt -e '.[dev,mutation]'")
+    os.environ["OMP_NUM_THREADS"] = "1"
+    rows = []
+    for name in LIBRARIES:
+        if find_spec(name.partition(".")[0]) is not None:
+            import_module(name)
+    for file in arguments.files:
+        rows.append(examine(file, arguments.sample, arguments.seed))
+    survivors = [survivor for row in rows for survivor in row.pop("survivors")]
+    tried, caught = (sum(row[key] for row in rows) for key in ("tried", "caught"))
+    total = {"tried": tried, "caught": caught, "percent": 100 * caught / max(1, tried)}
+    total["interval"] = wilson(caught, tried)
+    for one in survivors:
+        print(
+            f"{one['file']}:{one['line']}: {one['before']}\n    -> {one['after']}\n    {one['reason'] or 'no reason'}"
+        )
+    cells = [
+        [row["file"], *(str(row[key]) for key in ("places", "tried", "caught")), _share(row)]
+        for row in [*rows, {"file": "all", "places": sum(row["places"] for row in rows), **total}]
+    ]
+    print(text_table(["file", "places", "tried", "caught", "% (95 %)"], cells))
+    if arguments.out is not None:
+        words = [*argv] if arguments.files != FILES else [word for word in argv if word]
+        record = {
+            "protocol": "mutants",
+            "command": " ".join(["python -m eval mutants", *words]),
+            "results": rows,
+            "total": total,
+            "survivors": survivors,
+            "provenance": provenance(seed=arguments.seed),
+        }
+        write_json(arguments.out, record)
+    return 0
+
+
+def _share(row: dict[str, Any]) -> str:
+    return f"{row['percent']:.1f} ({row['interval'][0]:.1f} to {row['interval'][1]:.1f})"
