@@ -3,7 +3,7 @@
 # make lint    style and types only
 # make bench   every protocol on the data at hand (DATA=../shared/data SPLIT=validate), then the page and the tables
 # make speed   everything that is fast or slow, against others and against the machine's floors
-# make mutants single changes to the code that the tests must notice (FILES='kornia_bingan/bits.py' SAMPLE=60; hours for all)
+# make mutants  single changes to the code that the tests must notice (FILES='kornia_bingan/bits.py' SAMPLE=60; hours for all)
 # make report  the page of all results, and the tables of the README, from the JSON files alone
 # make clean   forget the environment and all caches
 

@@ -378,8 +378,9 @@ def test_the_seed_and_the_error_of_verification_reach_colmap(tmp_path, monkeypat
     assert given == [(path, -1, 15, 4.0, 7), (path, -1, 15, 4.0, 0), (path, 3, 21, 2.5, 9)]
 
 
-def test_a_smaller_error_has_fewer_inliers_and_few_inliers_are_no_pair(tmp_path):
+def test_a_smaller_error_has_fewer_inliers_and_few_inliers_are_no_pair(tmp_path, monkeypatch):
     """The same points with a noise of 1.5 px, verified at 8 and at 1 px; 300 matches are fewer than 400."""
+    in_this_process(monkeypatch, colmap_database)
     numbers = []
     for name, changes in (
         ("wide", {"max_error_px": 8.0}),
