@@ -1,5 +1,6 @@
 # make demo    from nothing to a reconstruction and its table
 # make test    what must pass before a commit: lint, types, tests, coverage
+# make test-cpus  the tests that compute, under the processors of others (CPUS="oldest avx2" for some)
 # make lint    style and types only
 # make bench   every protocol on the data at hand (DATA=../shared/data SPLIT=validate), then the page and the tables
 # make speed   everything that is fast or slow, against others and against the machine's floors
@@ -20,13 +21,16 @@ comma := ,
 CHECKED ?= $(if $(filter heldout,$(SPLIT)),fountain,herz_jesus)
 PHOTO ?= $(firstword $(sort $(wildcard $(DATA)/validate/herz_jesus/images/*)))
 
-.PHONY: demo test lint bench speed mutants report clean .venv
+.PHONY: demo test test-cpus lint bench speed mutants report clean .venv
 
 demo: .venv
 	$(BIN)/bingan demo
 
 test: lint
 	$(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile --cov=kornia_bingan --cov-fail-under=90
+
+test-cpus: .venv
+	$(BIN)/python -m tests.cpus $(CPUS)
 
 lint: .venv
 	$(BIN)/ruff check

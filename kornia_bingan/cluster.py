@@ -186,40 +186,53 @@ def run(
     results: dict[int, Any] = {}
     running: dict[Future, Unit] = {}
     room, looked, seen = 0, 0.0, time.monotonic()
-    interrupts: list[int] = []
-    is_main = threading.current_thread() is threading.main_thread()
-    # A KeyboardInterrupt inside Dask's own calls may be swallowed there, so Ctrl-C is noted and raised here.
-    before = signal.signal(signal.SIGINT, lambda number, _: interrupts.append(number)) if is_main else None
     try:
-        while True:
-            if interrupts:
-                raise KeyboardInterrupt
-            check()
-            if time.monotonic() - looked > 1:
-                looked, room = time.monotonic(), AHEAD * sum(_threads(client).values())
-                seen = looked if room else seen
-                if looked - seen > WORKERLESS_S:
-                    raise JobError(f"all workers have been gone for {WORKERLESS_S} s; give the same command again")
-            for unit in islice(waiting, max(0, room - len(running))):
-                order.append(unit)
-                running[_submit(client, function, unit)] = unit
-            if not running and room:
-                return
-            accused = _collect(running, results)
-            if accused:
-                while running:
-                    check()
-                    accused += _collect(running, results)
-                for unit in accused:
-                    results[id(unit)] = _alone(client, function, unit, check)
-            while order and id(order[0]) in results:
-                unit = order.popleft()
-                yield unit, results.pop(id(unit))
+        with _ctrl_c_noted() as interrupts:
+            while True:
+                if interrupts:
+                    raise KeyboardInterrupt
+                check()
+                if time.monotonic() - looked > 1:
+                    looked, room = time.monotonic(), AHEAD * sum(_threads(client).values())
+                    seen = looked if room else seen
+                    if looked - seen > WORKERLESS_S:
+                        raise JobError(f"all workers have been gone for {WORKERLESS_S} s; give the same command again")
+                for unit in islice(waiting, max(0, room - len(running))):
+                    order.append(unit)
+                    running[_submit(client, function, unit)] = unit
+                if not running and room:
+                    return
+                accused = _collect(running, results)
+                if accused:
+                    while running:
+                        check()
+                        accused += _collect(running, results)
+                    for unit in accused:
+                        results[id(unit)] = _alone(client, function, unit, check)
+                while order and id(order[0]) in results:
+                    unit = order.popleft()
+                    yield unit, results.pop(id(unit))
     finally:
-        if is_main:
-            signal.signal(signal.SIGINT, before)
         with suppress(*_GONE):
             client.cancel(list(running))
+
+
+@contextmanager
+def _ctrl_c_noted() -> Iterator[list[int]]:
+    """Note Ctrl-C while the block lasts: a KeyboardInterrupt inside Dask's own calls may be swallowed there.
+
+    Where it is ignored, as in what a shell runs in the background, or is another library's (None), it stays so.
+    """
+    interrupts: list[int] = []
+    before = signal.getsignal(signal.SIGINT)
+    if before in (signal.SIG_IGN, None) or threading.current_thread() is not threading.main_thread():
+        yield interrupts
+        return
+    signal.signal(signal.SIGINT, lambda number, _: interrupts.append(number))
+    try:
+        yield interrupts
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _submit(client: Client, function: Callable[..., Any], unit: Unit) -> Future:

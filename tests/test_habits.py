@@ -66,7 +66,7 @@ def test_the_build_files_name_no_host_and_no_absolute_path() -> None:
 
 
 def make_targets() -> set[str]:
-    return set(re.findall(r"^([a-z]+):", read("Makefile"), re.MULTILINE))
+    return set(re.findall(r"^([a-z-]+):", read("Makefile"), re.MULTILINE))
 
 
 def test_the_make_targets_are_phony_and_described() -> None:
@@ -75,14 +75,14 @@ def test_the_make_targets_are_phony_and_described() -> None:
     phony = re.search(r"^\.PHONY: (.*)$", read("Makefile"), re.MULTILINE)
     assert phony is not None
     assert targets <= set(phony[1].split())
-    assert targets == set(re.findall(r"^# make (\w+)  ", read("Makefile"), re.MULTILINE))
+    assert targets == set(re.findall(r"^# make ([a-z-]+)  ", read("Makefile"), re.MULTILINE))
 
 
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
 def test_make_commands_in_the_documents_exist(name: str) -> None:
     if not read(name):
         pytest.skip(f"{name} is not written yet")
-    named = set(re.findall(r"\bmake ([a-z]+)\b(?=`|$|\s+#)", read(name), re.MULTILINE))
+    named = set(re.findall(r"\bmake ([a-z-]+)\b(?=`|$|\s+#)", read(name), re.MULTILINE))
     assert named <= make_targets()
     assert "test" in named
     if name == "README.md":

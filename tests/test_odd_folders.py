@@ -209,7 +209,7 @@ def test_a_full_disk_is_a_sentence_and_leaves_nothing_half_written(
     assert list((tmp_path / "out").rglob("*.npz")) == []
 
 
-def test_thousands_of_files_that_are_no_photos_take_seconds(tmp_path: Path) -> None:
+def test_thousands_of_files_that_are_no_photos_are_named(tmp_path: Path) -> None:
     photos = two_photos(tmp_path / "photos")
     for number in range(3000):
         (photos / f"{number}.jpg").write_bytes(b"no picture %d" % number)

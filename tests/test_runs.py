@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from kornia_bingan import runs
 from kornia_bingan.errors import JobError, UsageError
 from kornia_bingan.runs import Stopwatch, TimeLimit, alone_in, checksums, open_run
 
@@ -81,12 +82,19 @@ def test_a_second_process_is_refused(tmp_path: Path) -> None:
         pass
 
 
-def test_time_limit() -> None:
+def test_time_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     TimeLimit(0).check("nothing")
     assert TimeLimit(0).left_s() is None
-    left = TimeLimit(100).left_s()
-    assert left is not None
-    assert 90 < left <= 100
+    now = [1000.0]
+    with monkeypatch.context() as patch:
+        patch.setattr(runs.time, "monotonic", lambda: now[0])
+        limit = TimeLimit(100)
+        now[0] += 30
+        assert limit.left_s() == 70
+        limit.check("2 of 4 done")
+        now[0] += 70
+        with pytest.raises(JobError, match="the time limit of 100 s was reached, 2 of 4 done"):
+            limit.check("2 of 4 done")
     with pytest.raises(JobError, match="the time limit of 1e-09 s was reached, 3 of 4 done; give the same command"):
         TimeLimit(1e-9).check("3 of 4 done")
     for bad in (-1, float("nan")):

@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import cv2
@@ -101,18 +100,18 @@ def test_a_killed_run_goes_on(store: str, written: str, photos: Path, weights: s
     folder = tmp_path / "index"
     index = f"{store}{folder}"
     program = (
-        "import time\nfrom pathlib import Path\nfrom kornia_bingan import search_index\nsearch_index.PART = 2\n"
+        "import os, signal\nfrom pathlib import Path\nfrom kornia_bingan import search_index\nsearch_index.PART = 2\n"
         f"encode, about = search_index.encoder(Path({weights!r}))\n"
-        "search_index.encoder = lambda *_: (lambda path: time.sleep(0.2) or encode(path), about)\n"
+        "def encode_or_die(path):\n"
+        f"    if list(Path({str(folder)!r}).glob({written!r})):\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    return encode(path)\n"
+        "search_index.encoder = lambda *_: (encode_or_die, about)\n"
         f"search_index.update_index(Path({str(photos)!r}), {index!r}, {weights!r})"
     )
-    process = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while not list(folder.glob(written)) and time.monotonic() < deadline:
-        time.sleep(0.001)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    with pytest.raises(UsageError, match="is not finished or damaged"):  # else it was not killed in the middle
+    done = subprocess.run([sys.executable, "-c", program], stderr=subprocess.DEVNULL, check=False)
+    assert done.returncode == -signal.SIGKILL
+    with pytest.raises(UsageError, match="is not finished or damaged"):
         search_index.search_index(index, photos / "p1 1.png", 20, weights)
     summary = update_index(photos, index, weights)
     assert summary.photos == whole.photos
