@@ -15,7 +15,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from kornia_bingan.bits import dtype_and_shape
 from kornia_bingan.errors import UsageError
 
 Detector = Literal["dog", "orb"]
@@ -114,9 +113,9 @@ def detect(
         UsageError: the image is not uint8 (H, W), the mask has another size, or the detector's name is unknown.
     """
     if not isinstance(image, np.ndarray) or image.ndim != 2 or image.dtype != np.uint8 or image.size == 0:
-        raise UsageError(f"detect needs a grey uint8 image (H, W), not empty, got {dtype_and_shape(image)}")
+        raise UsageError(f"detect needs a grey uint8 image (H, W), not empty, got {_words(image)}")
     if mask is not None and (not isinstance(mask, np.ndarray) or mask.shape != image.shape or mask.dtype != np.uint8):
-        raise UsageError(f"the mask is {dtype_and_shape(mask)} but the image is {image.shape}; give uint8 of its size")
+        raise UsageError(f"the mask is {_words(mask)} but the image is {image.shape}; give uint8 of its size")
     if max_keypoints < 1:
         raise UsageError(f"max_keypoints is {max_keypoints}; give 1 or more")
     if detector == "dog":
@@ -290,3 +289,9 @@ def support_regions(keypoints: Keypoints, support: Support = None) -> NDArray[np
     cos, sin = half * np.cos(angle), half * np.sin(angle)
     lafs = np.stack([np.stack([cos, -sin, keypoints.xy[:, 0]], 1), np.stack([sin, cos, keypoints.xy[:, 1]], 1)], 1)
     return lafs.astype(np.float32)
+
+
+def _words(values: object) -> str:
+    from kornia_bingan.bits import dtype_and_shape  # loads torch, which the processes of COLMAP do without
+
+    return dtype_and_shape(values)

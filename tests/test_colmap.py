@@ -566,11 +566,12 @@ def test_no_model_to_read(tmp_path):
         read_model(tmp_path / "absent")
 
 
-def test_png_can_be_written_after_the_import():
-    """OpenCV aborts in its PNG encoder if pycolmap was loaded first."""
+def test_png_can_be_written_after_the_import_and_torch_is_not_loaded():
+    """OpenCV aborts in its PNG encoder if pycolmap was loaded first; a process that verifies or maps starts at once."""
     code = (
         "import kornia_bingan.{0}; import cv2, numpy as np;"
-        "assert cv2.imencode('.png', np.random.default_rng(0).integers(0, 255, (300, 400, 3)).astype(np.uint8))[0]"
+        "assert cv2.imencode('.png', np.random.default_rng(0).integers(0, 255, (300, 400, 3)).astype(np.uint8))[0];"
+        "import sys; assert 'torch' not in sys.modules"
     )
     for module in ("colmap", "colmap_mapping"):
         subprocess.run([sys.executable, "-c", code.format(module)], check=True)

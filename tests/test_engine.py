@@ -75,12 +75,18 @@ def work(engine: Engine, photos: Path, out: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def expected(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The files that one process makes."""
+def alone(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
+    """The folder that one process makes, and the checksums of its files."""
+    folder = tmp_path_factory.mktemp("alone")
     with open_engine(find_weights("bingan256-lite"), []) as engine:
-        files = work(engine, photos, tmp_path_factory.mktemp("alone"))
+        files = work(engine, photos, folder)
     assert len(files) == 13 + 2
-    return files
+    return folder, files
+
+
+@pytest.fixture(scope="module")
+def expected(alone: tuple[Path, dict[str, str]]) -> dict[str, str]:
+    return alone[1]
 
 
 def test_threads_change_no_bit() -> None:
@@ -96,7 +102,8 @@ def test_threads_change_no_bit() -> None:
         assert len(found) == 1, name
 
 
-def test_dask_is_not_loaded_where_it_is_not_used(photos: Path, tmp_path: Path) -> None:
+def test_dask_is_not_loaded_where_it_is_not_used(tmp_path: Path) -> None:
+    photos = write_photos(tmp_path / "photos", 1)
     program = (
         "import sys; from kornia_bingan import cli\n"
         f"assert cli.main(['describe', {str(photos)!r}, {str(tmp_path / 'out')!r}, *{[*LITE, *FEW]}]) == 0\n"
@@ -271,10 +278,9 @@ def outcome(read: Callable[[Path], object], path: Path) -> str:
         return str(error)
 
 
-def test_a_flipped_byte_is_noticed_wherever_it_is(expected: dict[str, str], photos: Path, tmp_path: Path) -> None:
+def test_a_flipped_byte_is_noticed_wherever_it_is(alone: tuple[Path, dict[str, str]], tmp_path: Path) -> None:
     """In the arrays every flip is; in what zip says around them, a flip is noticed or changes nothing."""
-    with open_engine(find_weights("bingan256-lite"), []) as engine:
-        work(engine, photos, tmp_path)
+    shutil.copytree(alone[0], tmp_path, dirs_exist_ok=True)
     for path, read in (
         (tmp_path / "features" / "photo1.png.npz", Features.read),
         (tmp_path / "matches" / "000001.npz", Block.read),
@@ -283,13 +289,13 @@ def test_a_flipped_byte_is_noticed_wherever_it_is(expected: dict[str, str], phot
         wanted = repr(read(path))
         arrays = [match.end() for match in re.finditer(rb"\x93NUMPY", whole)]
         noticed = 0
-        for position in range(0, len(whole), max(1, len(whole) // 800)):
+        for position in range(0, len(whole), max(1, len(whole) // 300)):
             flip(path, position)
             found = outcome(read, path)
             assert found in (wanted, f"{path} is no file of {path.parent.name}; the same command makes it again")
             noticed += found != wanted
             path.write_bytes(whole)
-        assert noticed > 700
+        assert noticed > 250
         for start in arrays:
             flip(path, start + 130)
             with pytest.raises(UsageError):
@@ -297,19 +303,19 @@ def test_a_flipped_byte_is_noticed_wherever_it_is(expected: dict[str, str], phot
             path.write_bytes(whole)
 
 
-def test_damaged_files_are_made_again(photos: Path, expected: dict[str, str], tmp_path: Path) -> None:
+def test_damaged_files_are_made_again(photos: Path, alone: tuple[Path, dict[str, str]], tmp_path: Path) -> None:
+    shutil.copytree(alone[0], tmp_path, dirs_exist_ok=True)
     with open_engine(find_weights("bingan256-lite"), []) as engine:
-        work(engine, photos, tmp_path)
         flip(tmp_path / "features" / "photo1.png.npz", 3000)
         flip(tmp_path / "matches" / "000001.npz", 2000)
         (tmp_path / "matches" / "000000.npz").write_bytes(b"PK")
-        assert work(engine, photos, tmp_path) == expected
+        assert work(engine, photos, tmp_path) == alone[1]
 
 
 def test_an_index_by_workers_is_the_same(
     engine: Engine, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shutil.copytree(photos, tmp_path / "photos")
+    shutil.copytree(photos, tmp_path / "photos", ignore=shutil.ignore_patterns("photo[4-9]*", "photo1?.png"))
     shutil.copy(photos / "photo3.png", tmp_path / "photos" / "copy.png")
     alone = update_index(tmp_path / "photos", tmp_path / "alone", "bingan256-lite")
     monkeypatch.setattr(search_index, "open_engine", lambda *_: nullcontext(engine))
