@@ -121,7 +121,7 @@ def config_of(data: Path, out: Path, **changes: Any) -> TrainConfig:
 
 
 def test_a_killed_run_ends_with_the_same_bytes(tree: Path, tmp_path: Path) -> None:  # noqa: F811
-    check_killed_run("pictures", tree, tmp_path, {**SMALL, "steps": 40, "validate_every": 40})
+    check_killed_run("pictures", tree, tmp_path, {**SMALL, "steps": 6, "validate_every": 6})
     assert set(log_of(tmp_path / "whole", "train")[0]) >= {"two_view", "projection", "bit_correlation"}
     assert set(log_of(tmp_path / "whole", "validation")[-1]) >= {"map", "map_8", "map_16", "stuck_bits"}
 
