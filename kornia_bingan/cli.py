@@ -235,7 +235,7 @@ def match(
         "inliers": int(np.count_nonzero(inliers)),
     }
     if out is not None:
-        picture = draw_matches(read_color(image0), read_color(image1), xy0, xy1, inliers)
+        picture = draw_matches(read_color(image0, ranges), read_color(image1, ranges), xy0, xy1, inliers)
         write_image(out, picture[:, :, ::-1])
     _print(counts, text_table(["", "count"], [[name, f"{count:,}"] for name, count in counts.items()]), json)
     return 0

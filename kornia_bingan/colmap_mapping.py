@@ -17,7 +17,7 @@ from kornia_bingan.child import Report, run_in_child
 from kornia_bingan.colmap_database import camera_from_colmap, open_database, pixels_from_colmap, read_verification
 from kornia_bingan.errors import UsageError
 from kornia_bingan.files import atomic_path, partial_path
-from kornia_bingan.images import read_color
+from kornia_bingan.images import read_color, sample_ranges
 from kornia_bingan.model import Mapper, Model, NoModelError
 
 
@@ -235,13 +235,14 @@ def _colour(folder: Path, images: Path) -> None:
     model = _read(folder)
     keys = np.array(sorted(model.points3D), np.uint64)
     total, seen = np.zeros((len(keys), 3)), np.zeros(len(keys))
+    ranges = sample_ranges(images, [image.name for image in model.images.values()], say=False)
     for image in model.images.values():
         if not image.has_pose:
             continue
         points = image.get_observation_points2D()
         if not points:
             continue
-        rgb = read_color(images / image.name)
+        rgb = read_color(images / image.name, ranges)
         xy = pixels_from_colmap(np.array([point.xy for point in points]))
         x, y = np.rint(xy).astype(int).T
         inside = (x >= 0) & (y >= 0) & (x < rgb.shape[1]) & (y < rgb.shape[0])

@@ -193,12 +193,12 @@ def read_image(path: Path | str, ranges: Ranges | None = None) -> NDArray[np.uin
     return _read(Path(path), cv2.IMREAD_GRAYSCALE, ranges)
 
 
-def sample_ranges(folder: Path, names: Iterable[str]) -> dict[int, tuple[int, int]]:
+def sample_ranges(folder: Path, names: Iterable[str], *, say: bool = True) -> dict[int, tuple[int, int]]:
     """Find the range to which the photos of a folder that have more than 8 bits are to be stretched, one for all.
 
     Thermal cameras and 12-bit sensors use a small part of 16 bits; by the full range there is nothing to see. If all
     samples lie within a quarter of the range, its ends are the smallest and the largest one; 0 and white do not count,
-    for they also mark missing and saturated pixels. Photos that cannot be read are passed over.
+    for they also mark missing and saturated pixels. Photos that cannot be read are passed over. ``say`` logs it.
 
     Returns:
         For :func:`read_image`; empty if the photos use their full range, or have 8 bits.
@@ -220,7 +220,7 @@ def sample_ranges(folder: Path, names: Iterable[str]) -> dict[int, tuple[int, in
         if white == _WHITE and found[white][1] - found[white][0] >= white // 4:
             break  # of ordinary photos one is enough to know
     ranges = {white: ends for white, ends in found.items() if 0 < ends[1] - ends[0] < white // 4}
-    for white, (low, high) in ranges.items():
+    for white, (low, high) in ranges.items() if say else ():
         LOG.warning("photos of 16 bits use %d to %d of %d: all are stretched from there to 0 to 255", low, high, white)
     return ranges
 
@@ -238,7 +238,7 @@ def _may_be_wide(path: Path) -> bool:
     return start[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+") or start[:2] in (b"P2", b"P3", b"P5", b"P6")
 
 
-def read_color(path: Path | str) -> NDArray[np.uint8]:
+def read_color(path: Path | str, ranges: Ranges | None = None) -> NDArray[np.uint8]:
     """Read a photo as RGB; everything else as in `read_image`.
 
     Returns:
@@ -247,7 +247,7 @@ def read_color(path: Path | str) -> NDArray[np.uint8]:
     Raises:
         ImageError: as in `read_image`.
     """
-    bgr = _read(Path(path), cv2.IMREAD_COLOR)
+    bgr = _read(Path(path), cv2.IMREAD_COLOR, ranges)
     return np.ascontiguousarray(bgr[:, :, ::-1])
 
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from kornia_bingan.errors import UsageError
 from kornia_bingan.features import Features, features_path
 from kornia_bingan.files import atomic_path, printable
-from kornia_bingan.images import read_color
+from kornia_bingan.images import read_color, sample_ranges
 from kornia_bingan.model import Model
 from kornia_bingan.report import Summary
 from kornia_bingan.search_index import Found, read_about
@@ -197,7 +197,7 @@ def _photo_rows(
 def thumbnail(path: Path, height: int = THUMBNAIL_HEIGHT) -> str:
     """Give a small JPEG of a photo as a data URL; empty if the photo cannot be read any more."""
     try:
-        image = read_color(path)
+        image = read_color(path, sample_ranges(path.parent, [path.name], say=False))
     except UsageError:
         return ""
     width = max(1, round(image.shape[1] * height / image.shape[0]))

@@ -30,7 +30,7 @@ from tqdm import tqdm
 from kornia_bingan.colmap_mapping import atomic_folder
 from kornia_bingan.errors import UsageError
 from kornia_bingan.files import sha256_of, write_json
-from kornia_bingan.images import image_header, read_color
+from kornia_bingan.images import Ranges, image_header, read_color, sample_ranges
 from kornia_bingan.model import by
 from kornia_bingan.pinhole import Pinhole, Undistortion, pinhole_for, undistort_model
 from kornia_bingan.provenance import provenance
@@ -93,6 +93,7 @@ def export_scene(
     pictures = picture_names(kinds)
     with atomic_folder(scene) as temporary:
         (temporary / "images").mkdir()
+        ranges = sample_ranges(folder, [image.name for image in images])
         pinholes = {}
         with tqdm(total=len(images), desc="undistort", unit="photo", disable=no_progress()) as bar:
             for camera_id in sorted({image.camera_id for image in images}):
@@ -101,7 +102,7 @@ def export_scene(
                 undistort = Undistortion(camera, pinholes[camera_id])
                 for image in images:
                     if image.camera_id == camera_id:
-                        pixels = _read_photo(folder / image.name, camera)
+                        pixels = _read_photo(folder / image.name, camera, ranges)
                         _write_picture(temporary / "images" / pictures[image.name], undistort(pixels))
                         bar.update()
         undistort_model(model, pinholes, pictures)
@@ -175,8 +176,8 @@ def _check_photo(out: Path, folder: Path, name: str, sums: Mapping[str, str]) ->
     return image_header(path).kind
 
 
-def _read_photo(path: Path, camera: Any) -> NDArray[np.uint8]:
-    pixels = read_color(path)
+def _read_photo(path: Path, camera: Any, ranges: Ranges) -> NDArray[np.uint8]:
+    pixels = read_color(path, ranges)
     size = pixels.shape[1], pixels.shape[0]
     if size != (camera.width, camera.height):
         raise UsageError(

@@ -26,6 +26,7 @@ from kornia_bingan.folded import Precision
 from kornia_bingan.global_code import CELL_BITS, global_code
 from kornia_bingan.images import (
     ImageError,
+    Ranges,
     Skipped,
     list_images,
     log_skipped,
@@ -33,6 +34,7 @@ from kornia_bingan.images import (
     read_color,
     read_image,
     reason_for,
+    sample_ranges,
 )
 from kornia_bingan.keypoints import detect
 from kornia_bingan.network import OfPictures
@@ -96,12 +98,19 @@ def _picture_encoder(network: OfPictures) -> Encode:
     import torch
 
     def encode(path: Path) -> NDArray[np.uint8]:
-        picture = torch.from_numpy(reduce_picture(read_color(path))).permute(2, 0, 1)[None].float() / 255
+        picture = (
+            torch.from_numpy(reduce_picture(read_color(path, _own_range(path)))).permute(2, 0, 1)[None].float() / 255
+        )
         with torch.no_grad():
             values = network.describe(network.prepare(picture))[0].numpy()
         return np.packbits(values >= 0)
 
     return encode
+
+
+def _own_range(path: Path) -> Ranges:
+    """Give the range of one photo, which does not change when others come into the index."""
+    return sample_ranges(path.parent, [path.name], say=False)
 
 
 def photo_codes(model: BinGAN, path: Path) -> NDArray[np.uint8]:
@@ -110,7 +119,7 @@ def photo_codes(model: BinGAN, path: Path) -> NDArray[np.uint8]:
 
     from kornia_bingan.descriptor import describe
 
-    image = read_image(path)
+    image = read_image(path, _own_range(path))
     factor = MAX_SIZE / max(image.shape)
     if factor < 1:
         size = [max(1, round(side * factor)) for side in image.shape[::-1]]

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 import torch
 
-from kornia_bingan import cli, search_index
+from kornia_bingan import BinGAN, cli, search_index
 from kornia_bingan.errors import JobError, UsageError
 from kornia_bingan.network import ImageDiscriminator
 from kornia_bingan.picture_network import PictureNetwork
 from kornia_bingan.runs import alone_in
 from kornia_bingan.search_faiss import Stamp
-from kornia_bingan.search_index import update_index
+from kornia_bingan.search_index import photo_codes, update_index
 from kornia_bingan.weights import save_weights
 from tests.browser import BROWSER, ask
 from tests.conftest import texture
@@ -197,6 +197,21 @@ def test_commands(photos: Path, index: str, weights: str, tmp_path: Path, capsys
         assert answer["problems"] == []
         assert (answer["count"], answer["wide"]) == (3, 3)
         assert "p1 1.png, 0 of 128 bits differ" in answer["text"]
+
+
+def test_thermal_photos_are_indexed_by_what_is_seen_in_them(tmp_path: Path) -> None:
+    """Each by its own range, so that its code does not change when others come."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for place in range(2):
+        cv2.imwrite(str(photos / f"{place}.png"), 29_000 + 3 * (1 + place) * view(place, 0).astype(np.uint16))
+    query = tmp_path / "query.png"
+    cv2.imwrite(str(query), view(1, 30))
+    model = BinGAN.from_pretrained("bingan256-lite")
+    assert len(photo_codes(model, photos / "0.png")) > 50
+    summary = update_index(photos, tmp_path / "index", "bingan256-lite")
+    assert (summary.photos, summary.skipped) == (2, ())
+    assert [found.name for found in search_index.search_index(tmp_path / "index", query)] == ["1.png", "0.png"]
 
 
 def test_a_photo_has_changed_if_its_size_or_its_time_has(tmp_path: Path) -> None:
