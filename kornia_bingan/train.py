@@ -37,25 +37,21 @@ from tqdm import tqdm
 
 from kornia_bingan import distributed, losses
 from kornia_bingan.errors import JobError, UsageError
-from kornia_bingan.files import atomic_path, sha256_of, write_json
+from kornia_bingan.files import sha256_of
 from kornia_bingan.images import log_skipped
 from kornia_bingan.memory import keep_freed_memory
-from kornia_bingan.metrics import fpr95
 from kornia_bingan.network import ImageDiscriminator, Network, PatchTrunk, multiply_adds
 from kornia_bingan.picture_network import PictureNetwork
-from kornia_bingan.provenance import provenance
 from kornia_bingan.recipe import TrainConfig, check_config, describe_config
-from kornia_bingan.retrieval_metrics import expected_average_precision, histogram
+from kornia_bingan.run_folder import NOT_IDENTITY, check_out, open_run, resume
 from kornia_bingan.run_plots import draw_log, draw_patches, write_tensorboard
 from kornia_bingan.runs import LOG, LOG_FILE, log_to, no_progress
-from kornia_bingan.sources import Source, ValidationPairs, ValidationPictures, open_source
+from kornia_bingan.sources import Source, open_source
 from kornia_bingan.taps import Taps
-from kornia_bingan.training_state import TrainingState, read_checkpoint
+from kornia_bingan.training_state import TrainingState
+from kornia_bingan.validation import validate
 from kornia_bingan.views import Batch
 from kornia_bingan.weights import find_weights, load_weights, save_weights
-
-_NOT_IDENTITY = ("out", "time_limit", "checkpoint_every", "tensorboard")  # may differ when a run is continued
-_VALIDATION_BATCH = 500
 
 
 def discriminator_losses(state: TrainingState, batch: Batch) -> dict[str, Tensor]:
@@ -199,65 +195,6 @@ def _step(optimiser: torch.optim.Optimizer, module: nn.Module, loss: Tensor) -> 
     optimiser.step()
 
 
-@torch.no_grad()
-def validate(state: TrainingState, data: ValidationPairs | ValidationPictures) -> dict[str, float]:
-    """Measure the codes of the network, or of its moving average, on data that is kept aside."""
-    network = state.result().eval()
-    parts = torch.split(torch.from_numpy(data.patches), _VALIDATION_BATCH)
-    low = torch.cat([network.describe(network.prepare(part.to(state.device))).float().cpu() for part in parts])
-    measured = validate_pairs(low, data) if isinstance(data, ValidationPairs) else _validate_widths(state, low, data)
-    ones = (low >= 0).float().mean(0)
-    measured.update(ones_mean=float(ones.mean()), ones_min=float(ones.min()), ones_max=float(ones.max()))
-    measured["stuck_bits"] = int(((ones < 0.01) | (ones > 0.99)).sum())
-    return measured
-
-
-def _validate_widths(state: TrainingState, low: Tensor, data: ValidationPictures) -> dict[str, float]:
-    """Measure the whole code and, as ``map_16`` and so on, its nested ones."""
-    result = validate_pictures(low, data)
-    for width in state.config.nested:
-        result[f"map_{width}"] = validate_pictures(low[:, :width], data)["map"]
-    return result
-
-
-def validate_pictures(low: Tensor, data: ValidationPictures) -> dict[str, float]:
-    """Measure retrieval in percent: mAP of the first 1,000 ranks, expected over all orders of equal distances.
-
-    ``map_median`` thresholds every bit at its median over the database instead of 0.
-    """
-    result: dict[str, float] = {}
-    first = data.labels[data.queries :] == data.labels[: data.queries, None]
-    for name, centred in (("map", low), ("map_median", low - low[data.queries :].median(0).values)):
-        codes = losses.hard_sign(centred)
-        distance = ((low.shape[1] - codes[: data.queries] @ codes[data.queries :].T) / 2).round().long().numpy()
-        counts = histogram(distance, first, low.shape[1])
-        result[name] = 100 * float(expected_average_precision(counts, 1000).mean())
-    return result
-
-
-@torch.no_grad()
-def validate_pairs(low: Tensor, pairs: ValidationPairs) -> dict[str, float]:
-    """Measure FPR@95 of codes and descriptors, and the balance of the bits.
-
-    ``ones`` is the share of patches on which a bit is 1 (mean, least and largest over the bits); a bit is stuck when it
-    is equal on more than 99 % of the patches. ``fpr95_median`` thresholds every bit at its median instead of 0.
-    ``nearest`` is the share of keypoints, percent, whose code is nearest to that of the other view, of all keypoints.
-    """
-    index0, index1 = torch.from_numpy(pairs.index0), torch.from_numpy(pairs.index1)
-    result: dict[str, float] = {}
-    centred = low - low.median(0).values
-    kinds = {"fpr95": losses.hard_sign(low), "fpr95_median": losses.hard_sign(centred), "fpr95_descriptor": low}
-    for name, rows in kinds.items():
-        distance = (rows[index0] - rows[index1]).norm(dim=1).numpy()
-        result[name] = fpr95(distance[pairs.is_match], distance[~pairs.is_match])
-    if pairs.views:
-        codes = losses.hard_sign(low)
-        products = codes[: pairs.views] @ codes[pairs.views : 2 * pairs.views].T
-        right = products.argmax(1) == torch.arange(pairs.views)
-        result["nearest"] = 100 * float(right.float().mean())
-    return result
-
-
 def _batches(config: TrainConfig, source: Source, first: int) -> Iterator[tuple[Batch, Batch | None]]:
     """Give the batches of the steps from ``first`` on; the next ones are cut while the current one is learnt."""
 
@@ -271,68 +208,6 @@ def _batches(config: TrainConfig, source: Source, first: int) -> Iterator[tuple[
             if step + 2 < config.steps:
                 ahead.append(pool.submit(draw, step + 2))
             yield batch
-
-
-def _open_run(config: TrainConfig, source: Source) -> None:
-    """Make the run folder, or check that it holds the same run."""
-    identity = {k: v for k, v in describe_config(config).items() if k not in _NOT_IDENTITY}
-    identity.update(source.contents, processes=distributed.world())
-    if config.start:
-        identity["start_sha256"] = sha256_of(find_weights(config.start))
-    path = config.out / "run.json"
-    if path.exists():
-        run = json.loads(path.read_text(encoding="utf-8"))
-        known = _with_younger_settings(run["identity"])
-        if identity["steps"] != known.get("steps") and _not_yet_falling(config, known):
-            known["steps"] = run["identity"]["steps"] = run["config"]["steps"] = config.steps
-            if distributed.rank() == 0:
-                write_json(path, run)
-        changed = sorted(key for key in identity.keys() | known.keys() if identity.get(key) != known.get(key))
-        if changed:
-            raise UsageError(
-                f"{config.out} holds a run with other settings ({', '.join(changed)}: {known.get(changed[0])}, now "
-                f"{identity.get(changed[0])}); give another --out, or the same settings to continue it"
-            )
-    elif distributed.rank() == 0:
-        config.out.mkdir(parents=True, exist_ok=True)
-        write_json(path, {"identity": identity, "config": describe_config(config), "provenance": provenance()})
-    distributed.wait()
-
-
-def _with_younger_settings(known: dict[str, Any]) -> dict[str, Any]:
-    """Add the settings that are younger than a run, which had their defaults without knowing it."""
-    defaults = {k: v for k, v in describe_config(TrainConfig(Path(), Path())).items() if k not in _NOT_IDENTITY}
-    both = {**defaults, **known}
-    return {k: {**defaults[k], **v} if isinstance(v, dict) and k in defaults else v for k, v in both.items()}
-
-
-def _not_yet_falling(config: TrainConfig, known: dict[str, Any]) -> bool:
-    """Say whether a run can still get another number of steps: a trapezoid whose rate falls by neither number."""
-    if not config.schedule == known.get("schedule") == "trapezoid":
-        return False
-    checkpoint = config.out / "checkpoint.pt"
-    step = read_checkpoint(checkpoint, torch.device("cpu"))["step"] if checkpoint.exists() else 0
-    return bool(step <= min(config.falls_from, replace(config, steps=known["steps"]).falls_from))
-
-
-def _check_out(out: Path) -> None:
-    """Refuse a folder that holds something else, before photos are read for an hour."""
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"{out} is a file; give a folder as --out")
-    if out.exists() and not (out / "run.json").exists() and any(out.iterdir()):
-        raise UsageError(f"{out} is not empty and holds no run; give another --out")
-
-
-def _resume(config: TrainConfig, state: TrainingState) -> None:
-    """Go back to the checkpoint, and cut the log there: later lines belong to steps that are taken again."""
-    checkpoint, log = config.out / "checkpoint.pt", config.out / "log.jsonl"
-    if checkpoint.exists():
-        state.load(checkpoint)
-    if log.exists() and distributed.rank() == 0:
-        lines = [line for line in log.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
-        kept = [line for line in lines if json.loads(line)["step"] <= state.step] if checkpoint.exists() else []
-        with atomic_path(log) as temporary:
-            temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
 
 
 def with_start(config: TrainConfig) -> TrainConfig:
@@ -379,13 +254,13 @@ def train(config: TrainConfig) -> dict[str, Any]:
     try:
         if config.batch_size % distributed.world():
             raise UsageError(f"a batch of {config.batch_size} does not divide by {distributed.world()} processes")
-        _check_out(config.out)
+        check_out(config.out)
         source = open_source(config)
-        _open_run(config, source)
+        open_run(config, source)
         with log_to(config.out / LOG_FILE) if distributed.rank() == 0 else nullcontext():
             log_skipped(source.skipped)
             state = TrainingState(config)
-            _resume(config, state)
+            resume(config, state)
             LOG.info("from step %d to %d", state.step, config.steps)
             return _learn(config, source, state, started)
     finally:
@@ -477,7 +352,7 @@ def _initialise(state: TrainingState, source: Source) -> None:
 def _birth_certificate(config: TrainConfig, state: TrainingState, source: Source) -> dict[str, Any]:
     # No times, machines or paths: equal runs give equal files. Those stand in run.json beside the weights.
     values = describe_config(config)
-    for key in ("data", *_NOT_IDENTITY):
+    for key in ("data", *NOT_IDENTITY):
         values.pop(key)
     if config.start:
         # A file's path would be one of this machine; its content is what counts.
