@@ -46,6 +46,7 @@ $(STAMP): pyproject.toml constraints.txt
 
 # what is described, matched or reconstructed once is kept in bench/, so that a killed run goes on
 bench: .venv
+	$(BIN)/python -m eval peer_support $(DATA)/validate
 	$(BIN)/python -m eval thresholds $(DATA)/validate --ours $(OURS)
 	$(BIN)/python -m eval m95 $(DATA)/$(SPLIT) --ours $(OURS)
 	$(BIN)/python -m eval hpatches $(DATA)/$(SPLIT) --ours $(OURS)

@@ -12,7 +12,9 @@ on one set with ``--ours`` and the two other sets: which set weights were traine
 
 Every descriptor sees the whole 64 x 64 patch: networks made for patches get its 2 x 2 means (32 x 32), SIFT a keypoint
 in the middle whose window of 12 sigma is the patch, ORB, BRIEF-like and boosted ones their pattern scaled to it.
-``untrained`` is the published network with its data-based initialisation, seed 1. Nothing is tuned here.
+``NAME@SIDE`` sees the middle square that is a peer's best on the validation scenes, see ``patch_peers``; ``side_px`` is
+the side of what is seen. ``untrained`` is the published network with its data-based initialisation, seed 1. Nothing is
+tuned here.
 """
 
 from __future__ import annotations
@@ -31,38 +33,38 @@ from eval import options
 from eval.cache import cached, code_digest, digest
 from eval.curves import Line, Panel, svg_panels
 from eval.metrics import fpr95, fpr95_published, resampled_counts, roc_curve
-from eval.peers import Peer, load_peers
+from eval.patch_peers import PATCH_PX, PatchPeer, describe_patches, patch_peers, patch_sigma_of
 from kornia_bingan import BinGAN
 from kornia_bingan.bits import pack
 from kornia_bingan.brown import read_patch_set
 from kornia_bingan.errors import UsageError
 from kornia_bingan.files import atomic_path, write_json
-from kornia_bingan.keypoints import Keypoints
 from kornia_bingan.network import PatchDiscriminator
 from kornia_bingan.provenance import provenance
 from kornia_bingan.report import text_table
 from kornia_bingan.weights import find_weights, read_description
 
-PEERS = ("sift", "rootsift", "orb", "teblid256", "boostdesc", "hashsift256")
-NETWORK_PEERS = ("tfeat-liberty", "hardtfeat")
-"""They take the patch itself."""
-MIDDLE = 31.5
-SIFT_SIZE = 2 * 64 / 12
-SIFT_OCTAVE = 1 | (2 << 8)
-"""OpenCV's octave field for octave 1, layer 2, whose nominal size is nearest to SIFT_SIZE."""
+PEERS = (
+    "sift",
+    "rootsift",
+    "orb",
+    "brief",
+    "brisk",
+    "freak",
+    "latch",
+    "beblid256",
+    "teblid256",
+    "boostdesc",
+    "boostdesc64",
+    "hashsift256",
+    "tfeat-liberty",
+    "hardtfeat",
+)
 NUM_RESAMPLES = 500
 SEED = 1
 BATCH = 500
 
 Rows = NDArray[Any]
-
-
-def describe_with_peer(peer: Peer, patches: NDArray[np.uint8]) -> Rows:
-    """Describe the middle of each patch, uint8 (N, 64, 64), with a peer that is no network."""
-    one = np.ones(1, np.float32)
-    octave = np.array([SIFT_OCTAVE], np.int32)
-    middle = Keypoints(np.array([[MIDDLE, MIDDLE]], np.float32), one * np.float32(SIFT_SIZE), 0 * one, one, octave)
-    return np.concatenate([peer.describe(patch, middle) for patch in patches])
 
 
 @torch.no_grad()
@@ -119,7 +121,7 @@ def evaluate(distance: NDArray[np.float64], is_match: NDArray[np.bool_]) -> dict
 def describe_all(
     whole: NDArray[np.uint8],
     small: NDArray[np.float32],
-    peers: list[Peer],
+    peers: list[PatchPeer],
     models: dict[str, BinGAN],
     cache: Path | None = None,
 ) -> dict[str, tuple[str, Callable[[], Rows]]]:
@@ -132,20 +134,21 @@ def describe_all(
         models: ours, by name.
         cache: folder that keeps the rows of peers; None keeps nothing.
     """
-    content, code = digest(whole), code_digest(sys.modules[__name__])
+    content, code = digest(whole), code_digest(sys.modules[__name__], sys.modules[describe_patches.__module__])
     calls: dict[str, tuple[str, Callable[[], Rows]]] = {}
-    for peer in peers:
-        key = {"step": "patch_rows", "patches": content, "peer": peer.identity(), "code": code}
+    for seeing in peers:
+        about = {"patches": content, "peer": seeing.peer.identity(), "side_px": seeing.side_px}
+        key = {"step": "patch_rows", **about, "code": code}
 
-        def rows(peer: Peer = peer, key: dict[str, Any] = key) -> Rows:
+        def rows(seeing: PatchPeer = seeing, key: dict[str, Any] = key) -> Rows:
             def describe() -> dict[str, Rows]:
-                if peer.network is not None:
-                    return {"rows": describe_with_network(peer.network, small)}
-                return {"rows": describe_with_peer(peer, whole)}
+                if seeing.peer.network is not None and seeing.side_px == PATCH_PX:
+                    return {"rows": describe_with_network(seeing.peer.network, small)}
+                return {"rows": describe_patches(seeing, whole)}
 
             return cached(cache, key, describe)["rows"]
 
-        calls[peer.name] = (peer.norm, rows)
+        calls[seeing.peer.name] = (seeing.peer.norm, rows)
     calls["pixels"] = ("l2", lambda: _standardised(small))
     calls["untrained"] = ("hamming", lambda: pack(describe_with_network(untrained_network(small), small)))
     for name, model in models.items():
@@ -176,6 +179,7 @@ def _unit(rows: Rows) -> Rows:
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m eval brown")
     parser.add_argument("sets", type=Path, nargs="+", help="folders in Brown's layout")
+    options.add_regions(parser)
     parser.add_argument("--ours", nargs="*", default=["bingan256"], help="shipped names or weights files")
     parser.add_argument("--pairs", type=int, default=10_000, help="A of m50_A_A_0.txt")
     parser.add_argument("--peer-data", type=Path, default=Path("../shared/data/peers"))
@@ -185,7 +189,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--out", type=Path, help="JSON file; the ROC curves are drawn beside it as SVG")
     arguments = parser.parse_args(argv)
     options.use_threads(arguments.threads)
-    peers, absent = load_peers([*PEERS, *NETWORK_PEERS], arguments.peer_data)
+    best = {} if arguments.regions == "usual" else options.best_sides(arguments.support)
+    absent: dict[str, str] = {}
     models = options.load_models(arguments.ours)
     trained = {
         name: read_description(find_weights(g))["training"] for name, g in zip(models, arguments.ours, strict=True)
@@ -199,12 +204,15 @@ def main(argv: list[str]) -> int:
             raise UsageError(f"{folder}: the pairs are all of one kind")
         indices, inverse = np.unique(np.concatenate([index0, index1]), return_inverse=True)
         whole, small = patch_set.patches[indices], patch_set.patches32(indices)
+        peers, absent = patch_peers(PEERS, arguments.peer_data, best, patch_sigma_of(folder))
+        side_px = {seeing.peer.name: round(seeing.side_px, 2) for seeing in peers}
         described = describe_all(whole, small, peers, models, None if arguments.no_cache else arguments.cache)
         lines = []
         for name, (norm, call) in described.items():
             distance = distances(call(), inverse[: len(index0)], inverse[len(index0) :])
             scores = evaluate(distance, is_match)
-            results.append({"set": folder.name, "patches": len(patch_set), "descriptor": name, "norm": norm, **scores})
+            about = {"set": folder.name, "patches": len(patch_set), "descriptor": name, "norm": norm}
+            results.append({**about, "side_px": side_px.get(name, PATCH_PX), **scores})
             print(f"{folder.name} {name} {scores['fpr95']:.2f}", flush=True)
             false, true = np.array(scores["roc"]).T.tolist()
             lines.append(Line(name, false, true, dashed=norm == "l2"))
@@ -212,7 +220,10 @@ def main(argv: list[str]) -> int:
     names = list(dict.fromkeys(row["descriptor"] for row in results))
     sets = [folder.name for folder in arguments.sets]
     cell = {(row["set"], row["descriptor"]): row for row in results}
-    rows = [[n, *(f"{cell[s, n]['fpr95']:.2f} {cell[s, n]['interval']}" for s in sets)] for n in names]
+    rows = [
+        [n, *(f"{cell[s, n]['fpr95']:.2f} {cell[s, n]['interval']}" if (s, n) in cell else "" for s in sets)]
+        for n in names
+    ]
     print(text_table([f"FPR@95 %, {arguments.pairs:,} pairs", *sets], rows))
     for name, reason in absent.items():
         print(f"absent: {name}: {reason}")

@@ -21,6 +21,9 @@ from kornia_bingan.weights import find_weights
 
 RESULTS = Path("eval/results")
 CACHE = Path("bench/cache")
+PEER_SUPPORT = RESULTS / "peer-support.json"
+"""Record of ``python -m eval peer_support``: the support region that suits each peer on the validation scenes."""
+REGIONS = ("both", "usual")
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,12 +72,52 @@ def parser(protocol: str, description: str) -> argparse.ArgumentParser:
     built.add_argument("--only", default="", help="names of scenes and sequences, separated by commas; all by default")
     built.add_argument("--peers", default=",".join(PEERS), help="separated by commas; all by default, none for none")
     built.add_argument("--peer-weights", type=Path, help="folder; peers/ beside or above the data by default")
+    add_regions(built)
     built.add_argument("--ours", default="bingan256", help="shipped names or weights files, separated by commas")
     built.add_argument("--cache", type=Path, default=CACHE)
     built.add_argument("--no-cache", action="store_true", help="compute everything anew and keep nothing")
     built.add_argument("--threads", type=int, default=1)
     built.add_argument("--out", type=Path, help=f"JSON file; {RESULTS}/{protocol}-SPLIT.json by default")
     return built
+
+
+def add_regions(built: argparse.ArgumentParser) -> None:
+    """Add the options that say with which support regions peers are measured."""
+    text = "support regions of peers: as people use them and at their best on the validation scenes, or the first only"
+    built.add_argument("--regions", choices=REGIONS, default="both", help=text)
+    built.add_argument("--support", type=Path, default=PEER_SUPPORT, help="record of python -m eval peer_support")
+
+
+def best_sides(path: Path) -> dict[str, float]:
+    """Read the best side, in sigma, of those peers for which it is not the one that people use.
+
+    Raises:
+        UsageError: the record is absent or is none.
+    """
+    if not path.is_file():
+        raise UsageError(
+            f"{path} is not there; python -m eval peer_support DATA/validate makes it, --regions usual does without"
+        )
+    try:
+        chosen = json.loads(path.read_text(encoding="utf-8"))["chosen"]
+        return {n: float(about["best"]) for n, about in chosen.items() if about["best"] != about["usual"]}
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{path} is no record of python -m eval peer_support ({error}); make it again") from error
+
+
+def with_regions(names: Sequence[str], regions: str, support: Path) -> list[str]:
+    """Name each peer as people use it and, after it, at its best; a name with a side stays as it is.
+
+    Raises:
+        UsageError: the record of support regions is needed and cannot be read.
+    """
+    if regions == "usual" or all("@" in name for name in names):
+        return list(names)
+    best = best_sides(support)
+    built: list[str] = []
+    for name in names:
+        built += [name, f"{name}@{best[name]:g}"] if name in best else [name]
+    return list(dict.fromkeys(built))
 
 
 def setup(protocol: str, arguments: argparse.Namespace) -> Setup:
@@ -88,6 +131,7 @@ def setup(protocol: str, arguments: argparse.Namespace) -> Setup:
         raise UsageError(f"{data} is no folder; give the folder of a split, such as DATA/validate")
     use_threads(arguments.threads)
     names = [] if arguments.peers == "none" else _words(arguments.peers)
+    names = with_regions(names, arguments.regions, arguments.support)
     found, absent = load_peers(names, arguments.peer_weights or peer_folder(data))
     mine = tuple(_words(arguments.ours))
     for name in mine:
@@ -100,7 +144,12 @@ def setup(protocol: str, arguments: argparse.Namespace) -> Setup:
     out = arguments.out or RESULTS / f"{protocol}-{data.resolve().name}.json"
     cache = None if arguments.no_cache else arguments.cache
     only = tuple(_words(arguments.only))
-    asked = {"--only": arguments.only, "--peers": arguments.peers, "--ours": ",".join(Path(name).name for name in mine)}
+    asked = {
+        "--only": arguments.only,
+        "--peers": arguments.peers,
+        "--regions": arguments.regions if names else "",
+        "--ours": ",".join(Path(name).name for name in mine),
+    }
     defaults = parser(protocol, "").parse_args([str(data)])
     words = [f"{k} {v}" for k, v in asked.items() if v and v != getattr(defaults, k.removeprefix("--"))]
     return Setup(data, only, tuple(found), absent, cache, out, " ".join(words), mine)

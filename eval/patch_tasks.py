@@ -33,11 +33,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval import options
-from eval.brown import describe_all, distances
+from eval.brown import PEERS, describe_all, distances
 from eval.data import HomographySequence, find_sequences, read_sequence, transform
 from eval.metrics import average_precision, bootstrap_interval
 from eval.options import peer_folder
-from eval.peers import load_peers
+from eval.patch_peers import patch_peers
 from kornia_bingan.bits import hamming_distances
 from kornia_bingan.brown import halve_patches
 from kornia_bingan.errors import UsageError
@@ -55,7 +55,6 @@ HALF_SIDE_SIZE = 2.5
 LEVELS = {"easy": 1.0, "hard": 2.0, "tough": 3.0}
 NOISE = Jitter(**{**vars(NO_JITTER), "log2_scale": 0.1, "rotation_deg": 5.0, "shift": 0.06, "log2_stretch": 0.1})
 """Of level 1; the others multiply every value."""
-PEERS = ("sift", "rootsift", "orb", "teblid256", "boostdesc", "hashsift256", "tfeat-liberty", "hardtfeat")
 MAX_PATCHES = 200
 MAX_DISTRACTORS = 2000
 NEGATIVES = 5
@@ -272,6 +271,7 @@ def load(data: Path, max_patches: int) -> list[PatchSequence]:
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m eval patch_tasks")
     parser.add_argument("data", type=Path, help="folder of the release, or of a split with homography sequences")
+    options.add_regions(parser)
     parser.add_argument("--ours", nargs="*", default=["bingan256"], help="shipped names or weights files")
     parser.add_argument("--max-patches", type=int, default=MAX_PATCHES, help="a sequence, when patches are made")
     parser.add_argument("--threads", type=int, default=1)
@@ -283,14 +283,22 @@ def main(argv: list[str]) -> int:
     sequences = load(arguments.data, arguments.max_patches)
     parts = [part for s in sequences for part in (s.reference, *(view for level in LEVELS for view in s.views[level]))]
     whole = np.stack([cv2.resize(patch, (64, 64), interpolation=cv2.INTER_AREA) for patch in np.concatenate(parts)])
-    peers, absent = load_peers(list(PEERS), peer_folder(arguments.data))
+    made = not any(arguments.data.glob("*/ref.png"))
+    best = {} if arguments.regions == "usual" else options.best_sides(arguments.support)
+    peers, absent = patch_peers(PEERS, peer_folder(arguments.data), best, 4 * HALF_SIDE_SIZE if made else None)
+    side_px = {seeing.peer.name: round(seeing.side_px, 2) for seeing in peers}
     models = options.load_models(arguments.ours)
     cache = None if arguments.no_cache else arguments.cache
     results = []
     for name, (norm, call) in describe_all(whole, halve_patches(whole), peers, models, cache).items():
         if name.endswith("/median"):
             continue
-        row = {"descriptor": name, "norm": norm, **evaluate(split_rows(call(), sequences))}
+        row = {
+            "descriptor": name,
+            "norm": norm,
+            "side_px": side_px.get(name, 64),
+            **evaluate(split_rows(call(), sequences)),
+        }
         results.append(row)
         print(f"{name} {row['matching']:.3f}", file=sys.stderr, flush=True)
     tasks = [task for task in ("verification", "matching", "retrieval") if task in results[0]]
@@ -304,7 +312,7 @@ def main(argv: list[str]) -> int:
         "protocol": "patch_tasks",
         "command": f"python -m eval patch_tasks DATA/{split} --ours {' '.join(models)}",
         "sequences": {s.name: len(s.reference) for s in sequences},
-        "made": not any(arguments.data.glob("*/ref.png")),
+        "made": made,
         "results": results,
         "absent": absent,
         "provenance": provenance(find_weights(arguments.ours[0]) if arguments.ours else None, SEED),

@@ -5,7 +5,12 @@
 float32 (N, D) for ``l2``, row i for keypoint i; N = 0 gives 0 rows. Each peer samples its own support region with its
 own code, on the image itself; none gets our 32x32 patches unless it was made for patches.
 
-A peer whose library or weights are not at hand is absent, with the reason; nothing is downloaded.
+A peer's support region is the one that people use, or, as ``NAME@SIDE``, a square of so many sigma of the keypoint;
+``python -m eval peer_support`` finds the side that suits each best.
+
+A peer whose library or weights are not at hand is absent, with the reason; nothing is downloaded. Of the
+article's table four are not here: SURF, which OpenCV's wheels are built without, and LDAHash, D-BRIEF and RFD, which no
+library has and whose learnt projections and fields are not at hand.
 """
 
 from __future__ import annotations
@@ -25,12 +30,31 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from eval import peer_rows
 from eval.cache import code_digest
 from eval.matching import Norm
+from eval.peer_rows import (
+    BLID_SIDE_SIGMA,
+    BRISK_SIDE_SIGMA,
+    FIXED_WINDOW_MARGIN,
+    FREAK_SIDE_SIGMA,
+    ORB_SIDE_SIGMA,
+    ORB_UPSCALING,
+    PATCH_SIDE_SIGMA,
+    SIFT_SIDE_SIGMA,
+    aligned,
+    fixed_window_rows,
+    hash_sift_rows,
+    network_rows,
+    orb_rows,
+    root_sift_rows,
+    sift_rows,
+    sized_rows,
+)
 from kornia_bingan import BinGAN, bits, descriptor, keypoints, network, patches
-from kornia_bingan.errors import JobError, UsageError
+from kornia_bingan.errors import UsageError
 from kornia_bingan.files import sha256_of
-from kornia_bingan.keypoints import Keypoints, to_opencv
+from kornia_bingan.keypoints import Keypoints
 from kornia_bingan.patches import PATCH_SIZE, build_pyramid, cut_patches
 from kornia_bingan.provenance import versions
 from kornia_bingan.weights import find_weights
@@ -38,21 +62,8 @@ from kornia_bingan.weights import find_weights
 Image = NDArray[np.uint8]
 Describe = Callable[[Image, Keypoints], NDArray[Any]]
 
-BLID_SCALE = 6.75
-"""Sampling window of BEBLID, TEBLID and BoostDesc over the keypoint's size, as OpenCV documents it for SIFT."""
-
-BINBOOST_256 = 302
-"""OpenCV's number of the 256-bit BinBoost; Python has no name for it."""
-
-FIXED_WINDOW_MARGIN = 40
-"""BRIEF and LATCH drop keypoints within 28 px of the border; the image is extended so that none is lost."""
-
-PATCH_SIDE_SIGMA = 12.0
-"""Side of the support region of patch networks, in sigma of the DoG keypoint: what they were trained on."""
-
-ORB_SIDE_SIZE = 6.0
-ORB_UPSCALING = 2.0
-"""ORB's 31 px patch over the keypoint's size, and the enlargement that lets small keypoints have it."""
+BOOST_NUMBERS = {64: 300, 256: 302}
+"""OpenCV's numbers of BinBoost by bits; Python has no names for them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +76,7 @@ class Peer:
         num_bytes: of one row as it would be stored: packed codes, or 4 bytes a value.
         describe: see the module.
         about: support region and parameters, in words.
+        side_sigma: side of its support region in sigma of a DoG keypoint; None for a window of fixed size.
         sha256: of its weights or table; None if it has none.
         code: checksum of the sources that compute it.
         network: takes patches (B, 1, 32, 32) in [0, 1]; None if the descriptor is no network.
@@ -75,6 +87,7 @@ class Peer:
     num_bytes: int
     describe: Describe
     about: str
+    side_sigma: float | None = None
     sha256: str | None = None
     code: str = ""
     network: nn.Module | None = None
@@ -86,6 +99,7 @@ class Peer:
             "name": self.name,
             "norm": self.norm,
             "about": self.about,
+            "side_sigma": self.side_sigma,
             "sha256": self.sha256,
             "code": self.code,
             "versions": libraries,
@@ -96,110 +110,16 @@ class AbsentError(Exception):
     """A peer cannot run here; the text says why."""
 
 
-def _aligned(extractor: Any, margin: int, width: int, image: Image, points: Keypoints) -> NDArray[Any]:
-    """Compute an OpenCV descriptor and put its rows in the order of the keypoints."""
-    if not len(points):
-        return np.zeros((0, width), np.uint8)
-    found = to_opencv(points)
-    for index, keypoint in enumerate(found):
-        keypoint.class_id = index
-        keypoint.pt = (keypoint.pt[0] + margin, keypoint.pt[1] + margin)
-    if margin:
-        image = np.asarray(cv2.copyMakeBorder(image, margin, margin, margin, margin, cv2.BORDER_REFLECT_101), np.uint8)
-    kept, rows = extractor.compute(image, found)
-    order = np.array([keypoint.class_id for keypoint in kept], np.int64)
-    if rows is None or not np.array_equal(np.sort(order), np.arange(len(points))):
-        raise JobError(f"{extractor.getDefaultName()} described {len(order)} of {len(points)} keypoints")
-    aligned: NDArray[Any] = np.empty_like(rows)
-    aligned[order] = rows
-    return aligned
+def _sift(name: str, folder: Path, side: float | None) -> Peer:
+    rows, side = {"sift": sift_rows, "rootsift": root_sift_rows}[name], side or SIFT_SIDE_SIGMA
+    about = f"OpenCV SIFT at the keypoint's octave, {side:g} sigma window"
+    return Peer(name, "l2", 512, partial(rows, side_sigma=side), about, side)
 
 
-def sift_rows(image: Image, points: Keypoints) -> NDArray[np.float32]:
-    """Compute SIFT descriptors on the image itself, at each keypoint's octave, values 0 .. 255 as float32 (N, 128).
-
-    Raises:
-        UsageError: a keypoint's octave field does not fit its size, so that OpenCV would sample at a wrong scale.
-    """
-    octave = (points.octave & 255).astype(np.int8).astype(np.float64)  # OpenCV packs it as a signed byte
-    layer = (points.octave >> 8) & 255
-    nominal = 2 * 1.6 * 2.0 ** (octave + layer / 3)  # a third of an octave a layer; the rest is subpixel
-    wrong = np.abs(np.log2(points.size / nominal)) > 0.5
-    if wrong.any():
-        index = int(np.argmax(wrong))
-        raise UsageError(f"keypoint {index} has size {points.size[index]:g} and octave {points.octave[index]}: no DoG")
-    # Without precise upscaling the descriptor is sampled a quarter of a pixel beside the keypoint, and still finds 2 %
-    # more matches on the validation scenes: the peer gets its better setting.
-    rows = _aligned(cv2.SIFT.create(), 0, 128, image, points)
-    return rows.astype(np.float32)
-
-
-def root_sift_rows(image: Image, points: Keypoints) -> NDArray[np.float32]:
-    """Take the square root of SIFT vectors of sum 1 (Arandjelovic and Zisserman, CVPR 2012)."""
-    rows = sift_rows(image, points)
-    return np.asarray(np.sqrt(rows / np.maximum(rows.sum(1, keepdims=True), 1e-9)), np.float32)
-
-
-def orb_rows(image: Image, points: Keypoints) -> NDArray[np.uint8]:
-    """Compute ORB's bits for any keypoints.
-
-    ``ORB.compute`` ignores the size of a keypoint and reads its octave: a level of its pyramid in which its patch is
-    31 px. So the octave is chosen that makes the patch nearest to ``ORB_SIDE_SIZE`` times the size, in an image
-    enlarged by ``ORB_UPSCALING``, since small keypoints would need a level below the first.
-    """
-    height, width = image.shape
-    size = (round(width * ORB_UPSCALING), round(height * ORB_UPSCALING))
-    factor = np.array(size) / np.array([width, height])
-    large = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_LINEAR), np.uint8)
-    side = ORB_SIDE_SIZE * ORB_UPSCALING * points.size / 31
-    # A level must be larger than the patch.
-    top = int(np.log(max(min(size) / 64, 1)) / np.log(1.2))
-    octave = np.clip(np.round(np.log(np.maximum(side, 1e-6)) / np.log(1.2)), 0, top)
-    moved = Keypoints(
-        ((points.xy + 0.5) * factor - 0.5).astype(np.float32),
-        points.size,
-        np.where(points.angle_deg == -1, 0, points.angle_deg).astype(np.float32),
-        points.response,
-        octave.astype(np.int32),
-    )
-    # Without an edge threshold no keypoint is dropped; ORB extends its levels by reflection.
-    return np.asarray(_aligned(cv2.ORB.create(nlevels=top + 1, edgeThreshold=0), 0, 32, large, moved), np.uint8)
-
-
-def hash_sift_rows(table: NDArray[np.float32], image: Image, points: Keypoints) -> NDArray[np.uint8]:
-    """Project SIFT vectors by a table (bits, 129) and keep the signs (Suarez et al., RA-L 2021)."""
-    rows = sift_rows(image, points)
-    return np.packbits(np.column_stack([np.ones(len(rows), np.float32), rows]) @ table.T > 0, axis=1)
-
-
-def cut_square_patches(image: Image, points: Keypoints, side_sigma: float) -> NDArray[np.float32]:
-    """Cut oriented squares of ``side_sigma`` times sigma around DoG keypoints, float32 (N, 1, 32, 32) in [0, 1]."""
-    angle = np.deg2rad(np.where(points.angle_deg == -1, 0.0, points.angle_deg))
-    half = side_sigma / 4 * points.size  # size = 2 sigma
-    cos, sin = half * np.cos(angle), half * np.sin(angle)
-    x, y = points.xy.T
-    lafs = np.stack([np.stack([cos, -sin, x], 1), np.stack([sin, cos, y], 1)], 1)
-    return cut_patches(build_pyramid(image), lafs.astype(np.float32), PATCH_SIZE)
-
-
-@torch.no_grad()
-def network_rows(net: nn.Module, side_sigma: float, image: Image, points: Keypoints) -> NDArray[np.float32]:
-    """Describe square patches by a network that takes (B, 1, 32, 32) in [0, 1]."""
-    cut = torch.from_numpy(cut_square_patches(image, points, side_sigma))
-    if not len(cut):
-        cut = torch.zeros(1, 1, PATCH_SIZE, PATCH_SIZE)
-    rows = torch.cat([net(piece) for piece in torch.split(cut, 512)]).float().numpy()
-    return np.asarray(rows[: len(points)], np.float32)
-
-
-def _sift(name: str, folder: Path) -> Peer:
-    rows = {"sift": sift_rows, "rootsift": root_sift_rows}[name]
-    return Peer(name, "l2", 512, rows, "OpenCV SIFT at the keypoint's octave, 12 sigma window")
-
-
-def _orb(name: str, folder: Path) -> Peer:
-    about = f"OpenCV ORB, 31 px patch = {ORB_SIDE_SIZE:g} x size, image enlarged {ORB_UPSCALING:g} x"
-    return Peer(name, "hamming", 32, orb_rows, about)
+def _orb(name: str, folder: Path, side: float | None) -> Peer:
+    side = side or ORB_SIDE_SIGMA
+    about = f"OpenCV ORB, 31 px patch = {side:g} sigma, image enlarged {ORB_UPSCALING:g} x"
+    return Peer(name, "hamming", 32, partial(orb_rows, side_sigma=side), about, side)
 
 
 def _contrib() -> Any:
@@ -208,45 +128,64 @@ def _contrib() -> Any:
     return cv2.xfeatures2d
 
 
-def _blid(name: str, folder: Path) -> Peer:
+def _blid(name: str, folder: Path, side: float | None) -> Peer:
     contrib, num_bits = _contrib(), int(name[-3:])
     family = name[:-3].upper()
     size = getattr(contrib, f"{family}_SIZE_{num_bits}_BITS")
-    extractor = getattr(contrib, f"{family}_create")(BLID_SCALE, size)
-    rows = partial(_aligned, extractor, 0, num_bits // 8)
-    return Peer(name, "hamming", num_bits // 8, rows, f"OpenCV {family}, scale factor {BLID_SCALE:g}")
+    side = side or BLID_SIDE_SIGMA
+    extractor = getattr(contrib, f"{family}_create")(side / 2, size)
+    rows = partial(aligned, extractor, 0, num_bits // 8)
+    return Peer(name, "hamming", num_bits // 8, rows, f"OpenCV {family}, scale factor {side / 2:g}", side)
 
 
-def _boost(name: str, folder: Path) -> Peer:
-    extractor = _contrib().BoostDesc_create(BINBOOST_256, True, BLID_SCALE)
-    rows = partial(_aligned, extractor, 0, 32)
-    return Peer(name, "hamming", 32, rows, f"OpenCV BINBOOST_256, scale factor {BLID_SCALE:g}")
+def _boost(name: str, folder: Path, side: float | None) -> Peer:
+    num_bits, side = (64 if name == "boostdesc64" else 256), side or BLID_SIDE_SIGMA
+    extractor = _contrib().BoostDesc_create(BOOST_NUMBERS[num_bits], True, side / 2)
+    rows = partial(aligned, extractor, 0, num_bits // 8)
+    about = f"OpenCV BINBOOST_{num_bits}, scale factor {side / 2:g}"
+    return Peer(name, "hamming", num_bits // 8, rows, about, side)
 
 
-def _fixed_window(name: str, folder: Path) -> Peer:
+def _grown(name: str, folder: Path, side: float | None) -> Peer:
+    contrib = _contrib()
+    if name == "brisk":
+        extractor, usual = contrib.BRISK_create(), BRISK_SIDE_SIGMA
+    else:
+        extractor, usual = contrib.FREAK_create(), FREAK_SIDE_SIGMA
+    side = side or usual
+    rows = partial(sized_rows, extractor, 64, usual, side)
+    return Peer(name, "hamming", 64, rows, f"OpenCV {name.upper()}, 512 bits, {side:g} sigma window", side)
+
+
+def _fixed_window(name: str, folder: Path, side: float | None) -> Peer:
     if name == "brief":
         extractor = _contrib().BriefDescriptorExtractor_create(32, True)
     else:
         extractor = _contrib().LATCH_create(32, True)
-    rows = partial(_aligned, extractor, FIXED_WINDOW_MARGIN, 32)
+    if side is not None:
+        about = f"OpenCV, 256 bits, on squares of {side:g} sigma resampled to its window"
+        return Peer(name, "hamming", 32, partial(fixed_window_rows, extractor, 32, side), about, side)
+    rows = partial(aligned, extractor, FIXED_WINDOW_MARGIN, 32)
     return Peer(name, "hamming", 32, rows, "OpenCV, 256 bits, window of fixed size, turned by the keypoint's angle")
 
 
-def _hash_sift(name: str, folder: Path) -> Peer:
+def _hash_sift(name: str, folder: Path, side: float | None) -> Peer:
     path = _at_hand(folder / f"{name}.npy")
     table = np.load(path, allow_pickle=False).astype(np.float32)
-    about = "published projection on OpenCV SIFT vectors, an approximation of its own SIFT variant"
-    return Peer(name, "hamming", len(table) // 8, partial(hash_sift_rows, table), about, sha256_of(path))
+    side = side or SIFT_SIDE_SIGMA
+    about = f"published projection on OpenCV SIFT vectors, an approximation of its own SIFT variant, {side:g} sigma"
+    rows = partial(hash_sift_rows, table, side_sigma=side)
+    return Peer(name, "hamming", len(table) // 8, rows, about, side, sha256_of(path))
 
 
-def _tfeat(name: str, folder: Path) -> Peer:
+def _tfeat(name: str, folder: Path, side: float | None) -> Peer:
     path = _at_hand(folder / "tfeat-liberty.params")
     net = KF.TFeat(pretrained=False)
     net.load_state_dict(torch.load(path, weights_only=True, map_location="cpu"))
-    return _network_peer(name, net.eval(), 128, PATCH_SIDE_SIGMA, path)
+    return _network_peer(name, net.eval(), 128, side or PATCH_SIDE_SIGMA, path)
 
 
-def _hard_tfeat(name: str, folder: Path) -> Peer:
+def _hard_tfeat(name: str, folder: Path, side: float | None) -> Peer:
     path = _at_hand(folder / "hardtfeat.pth")
     stored = torch.load(path, weights_only=True, map_location="cpu")["state_dict"]
     # TFeat's layers without its leading normalisation, the last one written as an 8x8 convolution; unit length after.
@@ -257,7 +196,7 @@ def _hard_tfeat(name: str, folder: Path) -> Peer:
         renamed[f"descr.0.{kind}"] = stored[f"classifier.1.{kind}"].flatten(1 if kind == "weight" else 0)
     net = KF.TFeat(pretrained=False)
     net.load_state_dict(renamed)
-    return _network_peer(name, nn.Sequential(net, _UnitLength()).eval(), 128, PATCH_SIDE_SIGMA, path)
+    return _network_peer(name, nn.Sequential(net, _UnitLength()).eval(), 128, side or PATCH_SIDE_SIGMA, path)
 
 
 _NETWORKS: dict[str, tuple[Callable[..., nn.Module], tuple[str, ...]]] = {
@@ -267,7 +206,7 @@ _NETWORKS: dict[str, tuple[Callable[..., nn.Module], tuple[str, ...]]] = {
 }
 
 
-def _kornia_network(name: str, folder: Path) -> Peer:
+def _kornia_network(name: str, folder: Path, side: float | None) -> Peer:
     build, files = _NETWORKS[name]
     folders = [folder, Path(torch.hub.get_dir()) / "checkpoints"]
     paths = [place / file for place in folders for file in files if (place / file).is_file()]
@@ -276,13 +215,13 @@ def _kornia_network(name: str, folder: Path) -> Peer:
     net = build(pretrained=False)
     stored = torch.load(paths[0], weights_only=True, map_location="cpu")
     net.load_state_dict(stored.get("state_dict", stored))
-    return _network_peer(name, net.eval(), 128, PATCH_SIDE_SIGMA, paths[0])
+    return _network_peer(name, net.eval(), 128, side or PATCH_SIDE_SIGMA, paths[0])
 
 
-def _mkd(name: str, folder: Path) -> Peer:
+def _mkd(name: str, folder: Path, side: float | None) -> Peer:
     # Its whitening matrices would be downloaded; without them the published descriptor is better than this one.
     net = KF.MKDDescriptor(patch_size=PATCH_SIZE, kernel_type="concat", whitening=None)
-    peer = _network_peer(name, net.eval(), 238, PATCH_SIDE_SIGMA, None)
+    peer = _network_peer(name, net.eval(), 238, side or PATCH_SIDE_SIGMA, None)
     return replace(peer, about=f"{peer.about}, no whitening")
 
 
@@ -295,7 +234,8 @@ def _network_peer(name: str, net: nn.Module, width: int, side_sigma: float, path
     inner = net[0] if isinstance(net, nn.Sequential) else net
     about = f"Kornia {type(inner).__name__}, patch side {side_sigma:g} sigma"
     sha256 = None if path is None else sha256_of(path)
-    return Peer(name, "l2", 4 * width, partial(network_rows, net, side_sigma), about, sha256, network=net)
+    rows = partial(network_rows, net, side_sigma)
+    return Peer(name, "l2", 4 * width, rows, about, side_sigma, sha256, network=net)
 
 
 def _at_hand(path: Path) -> Path:
@@ -304,7 +244,7 @@ def _at_hand(path: Path) -> Path:
     return path
 
 
-PEERS: dict[str, Callable[[str, Path], Peer]] = {
+PEERS: dict[str, Callable[[str, Path, float | None], Peer]] = {
     "sift": _sift,
     "rootsift": _sift,
     "orb": _orb,
@@ -314,7 +254,10 @@ PEERS: dict[str, Callable[[str, Path], Peer]] = {
     "beblid512": _blid,
     "teblid256": _blid,
     "teblid512": _blid,
+    "brisk": _grown,
+    "freak": _grown,
     "boostdesc": _boost,
+    "boostdesc64": _boost,
     "hashsift256": _hash_sift,
     "hashsift512": _hash_sift,
     "tfeat-liberty": _tfeat,
@@ -326,32 +269,51 @@ PEERS: dict[str, Callable[[str, Path], Peer]] = {
 }
 
 
+def split_name(name: str) -> tuple[str, float | None]:
+    """Give the peer and the side of its support region in sigma, None for the usual one.
+
+    Raises:
+        UsageError: what follows the @ is no positive number.
+    """
+    base, at, side = name.partition("@")
+    if not at:
+        return base, None
+    try:
+        sigma = float(side)
+    except ValueError:
+        sigma = 0.0
+    if not 0 < sigma < 1000:
+        raise UsageError(f"'{name}' gives '{side}' as the side of a support region in sigma; give a positive number")
+    return base, sigma
+
+
 def load_peers(names: Sequence[str], folder: Path) -> tuple[list[Peer], dict[str, str]]:
     """Build peers by name.
 
     Args:
-        names: of ``PEERS``.
+        names: of ``PEERS``, or ``NAME@SIDE`` for a support region of SIDE sigma instead of the usual one.
         folder: weights and tables of others.
 
     Returns:
         The peers that can run here, in the order of the names, and the reason for each that cannot.
 
     Raises:
-        UsageError: an unknown name, or a damaged weights file.
+        UsageError: an unknown name, a side that is no positive number, or a damaged weights file.
     """
     present, absent = [], {}
-    code = code_digest(sys.modules[__name__], patches)
+    code = code_digest(sys.modules[__name__], peer_rows, patches)
     for name in names:
-        if name not in PEERS:
-            raise UsageError(f"there is no peer '{name}'; choose from {', '.join(PEERS)}")
+        base, side = split_name(name)
+        if base not in PEERS:
+            raise UsageError(f"there is no peer '{base}'; choose from {', '.join(PEERS)}")
         try:
-            peer = PEERS[name](name, folder)
+            peer = PEERS[base](base, folder, side)
         except AbsentError as error:
             absent[name] = str(error)
             continue
         except (OSError, ValueError, KeyError, RuntimeError, UnpicklingError) as error:
             raise UsageError(f"the weights of {name} in {folder} cannot be used: {error}") from error
-        present.append(replace(peer, code=code))
+        present.append(replace(peer, name=name, code=code))
     return present, absent
 
 
@@ -369,11 +331,14 @@ def ours(name_or_path: str) -> list[Peer]:
         name = path.resolve().parent.name if path.stem == "weights" else path.stem
     code = code_digest(sys.modules[__name__], keypoints, patches, network, descriptor, bits)
     model, real = BinGAN.from_pretrained(path), BinGAN.from_pretrained(path, output="descriptor")
-    about = f"support region {4 * keypoints.BLOB_SUPPORT:g} sigma"
+    side = 4 * keypoints.BLOB_SUPPORT
+    about = f"support region {side:g} sigma"
     digest = sha256_of(path)
     return [
-        Peer(name, "hamming", model.bits // 8, partial(descriptor.describe, model), about, digest, code),
-        Peer(f"{name}/float", "l2", 4 * real.bits, partial(real_rows, real), f"{about}, real values", digest, code),
+        Peer(name, "hamming", model.bits // 8, partial(descriptor.describe, model), about, side, digest, code),
+        Peer(
+            f"{name}/float", "l2", 4 * real.bits, partial(real_rows, real), f"{about}, real values", side, digest, code
+        ),
     ]
 
 

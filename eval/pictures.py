@@ -70,7 +70,7 @@ def match_picture(problem: Problem, peer: Peer, ratio: float, cache: Path | None
 
 def main(argv: list[str]) -> int:
     parser = options.parser("pictures", "Pictures of matches.")
-    parser.set_defaults(peers=PEERS, out=Path("bench/pictures"))
+    parser.set_defaults(peers=PEERS, regions="usual", out=Path("bench/pictures"))
     arguments = parser.parse_args(argv)
     run = options.setup("pictures", arguments)
     thresholds = read_thresholds()

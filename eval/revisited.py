@@ -22,11 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval import options
-from eval.brown import describe_all
+from eval.brown import PEERS, describe_all
 from eval.metrics import average_precision, bootstrap_interval
 from eval.options import peer_folder
+from eval.patch_peers import patch_peers, patch_sigma_of
 from eval.patch_tasks import all_distances
-from eval.peers import load_peers
 from kornia_bingan.brown import read_patch_set
 from kornia_bingan.errors import UsageError
 from kornia_bingan.files import write_json
@@ -34,7 +34,6 @@ from kornia_bingan.provenance import provenance
 from kornia_bingan.report import text_table
 from kornia_bingan.weights import find_weights
 
-PEERS = ("sift", "rootsift", "orb", "teblid256", "boostdesc", "hashsift256", "tfeat-liberty", "hardtfeat")
 PACKAGE_LEAST = 1000
 PACKAGE_BLOCK = 128
 SEED = 0
@@ -89,6 +88,7 @@ def evaluate(rows: Rows, points: NDArray[np.int64], reference: NDArray[np.int64]
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m eval revisited")
     parser.add_argument("sets", type=Path, nargs="+", help="folders in Brown's layout, with interest.txt")
+    options.add_regions(parser)
     parser.add_argument("--ours", nargs="*", default=["bingan256"], help="shipped names or weights files")
     parser.add_argument("--peer-data", type=Path)
     parser.add_argument("--threads", type=int, default=1)
@@ -97,7 +97,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--out", type=Path, help="JSON file")
     arguments = parser.parse_args(argv)
     options.use_threads(arguments.threads)
-    peers, absent = load_peers(list(PEERS), arguments.peer_data or peer_folder(Path("../shared/data/peers")))
+    best = {} if arguments.regions == "usual" else options.best_sides(arguments.support)
+    absent: dict[str, str] = {}
     models = options.load_models(arguments.ours)
     results = []
     for folder in arguments.sets:
@@ -106,10 +107,14 @@ def main(argv: list[str]) -> int:
             raise UsageError(f"{folder} has no interest.txt, which names the reference image of each patch")
         every = np.arange(len(patch_set))
         cache = None if arguments.no_cache else arguments.cache
+        place = arguments.peer_data or peer_folder(Path("../shared/data/peers"))
+        peers, absent = patch_peers(PEERS, place, best, patch_sigma_of(folder))
+        side_px = {seeing.peer.name: round(seeing.side_px, 2) for seeing in peers}
         described = describe_all(patch_set.patches[every], patch_set.patches32(every), peers, models, cache)
         for name, (norm, call) in described.items():
             scores = evaluate(call(), patch_set.point_ids, patch_set.reference)
-            results.append({"set": folder.name, "descriptor": name, "norm": norm, **scores})
+            about = {"set": folder.name, "descriptor": name, "norm": norm, "side_px": side_px.get(name, 64)}
+            results.append({**about, **scores})
             print(f"{folder.name} {name} {scores['map']:.2f}", file=sys.stderr, flush=True)
     rows = [
         [r["set"], r["descriptor"], f"{r['map']:.2f}", str(r["interval"]), f"{r['map_package'] or 0:.2f}"]

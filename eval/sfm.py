@@ -266,6 +266,7 @@ def table(results: list[Result]) -> str:
 def choose_matchers(arguments: argparse.Namespace, models: list[BinGAN]) -> tuple[list[Matcher], dict[str, str]]:
     """Build the ways of matching that the options name, and say which are absent."""
     names = [name for name in arguments.peers.split(",") if name]
+    names = options.with_regions(names, arguments.regions, arguments.support)
     thresholds = {} if arguments.ratio is not None and not names and not arguments.own_detector else read_thresholds()
     chosen = []
     for model in models:
@@ -288,6 +289,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--scenes", default="", help="names, separated by commas; all scenes by default")
     parser.add_argument("--ours", default="bingan256", help="shipped names or weights files, separated by commas")
     parser.add_argument("--ratio", type=float, help="of our mutual ratio test; each its threshold by default")
+    options.add_regions(parser)
     parser.add_argument("--peers", default="", help="others of eval/peers.py, separated by commas")
     parser.add_argument("--peer-weights", type=Path, default=Path("../shared/data/peers"))
     parser.add_argument("--own-detector", action="store_true", help="add SIFT and ORB with their own keypoints")
@@ -323,7 +325,8 @@ def main(argv: list[str]) -> int:
     for name, reason in absent.items():
         print(f"absent: {name}: {reason}")
     if arguments.out:
-        asked = {"scenes": arguments.scenes, "peers": arguments.peers, "ratio": arguments.ratio}
+        regions = "usual" if arguments.peers and arguments.regions == "usual" else ""
+        asked = {"scenes": arguments.scenes, "peers": arguments.peers, "regions": regions, "ratio": arguments.ratio}
         words = [f"--{name} {value}" for name, value in asked.items() if value]
         words += ["--own-detector"] if arguments.own_detector else []
         record = {

@@ -23,7 +23,7 @@ from eval import options
 from eval.data import find_scenes, read_scene
 from eval.m95 import MAX_KEYPOINTS, PRECISION, THRESHOLD_PX, evaluate, scene_problem
 from eval.metrics import matches_at_precision
-from eval.peers import root_sift_rows
+from eval.peer_rows import root_sift_rows
 from kornia_bingan import BinGAN
 from kornia_bingan.descriptor import describe
 from kornia_bingan.errors import UsageError

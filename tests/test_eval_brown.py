@@ -12,6 +12,8 @@ from kornia_bingan.brown import write_patch_set
 from kornia_bingan.errors import UsageError
 from tests.conftest import texture
 
+USUAL = ("--regions", "usual")
+
 
 @pytest.fixture(scope="module")
 def patch_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -69,7 +71,7 @@ def test_a_set_is_scored_for_all_descriptors(
     patch_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "brown.json"
-    assert brown.main([str(patch_set), "--pairs", "60", "--out", str(out), "--peer-data", str(tmp_path)]) == 0
+    assert brown.main([str(patch_set), "--pairs", "60", "--out", str(out), "--peer-data", str(tmp_path), *USUAL]) == 0
     record = json.loads(out.read_text())
     score = {row["descriptor"]: row["fpr95"] for row in record["results"]}
     assert {"sift", "pixels", "untrained", "bingan256", "bingan256/float", "bingan256/median"} <= set(score)
@@ -81,4 +83,4 @@ def test_a_set_is_scored_for_all_descriptors(
     assert out.with_suffix(".svg").read_text().startswith("<svg")
     assert "FPR@95 %, 60 pairs" in capsys.readouterr().out
     with pytest.raises(UsageError, match="no such pair file"):
-        brown.main([str(patch_set), "--pairs", "100"])
+        brown.main([str(patch_set), "--pairs", "100", *USUAL])

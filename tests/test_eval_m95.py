@@ -75,7 +75,17 @@ def test_the_command_writes_a_record_and_a_picture(
     scene_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "m95.json"
-    words = [str(scene_folder.parent), "--peers", "rootsift,orb", "--out", str(out), "--cache", str(tmp_path / "cache")]
+    words = [
+        str(scene_folder.parent),
+        "--peers",
+        "rootsift,orb",
+        "--regions",
+        "usual",
+        "--out",
+        str(out),
+        "--cache",
+        str(tmp_path / "cache"),
+    ]
     assert m95.main(words) == 0
     first = json.loads(out.read_text())
     score = {row["descriptor"]: row["m95"] for row in first["results"]}
@@ -98,6 +108,6 @@ def test_sequences_with_homographies(tmp_path: Path) -> None:
     cv2.imwrite(str(folder / "2.png"), cv2.warpPerspective(image, H, (320, 240)))
     np.savetxt(folder / "H_1_2", H)
     out = tmp_path / "m95.json"
-    assert m95.main([str(tmp_path / "data"), "--peers", "rootsift", "--out", str(out)]) == 0
+    assert m95.main([str(tmp_path / "data"), "--peers", "rootsift", "--regions", "usual", "--out", str(out)]) == 0
     score = {row["descriptor"]: row["m95"] for row in json.loads(out.read_text())["results"]}
     assert min(score.values()) > 0.3 * len(detect(image, "dog", 2000))

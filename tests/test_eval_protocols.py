@@ -20,6 +20,7 @@ from kornia_bingan.scene import render_scene
 from tests.conftest import texture
 
 NAMES = "rootsift,orb"
+USUAL = ("--regions", "usual")
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def ratios(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "thresholds.json"
-    words = [str(data), "--peers", NAMES, "--cache", str(data.parent / "cache"), "--out", str(path)]
+    words = [str(data), "--peers", NAMES, *USUAL, "--cache", str(data.parent / "cache"), "--out", str(path)]
     assert thresholds.main(words) == 0
     for module in (hpatches, pairs, pictures, robustness):
         monkeypatch.setattr(module, "read_thresholds", lambda: thresholds.read_thresholds(path))
@@ -95,7 +96,7 @@ def test_pictures_of_two_sizes_and_perfect_matches_give_no_error() -> None:
 
 def test_homography_command(data: Path, ratios: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "hpatches.json"
-    words = [str(data), "--peers", NAMES, "--out", str(out), "--cache", str(data.parent / "cache")]
+    words = [str(data), "--peers", NAMES, *USUAL, "--out", str(out), "--cache", str(data.parent / "cache")]
     assert hpatches.main(words) == 0
     rows = {row["descriptor"]: row for row in json.loads(out.read_text())["results"]}
     for name in ("rootsift", "bingan256"):
@@ -137,7 +138,7 @@ def test_pose_command_with_scenes(data: Path, ratios: Path, tmp_path: Path) -> N
     entry |= {"R_0to1": pair.R.tolist(), "t_0to1": pair.t.tolist(), "size0": [800, 600], "size1": [800, 600]}
     (folder / "pairs.json").write_text(json.dumps({"pairs": [entry]}))
     out = tmp_path / "pairs.json"
-    words = [str(folder), "--scenes", str(data), "--peers", NAMES, "--out", str(out), "--no-cache"]
+    words = [str(folder), "--scenes", str(data), "--peers", NAMES, *USUAL, "--out", str(out), "--no-cache"]
     assert pairs.main(words) == 0
     rows = {(row["part"], row["descriptor"]): row for row in json.loads(out.read_text())["results"]}
     assert rows["scenes", "bingan256"]["auc"]["10"] > 0.8
@@ -148,7 +149,7 @@ def test_pose_command_with_scenes(data: Path, ratios: Path, tmp_path: Path) -> N
 
 def test_pictures_of_matches(data: Path, ratios: Path, tmp_path: Path) -> None:
     out = tmp_path / "pictures"
-    words = [str(data), "--peers", NAMES, "--out", str(out), "--cache", str(data.parent / "cache")]
+    words = [str(data), "--peers", NAMES, *USUAL, "--out", str(out), "--cache", str(data.parent / "cache")]
     assert pictures.main(words) == 0
     rows = json.loads((out / "pictures.json").read_text())["results"]
     expected = {f"{name}-{peer}.jpg" for name in ("room", "oxford_made") for peer in ("rootsift", "orb", "bingan256")}
@@ -229,7 +230,7 @@ def test_robustness_command(
     few = {name: (apply, strengths[:2], unit) for name, (apply, strengths, unit) in robustness.CHANGES.items()}
     monkeypatch.setattr(robustness, "CHANGES", {name: few[name] for name in ("rotation", "noise")})
     out = tmp_path / "robustness.json"
-    words = [str(data), "--peers", NAMES, "--out", str(out), "--cache", str(data.parent / "cache")]
+    words = [str(data), "--peers", NAMES, *USUAL, "--out", str(out), "--cache", str(data.parent / "cache")]
     assert robustness.main(words) == 0
     rows = {(row["change"], row["descriptor"]): row for row in json.loads(out.read_text())["results"]}
     assert set(rows) == {

@@ -12,6 +12,8 @@ from kornia_bingan.brown import write_patch_set
 from kornia_bingan.errors import UsageError
 from tests.conftest import texture
 
+USUAL = ("--regions", "usual")
+
 
 def slow(rows: np.ndarray, points: np.ndarray) -> float:
     """The protocol in loops, scored by scikit-learn."""
@@ -57,11 +59,11 @@ def test_command(tmp_path: Path) -> None:
     patches, points = np.stack([first, second], 1).reshape(40, 64, 64), np.repeat(np.arange(20), 2)
     write_patch_set(tmp_path / "set", patches, points, reference=points // 10)
     out = tmp_path / "r.json"
-    assert revisited.main([str(tmp_path / "set"), "--out", str(out), "--no-cache"]) == 0
+    assert revisited.main([str(tmp_path / "set"), "--out", str(out), "--no-cache", *USUAL]) == 0
     rows = {row["descriptor"]: row for row in json.loads(out.read_text())["results"]}
     assert rows["bingan256"]["map"] == 100
     assert rows["bingan256"]["images"] == 2
     assert str(tmp_path) not in out.read_text()
     write_patch_set(tmp_path / "plain", patches, points)
     with pytest.raises(UsageError, match=r"plain has no interest\.txt"):
-        revisited.main([str(tmp_path / "plain"), "--no-cache"])
+        revisited.main([str(tmp_path / "plain"), "--no-cache", *USUAL])

@@ -1,0 +1,137 @@
+"""Which support region suits each peer: M95 on the validation scenes against the side in sigma of the DoG keypoint.
+
+    python -m eval peer_support DATA/validate [--peers rootsift,orb] [--sides 8,12,16,20,24] [--out FILE.json]
+
+Protocol. As ``m95`` on scenes with cameras, the sum over the scenes: every peer with the support region that people
+use, and with squares (SIFT's window, ORB's pattern, a network's patch ...) of every side of ``--sides``. Each peer's
+largest sum is its best; of equal ones the usual, then the smaller. Every other protocol reads the record
+and measures each peer twice: as people use it, and as ``NAME@SIDE`` at its best, where that is another side. ``at_end``
+says that the best is the first or last side that was tried, so that a better one may lie beyond. Ours are trained for
+one support region and keep it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from eval import options
+from eval.m95 import MAX_KEYPOINTS, PRECISION, THRESHOLD_PX, cached_evaluate, load_problems
+from eval.metrics import matches_at_precision
+from eval.peers import PEERS
+from kornia_bingan.errors import UsageError
+from kornia_bingan.files import write_json
+from kornia_bingan.report import text_table
+
+SIDES = "8,10,12,14,16,18,20,24,28"
+
+
+def read_sides(text: str) -> list[float]:
+    """Read sides in sigma, ascending.
+
+    Raises:
+        UsageError: one is no positive number.
+    """
+    try:
+        sides = sorted({float(word) for word in text.split(",") if word})
+    except ValueError as error:
+        raise UsageError(f"--sides {text}: {error}; give numbers separated by commas") from error
+    if not sides or sides[0] <= 0:
+        raise UsageError(f"--sides {text}: give positive numbers separated by commas")
+    return sides
+
+
+def choose(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Choose the best row of one peer.
+
+    Args:
+        rows: with ``side_sigma`` (None for a window of fixed size), ``usual`` and ``sum``; one is usual.
+
+    Returns:
+        ``usual`` and ``best`` (a side or None), the sum of each, and ``at_end``: the best is the first or last side.
+    """
+    usual = next(row for row in rows if row["usual"])
+    best = max(rows, key=lambda row: (row["sum"], row["usual"], -(row["side_sigma"] or 0)))
+    sides = [row["side_sigma"] for row in rows if row["side_sigma"] is not None]
+    return {
+        "usual": usual["side_sigma"],
+        "usual_sum": usual["sum"],
+        "best": best["side_sigma"],
+        "best_sum": best["sum"],
+        "at_end": best["side_sigma"] in (min(sides), max(sides)),
+    }
+
+
+def main(argv: list[str]) -> int:
+    parser = options.parser("peer_support", "Support regions of peers.")
+    parser.add_argument("--sides", default=SIDES, help="in sigma of the keypoint, separated by commas")
+    parser.set_defaults(ours="", regions="usual", out=options.PEER_SUPPORT)
+    arguments = parser.parse_args(argv)
+    sides = read_sides(arguments.sides)
+    asked = [name for name in arguments.peers.split(",") if name]
+    if sided := [name for name in asked if "@" in name]:
+        raise UsageError(f"--peers {sided[0]}: give names without a side; --sides says which are tried")
+    arguments.peers = ",".join([*asked, *(f"{name}@{side:g}" for name in asked for side in sides)])
+    run = options.setup("peer_support", arguments)
+    problems = list(load_problems(run.data, run.only, run.cache, with_sequences=False))
+    rows: list[dict[str, Any]] = []
+    for base in asked:
+        mine = [peer for peer in run.peers if peer.name.partition("@")[0] == base]
+        for peer in mine:
+            if peer.name != base and peer.side_sigma == mine[0].side_sigma:
+                continue  # the usual side stands there already
+            counts = {}
+            for problem in problems:
+                result = cached_evaluate(peer, problem, run.cache)
+                found = matches_at_precision(result.ratio, result.correct, PRECISION, ties="in order")
+                counts[problem.name] = int(found.num_correct)
+            row = {"descriptor": base, "side_sigma": peer.side_sigma, "usual": peer.name == base, "m95": counts}
+            rows.append({**row, "sum": sum(counts.values())})
+            print(f"{peer.name} {rows[-1]['sum']:,}", file=sys.stderr, flush=True)
+    chosen = {
+        base: choose([row for row in rows if row["descriptor"] == base])
+        for base in dict.fromkeys(row["descriptor"] for row in rows)
+    }
+    words = [f"--only {arguments.only}"] if arguments.only else []
+    words += [f"--peers {','.join(asked)}"] if asked != list(PEERS) else []
+    words += [f"--sides {arguments.sides}"] if arguments.sides != SIDES else []
+    shared = run.record("peer_support")
+    shared["peers"] = {name: about for name, about in shared["peers"].items() if "@" not in name}
+    record = {
+        **shared,
+        "command": " ".join([f"python -m eval peer_support DATA/{run.data.name}", *words]),
+        "threshold_px": THRESHOLD_PX,
+        "max_keypoints": MAX_KEYPOINTS,
+        "sides": sides,
+        "results": rows,
+        "chosen": chosen,
+    }
+    run.out.parent.mkdir(parents=True, exist_ok=True)
+    write_json(run.out, record)
+    scenes = [problem.name for problem in problems]
+    cells = [
+        [
+            row["descriptor"],
+            "fixed" if row["side_sigma"] is None else f"{row['side_sigma']:g}",
+            " ".join(
+                word
+                for word, is_so in (
+                    ("usual", row["usual"]),
+                    ("best", row["side_sigma"] == chosen[row["descriptor"]]["best"]),
+                )
+                if is_so
+            ),
+            *(f"{row['m95'][scene]:,}" for scene in scenes),
+            f"{row['sum']:,}",
+        ]
+        for row in rows
+    ]
+    print(text_table(["descriptor", "side, sigma", "", *scenes, "sum"], cells))
+    for name, about in chosen.items():
+        if about["at_end"]:
+            print(f"{name}: the best side is at the end of --sides; try sides beyond {about['best']:g} sigma")
+    for name, reason in run.absent.items():
+        if "@" not in name:
+            print(f"absent: {name}: {reason}")
+    return 0
