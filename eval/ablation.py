@@ -17,8 +17,9 @@ from typing import Any
 
 from eval.curves import Line, Panel, svg_panels
 from eval.options import rows_of_runs
+from eval.records import write_json
 from kornia_bingan.errors import UsageError
-from kornia_bingan.files import atomic_path, write_json
+from kornia_bingan.files import atomic_path
 from kornia_bingan.report import text_table
 
 PATCH_MEASURES = {"fpr95": "codes", "fpr95_median": "codes, median threshold", "fpr95_descriptor": "float"}

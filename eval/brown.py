@@ -34,11 +34,12 @@ from eval.cache import cached, code_digest, digest
 from eval.curves import Line, Panel, svg_panels
 from eval.metrics import fpr95, fpr95_published, resampled_counts, roc_curve
 from eval.patch_peers import PATCH_PX, PatchPeer, describe_patches, patch_peers, patch_sigma_of
+from eval.records import check_clean, write_json
 from kornia_bingan import BinGAN
 from kornia_bingan.bits import pack
 from kornia_bingan.brown import read_patch_set
 from kornia_bingan.errors import UsageError
-from kornia_bingan.files import atomic_path, write_json
+from kornia_bingan.files import atomic_path
 from kornia_bingan.network import PatchDiscriminator
 from kornia_bingan.provenance import provenance
 from kornia_bingan.report import text_table
@@ -188,6 +189,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--no-cache", action="store_true", help="compute everything anew and keep nothing")
     parser.add_argument("--out", type=Path, help="JSON file; the ROC curves are drawn beside it as SVG")
     arguments = parser.parse_args(argv)
+    check_clean(arguments.out)
     options.use_threads(arguments.threads)
     best = {} if arguments.regions == "usual" else options.best_sides(arguments.support)
     absent: dict[str, str] = {}
@@ -228,9 +230,10 @@ def main(argv: list[str]) -> int:
     for name, reason in absent.items():
         print(f"absent: {name}: {reason}")
     if arguments.out:
+        words = f"--pairs {arguments.pairs}{options.regions_words(arguments)}"
         record = {
             "protocol": "brown",
-            "command": f"python -m eval brown {' '.join(sets)} --ours {' '.join(models)} --pairs {arguments.pairs}",
+            "command": f"python -m eval brown {' '.join(sets)} --ours {' '.join(models)} {words}",
             "pairs": arguments.pairs,
             "results": results,
             "absent": absent,

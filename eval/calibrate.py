@@ -22,8 +22,8 @@ from eval.features import cached_describe
 from eval.m95 import THRESHOLD_PX, Problem, epipolar_errors_px, load_problems
 from eval.matching import mutual_matches
 from eval.peers import Peer
+from eval.records import write_json
 from kornia_bingan.errors import UsageError
-from kornia_bingan.files import write_json
 from kornia_bingan.matching import Calibration, match_probability
 from kornia_bingan.report import text_table
 

@@ -39,9 +39,10 @@ from numpy.typing import NDArray
 from eval import hashing, options, picture_grid
 from eval.curves import Line, Panel, svg_panels
 from eval.metrics import bootstrap_interval
+from eval.records import check_clean, write_json
 from kornia_bingan.bits import hamming_distances
 from kornia_bingan.errors import UsageError
-from kornia_bingan.files import atomic_path, write_json
+from kornia_bingan.files import atomic_path
 from kornia_bingan.network import ImageDiscriminator, OfPictures
 from kornia_bingan.picture_sets import Splits, read_picture_set
 from kornia_bingan.provenance import provenance
@@ -190,6 +191,7 @@ def main(argv: list[str]) -> int:
     arguments = parser.parse_args(argv)
     if any(width % 8 or not 8 <= width <= 64 for width in arguments.bits):
         raise UsageError(f"--bits {arguments.bits}: give multiples of 8 from 8 to 64")
+    check_clean(arguments.out)
     options.use_threads(arguments.threads)
     networks = {}
     for given in arguments.ours:

@@ -22,10 +22,11 @@ from pathlib import Path
 from typing import Any
 
 from eval import options
+from eval.records import write_json
 from kornia_bingan.engine import Engine, open_engine, run_units
 from kornia_bingan.errors import UsageError
 from kornia_bingan.features import describe_photos
-from kornia_bingan.files import sha256_of, write_json
+from kornia_bingan.files import sha256_of
 from kornia_bingan.images import list_images
 from kornia_bingan.pairs import match_photos
 from kornia_bingan.provenance import provenance, usable_cores

@@ -75,12 +75,14 @@ class PosedPair:
 
     Attributes:
         name: both pictures.
+        photos: the two, each named once in the data.
         image0, image1: grey uint8 (H, W).
         K0, K1, R: float64 (3, 3).
         t: float64 (3,); only its direction is used.
     """
 
     name: str
+    photos: tuple[str, str]
     image0: Image
     image1: Image
     K0: Matrix
@@ -211,8 +213,10 @@ def pairs_of_scene(scene: Scene, max_gap: int) -> list[PosedPair]:
     for i, j in near_pairs(len(scene.images), max_gap):
         a, b = scene.cameras[i], scene.cameras[j]
         R = b.R @ a.R.T
-        name = f"{scene.name} {scene.names[i]} {scene.names[j]}"
-        pairs.append(PosedPair(name, scene.images[i], scene.images[j], a.K, b.K, R, b.t - R @ a.t))
+        names = (scene.names[i], scene.names[j])
+        photos = (f"{scene.name}/{names[0]}", f"{scene.name}/{names[1]}")
+        name = f"{scene.name} {names[0]} {names[1]}"
+        pairs.append(PosedPair(name, photos, scene.images[i], scene.images[j], a.K, b.K, R, b.t - R @ a.t))
     return pairs
 
 
@@ -285,4 +289,4 @@ def _read_pair(path: Path, index: int, entry: Any) -> PosedPair:
     for name, image, size in zip(names, images, sizes, strict=True):
         if size is not None and size != image.shape[::-1]:
             raise UsageError(f"{path}: pair {index} says {name} is {size}, the file is {image.shape[::-1]}")
-    return PosedPair(" ".join(names), images[0], images[1], K0, K1, R, t)
+    return PosedPair(" ".join(names), (names[0], names[1]), images[0], images[1], K0, K1, R, t)

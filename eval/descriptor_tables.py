@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from eval.markdown import RESULTS, ROOT, markdown, provenance_line, read
+from typing import Any
+
+from eval.markdown import RESULTS, ROOT, markdown, provenance_line, read, with_interval
 
 
 def models() -> str:
@@ -18,6 +20,8 @@ def models() -> str:
 SUMMARISED = ("rootsift", "sift", "hardtfeat", "hashsift256", "boostdesc", "teblid256", "orb")
 """Peers in the summary, beside ours."""
 
+OWN = "sift, own detector"
+
 AS_RUN = ", as commands run it"
 
 
@@ -30,15 +34,19 @@ def summary(split: str) -> str:
     of: dict[tuple[str, str], str] = {}
     for t in records["m95"]["totals"]:
         if column := {"scene": "scenes", "homography": "homographies"}.get(t["part"]):
-            of[f"M95 {column}, x RootSIFT", t["descriptor"]] = f"{t['times_rootsift']:.2f}"
+            cell = with_interval(t["times_rootsift"], t["times_rootsift_interval"], 2)
+            of[f"M95 {column}, x RootSIFT", t["descriptor"]] = cell
+            if t.get("ours_times") is not None:
+                cell = with_interval(t["ours_times"], t["ours_times_interval"], 2)
+                of[f"{records['m95']['constants']['first']} is x this, {column}", t["descriptor"]] = cell
     for r in records["hpatches"]["results"]:
         if r["part"] == "sequences":
-            of["homography AUC@3", r["descriptor"]] = f"{r['auc']['3']:.3f}"
+            of["homography AUC@3", r["descriptor"]] = with_interval(r["auc"]["3"], r["auc3_interval"], 3)
     for r in records["pairs"]["results"]:
         if r["part"] == "scenes":
-            of["pose AUC@10", r["descriptor"]] = f"{r['auc']['10']:.3f}"
+            of["pose AUC@10", r["descriptor"]] = with_interval(r["auc"]["10"], r["auc10_interval"], 3)
     for r in records.get("brown", {"results": []})["results"]:
-        of[f"FPR@95 % {r['set']}", r["descriptor"]] = f"{r['fpr95']:.1f}"
+        of[f"FPR@95 % {r['set']}", r["descriptor"]] = with_interval(r["fpr95"], r["interval"], 1)
     for r in records.get("speed", {"results": []})["results"]:
         # ours as the commands run them, after the networks as they were trained
         of["keypoints / s", r["descriptor"].removesuffix(AS_RUN)] = f"{r['keypoints_per_second']:,.0f}"
@@ -47,8 +55,7 @@ def summary(split: str) -> str:
     ours = [name for name in sizes if name.startswith("bingan")]
     rows = [
         [name, f"{sizes[name]:,}", *(of.get((column, name), "") for column in columns)]
-        for name in (*ours, *SUMMARISED)
-        if name in sizes
+        for name in (*ours, *(name for base in SUMMARISED for name in sizes if name.partition("@")[0] == base))
     ]
     commands = "\n".join(f"- {provenance_line(record)}" for record in records.values())
     return f"{markdown(['descriptor', 'bytes', *columns], rows)}\n\n{commands}"
@@ -121,20 +128,88 @@ def sfm(name: str) -> str:
     return f"{markdown(header, rows)}\n\n{provenance_line(record)}"
 
 
+def own_detector(name: str) -> str:
+    """Ours beside SIFT with its own detector, which keeps all keypoints that it finds."""
+    record = read(RESULTS / f"{name}.json")
+    first, of = record["comparison"]["first"], {(r["scene"], r["descriptor"]): r for r in record["results"]}
+    header = ["scene", "descriptor", "keypoints", "registered", "observations", "x ours", "reprojection error px"]
+    header += ["of the longest tracks px", "rotation error deg", "position error %"]
+    rows = []
+    for scene in dict.fromkeys(r["scene"] for r in record["results"]):
+        longest = record["comparison"]["others"][OWN]["scenes"][scene]["longest_error_px"]
+        ours = of[scene, first]
+        for descriptor, of_longest in zip((first, OWN), longest, strict=True):
+            r = of[scene, descriptor]
+            share = f"{r['observations'] / ours['observations']:.2f}" if ours["observations"] else ""
+            row = [scene, descriptor, f"{r['keypoints']:,}", f"{len(r['registered'])} / {r['images']}"]
+            row += [f"{r['observations']:,}", share, f"{r['mean_reprojection_error_px']:.3f}" if r["points"] else ""]
+            values = (of_longest, r["rotation_deg"], r["position_percent"])
+            rows.append([*row, *("" if value is None else f"{value:.3f}" for value in values)])
+    totals = [sum(r["observations"] for (_, d), r in of.items() if d == descriptor) for descriptor in (first, OWN)]
+    text = (
+        f"All scenes: {totals[1]:,} observations of {OWN}, {totals[1] / totals[0]:.2f} x the {totals[0]:,} of {first}."
+    )
+    return f"{markdown(header, rows)}\n\n{text} {provenance_line(record)}"
+
+
+def peer_support(name: str) -> str:
+    """M95 of peers against the side of their support region, one row a peer, the best in bold."""
+    path = RESULTS / f"{name}.json"
+    if not path.is_file():
+        return "Not measured yet: `python -m eval peer_support DATA/validate`."
+    record = read(path)
+    of: dict[tuple[str, Any], int] = {(r["descriptor"], r["side_sigma"]): r["sum"] for r in record["results"]}
+    usual_of = {r["descriptor"]: r for r in record["results"] if r["usual"]}
+    rows = []
+    for peer, chosen in record["chosen"].items():
+        usual = usual_of[peer]
+        side = "fixed" if usual["side_sigma"] is None else f"{usual['side_sigma']:g}"
+        cells = []
+        for sigma in record["sides"]:
+            value = of.get((peer, sigma))
+            text = "" if value is None else f"{value:,}"
+            cells.append(f"**{text}**" if text and sigma == chosen["best"] else text)
+        best = "as used" if chosen["best"] == chosen["usual"] else f"{chosen['best']:g}"
+        end = ", the last tried" if chosen["at_end"] else ""
+        gain = f"{chosen['best_sum'] / max(1, chosen['usual_sum']):.3f}"
+        rows.append([peer, side, f"{usual['sum']:,}", *cells, f"{best}{end}", gain])
+    header = [
+        "descriptor",
+        "as people use it, sigma",
+        "M95",
+        *(f"{sigma:g}" for sigma in record["sides"]),
+        "best",
+        "gain",
+    ]
+    return f"{markdown(header, rows)}\n\n{provenance_line(record)}"
+
+
 def m95(name: str, part: str) -> str:
     """Correct matches at 95 % precision, one row a descriptor, best first."""
     record = read(RESULTS / f"{name}.json")
     totals = sorted((t for t in record["totals"] if t["part"] == part), key=lambda t: -t["m95"])
     sets = totals[0]["data"]
-    of = {(row["data"], row["descriptor"]): row["m95"] for row in record["results"]}
-    header = ["descriptor", "bytes", *sets, "sum", "x RootSIFT (95 % interval)"]
+    of = {(row["data"], row["descriptor"]): row for row in record["results"]}
+    header = [
+        "descriptor",
+        "bytes",
+        *(f"{name} (95 % interval)" for name in sets),
+        "sum (interval)",
+        "x RootSIFT (interval)",
+    ]
+    first = record["constants"].get("first")
+    header += [f"{first} is x this (interval)"] if first else []
     rows = []
     for t in totals:
         low, high = t["times_rootsift_interval"]
-        cells = [f"{of[data, t['descriptor']]:,}" for data in sets]
-        ratio = f"{t['times_rootsift']:.3f} ({low:.3f} to {high:.3f})"
+        chosen = [of[data, t["descriptor"]] for data in sets]
+        cells = [with_interval(row["m95"], row["m95_interval"], 0) for row in chosen]
+        cells.append(with_interval(t["m95"], t["m95_interval"], 0))
+        cells.append(f"{t['times_rootsift']:.3f} ({low:.3f} to {high:.3f})")
+        if first:
+            cells.append(with_interval(t["ours_times"], t["ours_times_interval"], 3) if "ours_times" in t else "")
         size = record["peers"][t["descriptor"]]["num_bytes"]
-        rows.append([t["descriptor"], f"{size:,}", *cells, f"{t['m95']:,}", ratio])
+        rows.append([t["descriptor"], f"{size:,}", *cells])
     absent = f" Absent, no weights at hand: {', '.join(record['absent'])}." if record["absent"] else ""
     return f"{markdown(header, rows)}\n\n{provenance_line(record)}{absent}"
 
@@ -143,11 +218,14 @@ def homographies(name: str) -> str:
     """Matching on image sequences."""
     record = read(RESULTS / f"{name}.json")
     chosen = sorted((r for r in record["results"] if r["part"] == "sequences"), key=lambda r: -r["auc"]["3"])
-    header = ["descriptor", "ratio", "matches", "MMA@1", "MMA@3", "MMA@5", "matching score", "AUC@1", "AUC@3", "AUC@5"]
+    header = ["descriptor", "ratio", "matches", "MMA@1", "MMA@3 (interval)", "MMA@5", "matching score", "AUC@1"]
+    header += ["AUC@3 (interval)", "AUC@5"]
     rows = []
     for r in chosen:
-        shares = [r["mma"]["1"], r["mma"]["3"], r["mma"]["5"], r["matching_score"], *r["auc"].values()]
-        rows.append([r["descriptor"], f"{r['ratio']:.3f}", f"{r['matches']:,}", *(f"{value:.3f}" for value in shares)])
+        mma, auc = r["mma"], r["auc"]
+        cells = [f"{mma['1']:.3f}", with_interval(mma["3"], r["mma3_interval"], 3), f"{mma['5']:.3f}"]
+        cells += [f"{r['matching_score']:.3f}", f"{auc['1']:.3f}", with_interval(auc["3"], r["auc3_interval"], 3)]
+        rows.append([r["descriptor"], f"{r['ratio']:.3f}", f"{r['matches']:,}", *cells, f"{auc['5']:.3f}"])
     return f"{markdown(header, rows)}\n\n{provenance_line(record)}"
 
 
@@ -158,11 +236,14 @@ def verification(name: str) -> str:
     names = list(dict.fromkeys(row["descriptor"] for row in record["results"]))
     of = {(row["set"], row["descriptor"]): row for row in record["results"]}
     rows = []
-    for descriptor in sorted(names, key=lambda n: sum(of[s, n]["fpr95"] for s in sets)):
+    scored = {n: [of[s, n]["fpr95"] for s in sets if (s, n) in of] for n in names}
+    for descriptor in sorted(names, key=lambda n: sum(scored[n]) / len(scored[n])):
         cells = []
         for patch_set in sets:
-            row = of[patch_set, descriptor]
-            cells.append(f"{row['fpr95']:.2f} ({row['interval'][0]:.1f} to {row['interval'][1]:.1f})")
+            row = of.get((patch_set, descriptor))
+            cells.append(
+                "" if row is None else f"{row['fpr95']:.2f} ({row['interval'][0]:.1f} to {row['interval'][1]:.1f})"
+            )
         rows.append([descriptor, *cells])
     header = ["descriptor", *(f"{patch_set}, FPR@95 % (interval)" for patch_set in sets)]
     return f"{markdown(header, rows)}\n\n{provenance_line(record)}"

@@ -27,11 +27,11 @@ import numpy as np
 from PIL import Image
 
 from eval import options
+from eval.records import write_json
 from kornia_bingan import PatchTrunk, colmap
 from kornia_bingan.errors import JobError, UsageError
 from kornia_bingan.exif import read_exif
 from kornia_bingan.features import Features
-from kornia_bingan.files import write_json
 from kornia_bingan.images import image_size, read_image
 from kornia_bingan.keypoints import detect
 from kornia_bingan.provenance import provenance

@@ -13,7 +13,7 @@ Mutual nearest neighbours at the descriptor's ratio from ``thresholds.json``.
 
 ``repeatable`` is the share of visible keypoints that have one of the other picture within 3 px: the limit of the
 matching score, the same for all. EVD stands apart: its matrices are good to 1 to 3 px. Intervals are bootstrap over
-pairs.
+sequences, whose pairs share their first picture.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from eval import options
 from eval.data import HomographySequence, find_sequences, read_sequence, transform
 from eval.features import cached_describe, cached_keypoints
 from eval.matching import Norm, mutual_matches
-from eval.metrics import bootstrap_interval, error_auc
+from eval.metrics import drawn_groups, error_auc, interval_of
 from eval.peers import Describe
+from eval.records import write_json
 from eval.thresholds import read_thresholds, threshold_of
 from kornia_bingan.errors import UsageError
-from kornia_bingan.files import write_json
 from kornia_bingan.geometry import homography_inliers
 from kornia_bingan.keypoints import Keypoints
 from kornia_bingan.report import text_table
@@ -117,12 +117,14 @@ def summarise(results: list[PairResult]) -> dict[str, Any]:
     errors = np.array([r.corner_error_px for r in results])
     score = np.array([r.correct / max(1, r.visible) for r in results])
 
+    counts = drawn_groups([r.sequence for r in results], 500, SEED)
+
     def mean_interval(values: Floats) -> list[float]:
-        low, high = bootstrap_interval(lambda c: float(c @ values / c.sum()), [len(values)], 500, SEED)
+        low, high = interval_of(lambda c: float(c @ values / c.sum()), counts)
         return [round(low, 4), round(high, 4)]
 
     def auc_interval(limit: float) -> list[float]:
-        low, high = bootstrap_interval(lambda c: error_auc(np.repeat(errors, c), [limit])[0], [len(errors)], 500, SEED)
+        low, high = interval_of(lambda c: error_auc(np.repeat(errors, c), [limit])[0], counts)
         return [round(low, 4), round(high, 4)]
 
     return {

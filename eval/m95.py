@@ -15,7 +15,9 @@ no threshold is chosen by hand. Correct means:
 
 Ratios of Hamming distances have many ties. ``m95`` accepts equal ratios one after the other in the order of the pairs
 and keypoints; ``m95_ties_together`` accepts them together, as a threshold would have to. Intervals are 95 % percentile
-bootstrap over the pairs of each scene or sequence, the same draws for all descriptors. Nothing is tuned here.
+bootstrap, the same draws for all descriptors: over the photos of a scene, a pair counting as often as both of its
+photos (pairs that share a photo are not independent); over the other pictures of a sequence; and in the sum over
+sequences over these first. Nothing is tuned here.
 """
 
 from __future__ import annotations
@@ -44,10 +46,11 @@ from eval.data import (
 )
 from eval.features import cached_describe, cached_keypoints, keypoints_digest
 from eval.matching import Norm, mutual_matches
-from eval.metrics import matches_at_precision, precision_curve, resampled_counts
+from eval.metrics import drawn_groups, drawn_photos, matches_at_precision, precision_curve, resampled_counts
 from eval.peers import Describe, Peer
+from eval.records import write_json
 from kornia_bingan.errors import UsageError
-from kornia_bingan.files import atomic_path, write_json
+from kornia_bingan.files import atomic_path
 from kornia_bingan.keypoints import Keypoints
 from kornia_bingan.report import text_table
 from kornia_bingan.scene import Camera
@@ -204,12 +207,19 @@ def cached_evaluate(peer: Peer, problem: Problem, folder: Path | None) -> Result
     return Result(len(problem.pairs), **cached(folder, key, make))
 
 
-def resampled_m95(result: Result, num_resamples: int = NUM_RESAMPLES, seed: int = SEED) -> Matrix:
-    """Give M95 of bootstrap draws of the pairs, float64 (R,); draws are the same for results of one problem."""
+def resampled_m95(problem: Problem, result: Result, num_resamples: int = NUM_RESAMPLES, seed: int = SEED) -> Matrix:
+    """Give M95 of bootstrap draws, float64 (R,); draws are the same for results of one problem.
+
+    Photos of a scene are drawn; of a sequence the pictures beside the first, which all of its pairs share.
+    """
+    if problem.kind == "epipolar":
+        drawn = drawn_photos(problem.pairs, [problem.name] * len(problem.pairs), num_resamples, seed)
+    else:
+        drawn = resampled_counts([result.num_pairs], num_resamples, seed)
     order = np.argsort(result.ratio, kind="stable")
     pair, correct = result.pair[order], result.correct[order].astype(np.float64)
     draws = np.zeros(num_resamples)
-    for index, counts in enumerate(resampled_counts([result.num_pairs], num_resamples, seed)):
+    for index, counts in enumerate(drawn):
         weights = counts[pair].astype(np.float64)
         accepted, right = np.cumsum(weights), np.cumsum(weights * correct)
         enough = np.flatnonzero((right >= PRECISION * accepted - 1e-9) & (accepted > 0))
@@ -224,7 +234,7 @@ def summary(problem: Problem, peer: Peer, result: Result) -> dict[str, Any]:
     curve = precision_curve(result.ratio, result.correct)
     last = len(curve.num_accepted) - 1
     points = np.unique(np.linspace(0, last, min(CURVE_POINTS, last + 1)).round().astype(int))
-    low, high = np.quantile(resampled_m95(result), [0.025, 0.975])
+    low, high = np.quantile(resampled_m95(problem, result), [0.025, 0.975])
     return {
         "data": problem.name,
         "group": problem.group,
@@ -251,21 +261,31 @@ def part_of(group: str) -> str:
     return group if group in ("scene", "evd") else "homography"
 
 
-def totals(rows: list[dict[str, Any]], draws: dict[tuple[str, str], Matrix]) -> list[dict[str, Any]]:
-    """Sum M95 over the scenes, over the sequences and over EVD, and compare each descriptor with RootSIFT.
+def totals(
+    rows: list[dict[str, Any]], draws: dict[tuple[str, str], Matrix], first: str | None = None
+) -> list[dict[str, Any]]:
+    """Sum M95 over the scenes, over the sequences and over EVD, and compare each descriptor with RootSIFT and ours.
 
     Args:
         rows: of :func:`summary`.
         draws: of :func:`resampled_m95`, by data and descriptor.
+        first: the first of ours, which is compared with every other descriptor (``ours_times``).
     """
     built = []
     for part in dict.fromkeys(part_of(row["group"]) for row in rows):
         inside = [row for row in rows if part_of(row["group"]) == part]
         m95 = {(row["data"], row["descriptor"]): row["m95"] for row in inside}
         names = list(dict.fromkeys(row["data"] for row in inside))
+        num_draws = len(next(iter(draws.values())))
+        # Sequences are of one kind and many: they are drawn too. Scenes are few, and each has a column of its own.
+        counts = np.ones((num_draws, len(names))) if part == "scene" else drawn_groups(names, num_draws, SEED)
+
+        def drawn_sum(peer: str, names: list[str] = names, counts: NDArray[Any] = counts) -> Matrix:
+            return np.asarray(np.einsum("rs,sr->r", counts, [draws[name, peer] for name in names]), np.float64)
+
         for peer in dict.fromkeys(row["descriptor"] for row in inside):
             total = sum(m95[name, peer] for name in names)
-            drawn = np.sum([draws[name, peer] for name in names], axis=0)
+            drawn = drawn_sum(peer)
             entry: dict[str, Any] = {
                 "part": part,
                 "descriptor": peer,
@@ -277,10 +297,14 @@ def totals(rows: list[dict[str, Any]], draws: dict[tuple[str, str], Matrix]) -> 
                 "least_times_rootsift": None,
             }
             if all(m95.get((name, REFERENCE), 0) for name in names):
-                base = np.sum([draws[name, REFERENCE] for name in names], axis=0)
+                base = drawn_sum(REFERENCE)
                 entry["times_rootsift"] = total / sum(m95[name, REFERENCE] for name in names)
                 entry["times_rootsift_interval"] = np.quantile(drawn / np.maximum(base, 1), [0.025, 0.975]).tolist()
                 entry["least_times_rootsift"] = min(m95[name, peer] / m95[name, REFERENCE] for name in names)
+            if first is not None and total:
+                ours = drawn_sum(first)
+                entry["ours_times"] = sum(m95[name, first] for name in names) / total
+                entry["ours_times_interval"] = np.quantile(ours / np.maximum(drawn, 1), [0.025, 0.975]).tolist()
             built.append(entry)
     return built
 
@@ -346,15 +370,17 @@ def main(argv: list[str]) -> int:
         for peer in run.peers:
             result = cached_evaluate(peer, problem, run.cache)
             rows.append(summary(problem, peer, result))
-            draws[problem.name, peer.name] = resampled_m95(result)
+            draws[problem.name, peer.name] = resampled_m95(problem, result)
             print(f"{problem.name} {peer.name} {rows[-1]['m95']:,}", file=sys.stderr, flush=True)
-    sums = totals(rows, draws)
+    first = next((peer.name for peer in run.peers[len(run.peers) - 2 * len(run.ours) :]), None) if run.ours else None
+    sums = totals(rows, draws, first)
     constants = {
         "max_keypoints": MAX_KEYPOINTS,
         "max_gap": MAX_GAP,
         "threshold_px": THRESHOLD_PX,
         "precision": PRECISION,
         "num_resamples": NUM_RESAMPLES,
+        "first": first,
     }
     run.out.parent.mkdir(parents=True, exist_ok=True)
     write_json(run.out, {**run.record("m95", SEED), "constants": constants, "results": rows, "totals": sums})

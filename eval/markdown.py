@@ -22,7 +22,35 @@ def markdown(header: list[str], rows: list[list[str]]) -> str:
 
 
 def provenance_line(record: dict[str, Any]) -> str:
-    """Say which command made a record, from which commit and on which machine."""
-    about = record["provenance"]
-    commit = (about["commit"] or "no commit")[:12]
-    return f"`{record['command']}`, commit {commit}, {about['machine']['cpu']}, {about['date'][:10]}."
+    """Say which command made a record, from which commits, on which machines and when.
+
+    Rows of a composed record have a provenance each; all that differ are named. ``-dirty`` marks a checkout that had
+    changes.
+    """
+    every = provenances(record)
+    commits = list(dict.fromkeys(short_commit(about["commit"]) for about in every))
+    machines = list(dict.fromkeys(about["machine"]["cpu"] for about in every))
+    dates = sorted({about["date"][:10] for about in every})
+    when = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
+    word = "commit" if len(commits) == 1 else "commits"
+    return f"`{record['command']}`, {word} {', '.join(commits)}, {', '.join(machines)}, {when}."
+
+
+def provenances(record: dict[str, Any]) -> list[dict[str, Any]]:
+    """Give the provenance of a record and those of its rows, which a composed record has."""
+    rows = [row.get("provenance") for row in record.get("results", []) if isinstance(row, dict)]
+    return [about for about in (record.get("provenance"), *rows) if about]
+
+
+def short_commit(commit: str | None) -> str:
+    """Write a commit in 12 digits, with its ``-dirty``."""
+    if commit is None:
+        return "no commit"
+    return commit[:12] + ("-dirty" if commit.endswith("-dirty") else "")
+
+
+def with_interval(value: float, interval: list[float] | None, places: int) -> str:
+    """Write a value, and its interval in brackets where there is one."""
+    if interval is None:
+        return f"{value:,.{places}f}"
+    return f"{value:,.{places}f} ({interval[0]:,.{places}f} to {interval[1]:,.{places}f})"

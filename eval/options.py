@@ -13,6 +13,7 @@ import cv2
 import torch
 
 from eval.peers import PEERS, Peer, load_peers, ours
+from eval.records import check_clean
 from kornia_bingan import BinGAN
 from kornia_bingan.errors import UsageError
 from kornia_bingan.memory import keep_freed_memory
@@ -88,6 +89,11 @@ def add_regions(built: argparse.ArgumentParser) -> None:
     built.add_argument("--support", type=Path, default=PEER_SUPPORT, help="record of python -m eval peer_support")
 
 
+def regions_words(arguments: argparse.Namespace) -> str:
+    """Give what a command says about support regions, with a space before it; nothing by default."""
+    return "" if arguments.regions == "both" else f" --regions {arguments.regions}"
+
+
 def best_sides(path: Path) -> dict[str, float]:
     """Read the best side, in sigma, of those peers for which it is not the one that people use.
 
@@ -142,6 +148,7 @@ def setup(protocol: str, arguments: argparse.Namespace) -> Setup:
     if not found:
         raise UsageError("no descriptor is left to measure; give --peers or --ours")
     out = arguments.out or RESULTS / f"{protocol}-{data.resolve().name}.json"
+    check_clean(out)
     cache = None if arguments.no_cache else arguments.cache
     only = tuple(_words(arguments.only))
     asked = {

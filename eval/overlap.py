@@ -27,11 +27,12 @@ from eval.cache import cached, digest
 from eval.data import find_scenes, read_scene
 from eval.matchers import colmap_sift
 from eval.metrics import bootstrap_interval
+from eval.records import write_json
 from kornia_bingan import BinGAN
 from kornia_bingan.bits import hamming_distances
 from kornia_bingan.colmap import read_verification
 from kornia_bingan.errors import UsageError
-from kornia_bingan.files import sha256_of, write_json
+from kornia_bingan.files import sha256_of
 from kornia_bingan.global_code import global_code
 from kornia_bingan.images import list_images
 from kornia_bingan.network import OfPictures

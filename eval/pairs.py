@@ -7,7 +7,8 @@ descriptor's ratio from ``thresholds.json``; essential matrix by MAGSAC at 1 px 
 focal length), pose by the cheirality test. The error of a pair is the larger of the angle between the rotations and the
 angle between the directions of translation (sign ignored), infinite where there are fewer than 5 matches or no pose.
 ``auc`` is the area under its curve up to 5, 10, 20 degrees. ``--scenes`` adds the photo pairs up to 4 apart of scenes
-with ``cameras.json``, as a part of their own. Intervals are bootstrap over pairs.
+with ``cameras.json``, as a part of their own. Intervals are bootstrap: over the photos of each scene, a pair counting
+as often as both of its photos, and in the part without scenes over the pairs, those that share a photo drawn together.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ from eval import options
 from eval.data import PosedPair, find_scenes, pairs_of_scene, read_pairs, read_scene
 from eval.features import cached_describe, cached_keypoints
 from eval.matching import Norm, mutual_matches
-from eval.metrics import bootstrap_interval, error_auc
+from eval.metrics import connected_photos, drawn_groups, drawn_photos, error_auc, interval_of
 from eval.peers import Describe
+from eval.records import write_json
 from eval.thresholds import read_thresholds, threshold_of
 from kornia_bingan.errors import UsageError
-from kornia_bingan.files import write_json
 from kornia_bingan.keypoints import Keypoints
 from kornia_bingan.report import text_table
 
@@ -36,6 +37,7 @@ MAX_KEYPOINTS = 2000
 MAX_GAP = 4
 RANSAC_PX = 1.0
 AUC_DEG = (5.0, 10.0, 20.0)
+NUM_RESAMPLES = 500
 SEED = 0
 
 Floats = NDArray[np.float64]
@@ -88,10 +90,23 @@ def evaluate(
     return {"pair": pair.name, "matches": len(kept), "inliers": 0 if pose is None else pose[2], "error_deg": error}
 
 
-def summarise(results: list[dict[str, Any]]) -> dict[str, Any]:
-    """Turn the pairs of one descriptor into numbers with an interval."""
+def draws_of(pairs: list[PosedPair], scenes: list[str] | None) -> NDArray[np.int64]:
+    """Draw bootstrap samples: how often each pair counts, int64 (R, P).
+
+    Args:
+        pairs: as they are measured.
+        scenes: the scene of each pair, whose photos are drawn; None draws groups of pairs that share no photo.
+    """
+    photos = [pair.photos for pair in pairs]
+    if scenes is None:
+        return drawn_groups(connected_photos(photos), NUM_RESAMPLES, SEED)
+    return drawn_photos(photos, scenes, NUM_RESAMPLES, SEED)
+
+
+def summarise(results: list[dict[str, Any]], counts: NDArray[np.int64]) -> dict[str, Any]:
+    """Turn the pairs of one descriptor into numbers with an interval over the draws of :func:`draws_of`."""
     errors = np.array([np.inf if r["error_deg"] is None else r["error_deg"] for r in results])
-    low, high = bootstrap_interval(lambda c: error_auc(np.repeat(errors, c), [10.0])[0], [len(errors)], 500, SEED)
+    low, high = interval_of(lambda c: error_auc(np.repeat(errors, c), [10.0])[0], counts)
     return {
         "pairs": len(results),
         "auc": {f"{limit:g}": round(v, 4) for limit, v in zip(AUC_DEG, error_auc(errors, AUC_DEG), strict=True)},
@@ -109,20 +124,23 @@ def main(argv: list[str]) -> int:
     run = options.setup("pairs", arguments)
     thresholds = read_thresholds()
     parts: dict[str, list[PosedPair]] = {"pairs": read_pairs(run.data)}
+    scene_of: dict[str, list[str]] = {}
     if arguments.scenes is not None:
         scenes = [read_scene(path) for path in find_scenes(arguments.scenes, run.only, with_cameras=True)]
-        parts["scenes"] = [pair for scene in scenes for pair in pairs_of_scene(scene, MAX_GAP)]
+        of_scenes = [(scene.name, pair) for scene in scenes for pair in pairs_of_scene(scene, MAX_GAP)]
+        parts["scenes"], scene_of["scenes"] = [pair for _, pair in of_scenes], [name for name, _ in of_scenes]
     rows, every = [], []
     for part, pairs in parts.items():
         if not pairs:
             raise UsageError(f"there are no pairs in the part '{part}'")
+        drawn = draws_of(pairs, scene_of.get(part))
         for peer in run.peers:
             describe, ratio = cached_describe(peer, run.cache), threshold_of(thresholds, peer.name)
             results = []
             for pair in pairs:
                 keypoints = [cached_keypoints(image, MAX_KEYPOINTS, run.cache) for image in (pair.image0, pair.image1)]
                 results.append(evaluate(describe, peer.norm, ratio, pair, (keypoints[0], keypoints[1])))
-            rows.append({"part": part, "descriptor": peer.name, "ratio": ratio, **summarise(results)})
+            rows.append({"part": part, "descriptor": peer.name, "ratio": ratio, **summarise(results, drawn)})
             every += [{"part": part, "descriptor": peer.name, **result} for result in results]
             print(f"{part} {peer.name} {rows[-1]['auc']}", file=sys.stderr, flush=True)
     write_json(run.out, {**run.record("pairs", SEED), "results": rows, "pairs": every})

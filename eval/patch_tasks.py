@@ -38,10 +38,10 @@ from eval.data import HomographySequence, find_sequences, read_sequence, transfo
 from eval.metrics import average_precision, bootstrap_interval
 from eval.options import peer_folder
 from eval.patch_peers import patch_peers
+from eval.records import check_clean, write_json
 from kornia_bingan.bits import hamming_distances
 from kornia_bingan.brown import halve_patches
 from kornia_bingan.errors import UsageError
-from kornia_bingan.files import write_json
 from kornia_bingan.keypoints import detect
 from kornia_bingan.patches import build_pyramid, cut_patches
 from kornia_bingan.provenance import provenance
@@ -279,6 +279,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--no-cache", action="store_true", help="compute everything anew and keep nothing")
     parser.add_argument("--out", type=Path, help=f"JSON file; {options.RESULTS}/patch-tasks-SPLIT.json by default")
     arguments = parser.parse_args(argv)
+    check_clean(arguments.out)
     options.use_threads(arguments.threads)
     sequences = load(arguments.data, arguments.max_patches)
     parts = [part for s in sequences for part in (s.reference, *(view for level in LEVELS for view in s.views[level]))]
@@ -308,9 +309,10 @@ def main(argv: list[str]) -> int:
     for name, reason in absent.items():
         print(f"absent: {name}: {reason}")
     split = arguments.data.resolve().name
+    words = f"--ours {' '.join(models)}{options.regions_words(arguments)}"
     record = {
         "protocol": "patch_tasks",
-        "command": f"python -m eval patch_tasks DATA/{split} --ours {' '.join(models)}",
+        "command": f"python -m eval patch_tasks DATA/{split} {words}",
         "sequences": {s.name: len(s.reference) for s in sequences},
         "made": made,
         "results": results,

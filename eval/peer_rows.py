@@ -29,8 +29,8 @@ BLID_SIDE_SIGMA = 13.5
 
 BRISK_SIDE_SIGMA = 6.2
 FREAK_SIDE_SIGMA = 12.6
-"""The same of BRISK and FREAK, whose patterns grow with the size of the keypoint: found by painting around it. FREAK takes
-keypoints below 7 px for such of 7 px, so that it sees 44 px at least."""
+"""The same of BRISK and FREAK, whose patterns grow with the size of the keypoint: found by painting around it. FREAK
+takes keypoints below 7 px for such of 7 px, so that it sees 44 px at least."""
 
 FIXED_WINDOW_PX = 56
 """BRIEF and LATCH compare places in 48 px, each with the 4 px around it, whatever the size of the keypoint."""

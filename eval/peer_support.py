@@ -20,8 +20,8 @@ from eval import options
 from eval.m95 import MAX_KEYPOINTS, PRECISION, THRESHOLD_PX, cached_evaluate, load_problems
 from eval.metrics import matches_at_precision
 from eval.peers import PEERS
+from eval.records import write_json
 from kornia_bingan.errors import UsageError
-from kornia_bingan.files import write_json
 from kornia_bingan.report import text_table
 
 SIDES = "8,10,12,14,16,18,20,24,28"

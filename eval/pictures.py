@@ -23,8 +23,9 @@ from eval.features import cached_describe
 from eval.m95 import THRESHOLD_PX, Problem, epipolar_errors_px, load_problems, transfer_errors_px
 from eval.matching import mutual_matches
 from eval.peers import Peer
+from eval.records import write_json
 from eval.thresholds import read_thresholds, threshold_of
-from kornia_bingan.files import atomic_path, write_json
+from kornia_bingan.files import atomic_path
 
 PEERS = "rootsift,orb"
 WIDTH = 1200

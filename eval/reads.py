@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from eval import options
-from kornia_bingan.files import write_json
+from eval.records import write_json
 from kornia_bingan.images import ImageError, read_image
 from kornia_bingan.provenance import provenance
 from kornia_bingan.report import text_table

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from eval.options import rows_of_runs
+from eval.records import write_json
 from kornia_bingan.errors import UsageError
-from kornia_bingan.files import write_json
 from kornia_bingan.network import multiply_adds
 from kornia_bingan.recipe import TrainConfig, describe_config
 from kornia_bingan.report import text_table

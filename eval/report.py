@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from eval import ablation
+from eval.markdown import provenances
 from kornia_bingan.errors import UsageError
 from kornia_bingan.files import atomic_path
 from kornia_bingan.page import Cell, render
@@ -255,7 +256,7 @@ def section_ablation(record: Record) -> list[Record]:
     ]
     series = {r["run"]: ([p["step"] for p in r["curve"]], [p[measure] for p in r["curve"]]) for r in rows}
     figure = curves(series, "step", title)
-    return [section("Training runs", {**record, "provenance": rows[0]["provenance"]}, rows, columns, [figure])]
+    return [section("Training runs", record, rows, columns, [figure])]
 
 
 def section_other(record: Record) -> list[Record]:
@@ -309,7 +310,7 @@ def section(title: str, record: Record, rows: list[Record], columns: list[Column
         "title": title,
         "file": record["file"],
         "command": record["command"],
-        "commit": (record.get("provenance") or {}).get("commit") or "none",
+        "commit": ", ".join(dict.fromkeys(about["commit"] or "none" for about in provenances(record))) or "none",
         "header": [name for name, _, _ in columns],
         "rows": make_table(rows, columns),
         "figures": figures,

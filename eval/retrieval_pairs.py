@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 
 from eval import options
+from eval.records import write_json
 from kornia_bingan.errors import UsageError
-from kornia_bingan.files import write_json
 from kornia_bingan.images import list_images
 from kornia_bingan.provenance import provenance
 from kornia_bingan.reconstruction import ReconstructOptions, reconstruct_photos

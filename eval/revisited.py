@@ -27,9 +27,9 @@ from eval.metrics import average_precision, bootstrap_interval
 from eval.options import peer_folder
 from eval.patch_peers import patch_peers, patch_sigma_of
 from eval.patch_tasks import all_distances
+from eval.records import check_clean, write_json
 from kornia_bingan.brown import read_patch_set
 from kornia_bingan.errors import UsageError
-from kornia_bingan.files import write_json
 from kornia_bingan.provenance import provenance
 from kornia_bingan.report import text_table
 from kornia_bingan.weights import find_weights
@@ -96,6 +96,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--no-cache", action="store_true", help="compute everything anew and keep nothing")
     parser.add_argument("--out", type=Path, help="JSON file")
     arguments = parser.parse_args(argv)
+    check_clean(arguments.out)
     options.use_threads(arguments.threads)
     best = {} if arguments.regions == "usual" else options.best_sides(arguments.support)
     absent: dict[str, str] = {}
@@ -125,7 +126,7 @@ def main(argv: list[str]) -> int:
         print(f"absent: {name}: {reason}")
     if arguments.out:
         sets = " ".join(folder.name for folder in arguments.sets)
-        command = f"python -m eval revisited {sets} --ours {' '.join(models)}"
+        command = f"python -m eval revisited {sets} --ours {' '.join(models)}{options.regions_words(arguments)}"
         weights = find_weights(arguments.ours[0]) if arguments.ours else None
         record = {"protocol": "revisited", "command": command, "results": results, "absent": absent}
         write_json(arguments.out, {**record, "provenance": provenance(weights, SEED)})

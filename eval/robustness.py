@@ -25,9 +25,10 @@ from eval.curves import Line, Panel, svg_panels
 from eval.data import HomographySequence, find_scenes, read_scene
 from eval.features import cached_describe, cached_keypoints
 from eval.hpatches import evaluate
+from eval.records import write_json
 from eval.thresholds import read_thresholds, threshold_of
 from kornia_bingan.errors import UsageError
-from kornia_bingan.files import atomic_path, write_json
+from kornia_bingan.files import atomic_path
 from kornia_bingan.report import text_table
 
 PEERS = "rootsift,orb,teblid256,hashsift256"

@@ -34,11 +34,12 @@ from numpy.typing import NDArray
 
 from eval import options
 from eval.curves import Line, Panel, svg_panels
+from eval.records import write_json
 from eval.speed_pipeline import status_mb
 from kornia_bingan import colmap
 from kornia_bingan.child import run_in_child
 from kornia_bingan.errors import JobError, UsageError
-from kornia_bingan.files import atomic_path, write_json
+from kornia_bingan.files import atomic_path
 from kornia_bingan.images import list_images, read_color
 from kornia_bingan.pairs import choose_pairs, match_block
 from kornia_bingan.provenance import provenance

@@ -32,10 +32,11 @@ from numpy.typing import NDArray
 from eval import options
 from eval.cache import cached
 from eval.curves import Line, Panel, svg_panels
+from eval.records import write_json
 from kornia_bingan import BinGAN
 from kornia_bingan.child import run_in_child
 from kornia_bingan.errors import UsageError
-from kornia_bingan.files import atomic_path, sha256_of, write_json
+from kornia_bingan.files import atomic_path, sha256_of
 from kornia_bingan.images import list_images
 from kornia_bingan.provenance import provenance
 from kornia_bingan.report import text_table

@@ -41,11 +41,11 @@ from eval.matchers import Features, Images, Matcher
 from eval.metrics import error_auc
 from eval.pairs import pose_error_deg
 from eval.peers import load_peers
+from eval.records import check_clean, write_json
 from eval.thresholds import read_thresholds, threshold_of
 from kornia_bingan import BinGAN, colmap, colmap_database, colmap_mapping, matching
 from kornia_bingan.colmap import reconstruct, write_features, write_matches
 from kornia_bingan.errors import JobError, UsageError
-from kornia_bingan.files import write_json
 from kornia_bingan.images import list_images, read_image
 from kornia_bingan.model import Model, cameras_for
 from kornia_bingan.page import model_figure
@@ -299,6 +299,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, help="JSON file to write")
     arguments = parser.parse_args(argv)
+    check_clean(arguments.out)
     options.use_threads(arguments.threads)
     if not arguments.data.is_dir():
         raise UsageError(f"{arguments.data} is no folder of scenes")

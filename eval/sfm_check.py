@@ -22,11 +22,11 @@ import numpy as np
 import pycolmap
 
 from eval.matchers import Images, Matched, Matcher, colmap_sift, read_raw_matches
+from eval.records import write_json
 from eval.sfm import against_truth, evaluate
 from kornia_bingan.child import Report, run_in_child
 from kornia_bingan.colmap import read_features, read_model
 from kornia_bingan.errors import UsageError
-from kornia_bingan.files import write_json
 from kornia_bingan.images import list_images, read_image
 from kornia_bingan.provenance import provenance
 from kornia_bingan.report import text_table

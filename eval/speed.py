@@ -25,11 +25,11 @@ import numpy as np
 from eval import options, speed_changes, speed_matching, speed_networks, speed_pipeline
 from eval.options import peer_folder
 from eval.peers import PEERS, load_peers, ours
+from eval.records import write_json
 from eval.timing import REPEATS, machine_rates, take_turns
 from kornia_bingan import BinGAN
 from kornia_bingan.descriptor import describe
 from kornia_bingan.errors import UsageError
-from kornia_bingan.files import write_json
 from kornia_bingan.images import ImageError, list_images, read_image
 from kornia_bingan.keypoints import Keypoints, detect, support_regions, to_opencv
 from kornia_bingan.patches import build_pyramid

@@ -29,6 +29,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "ablation": lambda: of_training.ablation("ablation"),
     "cifar10": lambda: of_training.cifar10("cifar10"),
     "cifar10-published": of_training.published_retrieval,
+    "brown-published": of_training.published_verification,
+    "peer-support": lambda: of_descriptors.peer_support("peer-support"),
     "cifar10-terms": lambda: of_training.ablation("cifar10-terms"),
     "overlap": lambda: of_training.overlap("overlap"),
     "retrieval-pairs": lambda: of_training.retrieval_pairs("retrieval-pairs"),
@@ -51,6 +53,7 @@ for _split in ("validate", "heldout"):
         f"patch-tasks-{_split}": partial(of_descriptors.patch_tasks, f"patch-tasks-{_split}"),
         f"pairs-{_split}": partial(of_descriptors.pose, f"pairs-{_split}"),
         f"sfm-{_split}": partial(of_descriptors.sfm, f"sfm-{_split}"),
+        f"sfm-own-{_split}": partial(of_descriptors.own_detector, f"sfm-{_split}"),
         f"sfm-check-{_split}": partial(of_descriptors.sfm_check, f"sfm-check-{_split}"),
     }
 

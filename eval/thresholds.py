@@ -20,8 +20,8 @@ import numpy as np
 from eval import options
 from eval.m95 import PRECISION, Result, cached_evaluate, load_problems
 from eval.metrics import matches_at_precision
+from eval.records import write_json
 from kornia_bingan.errors import UsageError
-from kornia_bingan.files import write_json
 from kornia_bingan.report import text_table
 
 FILE = options.RESULTS / "thresholds.json"

@@ -24,8 +24,8 @@ import cv2
 import numpy as np
 import torch
 
+from eval.records import write_json
 from kornia_bingan import losses
-from kornia_bingan.files import write_json
 from kornia_bingan.memory import keep_freed_memory
 from kornia_bingan.network import Generator, PatchDiscriminator
 from kornia_bingan.optimiser import PublishedAdam

@@ -71,6 +71,42 @@ def test_a_perfect_descriptor_keeps_all_its_matches() -> None:
     assert not result.correct.any()
 
 
+def problem_of(kind: m95.Kind, pairs: tuple[tuple[int, int], ...]) -> m95.Problem:
+    return m95.Problem("a", "scene", (), (), pairs, kind, np.zeros((len(pairs), 3, 3)))
+
+
+def result_of(counts: list[int]) -> m95.Result:
+    """So many right matches a pair, and none wrong."""
+    pair = np.repeat(np.arange(len(counts)), counts).astype(np.int32)
+    ratio = np.full(len(pair), 0.5, np.float32)
+    return m95.Result(len(counts), pair, ratio, ratio, np.ones(len(pair), bool))
+
+
+def test_draws_of_a_scene_are_of_photos_and_those_of_a_sequence_of_its_other_pictures() -> None:
+    """Of three photos one is drawn twice and one not at all, or each once: the pairs have 1, 10 and 100 matches."""
+    result = result_of([1, 10, 100])
+    drawn = m95.resampled_m95(problem_of("epipolar", ((0, 1), (0, 2), (1, 2))), result, 200)
+    assert set(drawn) == {111, 2, 20, 200}
+    drawn = m95.resampled_m95(problem_of("homography", ((0, 1), (0, 2), (0, 3))), result, 200)
+    assert set(drawn) == {a + b + c for a in (1, 10, 100) for b in (1, 10, 100) for c in (1, 10, 100)}
+
+
+def test_totals_draw_sequences_but_not_scenes_and_compare_with_ours() -> None:
+    rows, draws = [], {}
+    for name, peers in (("s", (10, 30)), ("t", (20, 20))):
+        for peer, count in zip(("rootsift", "bingan256"), peers, strict=True):
+            rows.append({"data": name, "group": "oxford", "descriptor": peer, "m95": count})
+            draws[name, peer] = np.full(300, float(count))
+    root, ours = m95.totals(rows, draws, "bingan256")
+    assert (root["m95"], root["m95_interval"]) == (30, [20, 40])
+    assert (ours["times_rootsift"], ours["times_rootsift_interval"]) == (pytest.approx(5 / 3), [1, 3])
+    assert (root["ours_times"], root["ours_times_interval"]) == (pytest.approx(5 / 3), [1, 3])
+    assert (ours["ours_times"], ours["ours_times_interval"]) == (1, [1, 1])
+    root, _ = m95.totals([{**row, "group": "scene"} for row in rows], draws)
+    assert root["m95_interval"] == [30, 30]
+    assert "ours_times" not in root
+
+
 def test_the_command_writes_a_record_and_a_picture(
     scene_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

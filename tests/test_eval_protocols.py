@@ -94,6 +94,42 @@ def test_pictures_of_two_sizes_and_perfect_matches_give_no_error() -> None:
     assert hpatches.corner_error_px(np.eye(3), np.array([[1, 0, 3], [0, 1, 4], [0, 0, 1.0]]), (100, 50)) == 5
 
 
+def sequence_result(sequence: str, number: int, error_px: float) -> hpatches.PairResult:
+    share = (1.0, 1.0, 1.0, 1.0) if error_px == 0 else (0.0, 0.0, 0.0, 0.0)
+    return hpatches.PairResult(sequence, "oxford", number, 10, share, 10, 10, int(10 * share[0]), error_px)
+
+
+def test_intervals_of_homographies_are_over_sequences() -> None:
+    """One of two sequences succeeds in all of its pairs, the other in none: with two draws all or nothing may come."""
+    results = [sequence_result("good", k, 0.0) for k in range(20)]
+    results += [sequence_result("bad", k, float("inf")) for k in range(20)]
+    scores = hpatches.summarise(results)
+    assert scores["auc"]["3"] == 0.5
+    assert scores["auc3_interval"] == [0, 1]
+    assert scores["mma3_interval"] == [0, 1]
+
+
+def test_intervals_of_poses_are_over_photos_or_over_pairs_without_a_common_one(data: Path) -> None:
+    image, eye = np.zeros((2, 2), np.uint8), np.eye(3)
+
+    def made(names: list[tuple[str, str]]) -> list[PosedPair]:
+        return [PosedPair(" ".join(n), n, image, image, eye, eye, eye, np.ones(3)) for n in names]
+
+    counts = pairs.draws_of(made([("a", "b"), ("b", "c"), ("d", "e")]), None)
+    np.testing.assert_array_equal(counts[:, 0], counts[:, 1])
+    assert set(counts[:, 2]) == {0, 1, 2}
+    counts = pairs.draws_of(made([("a", "b"), ("a", "c"), ("b", "c"), ("x", "y")]), ["1", "1", "1", "2"])
+    assert (counts[:, 3] == 1).all()
+    assert {tuple(row) for row in counts[:, :3]} == {(1, 1, 1), (2, 0, 0), (0, 2, 0), (0, 0, 2)}
+    results = [{"error_deg": e, "matches": 1, "inliers": 1} for e in (0.0, None, None, 0.0)]
+    scores = pairs.summarise(results, counts)
+    assert scores["auc"]["10"] == 0.5
+    # the pair of the second scene and (1 of 3) or (2 of 2) or (0 of 2) of the first
+    assert scores["auc10_interval"] == [pytest.approx(1 / 3, abs=1e-4), 1]
+    scene = read_scene(data / "room")
+    assert pairs_of_scene(scene, 1)[0].photos == (f"room/{scene.names[0]}", f"room/{scene.names[1]}")
+
+
 def test_homography_command(data: Path, ratios: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "hpatches.json"
     words = [str(data), "--peers", NAMES, *USUAL, "--out", str(out), "--cache", str(data.parent / "cache")]
