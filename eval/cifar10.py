@@ -39,6 +39,7 @@ from numpy.typing import NDArray
 from eval import hashing, options, picture_grid
 from eval.curves import Line, Panel, svg_panels
 from eval.metrics import bootstrap_interval
+from eval.peers import name_of_weights
 from eval.records import check_clean, write_json
 from kornia_bingan.bits import hamming_distances
 from kornia_bingan.errors import UsageError
@@ -55,7 +56,7 @@ from kornia_bingan.retrieval_metrics import (
     precision_at,
     ranked_average_precision,
 )
-from kornia_bingan.weights import find_weights, load_weights
+from kornia_bingan.weights import find_weights, list_models, load_weights
 
 BITS = (16, 32, 64)
 DEPTH = 1000
@@ -172,16 +173,22 @@ def ours(
         rows, queries = network_features(network, train), network_features(network, test)
         for width in sorted({*(w for w in widths if w < network.bits and w in (16, 32)), network.bits}):
             part, part_queries = rows[:, :width], queries[:, :width]
-            yield name, width, np.packbits(part_queries >= 0, axis=1), np.packbits(part >= 0, axis=1)
+            label = label_of(name, width, network)
+            yield label, width, np.packbits(part_queries >= 0, axis=1), np.packbits(part >= 0, axis=1)
             for way in ways:
                 encode = _WAYS[way](part, width)
-                yield f"{name}, {way}", width, encode(part_queries), encode(part)
+                yield f"{label}, {way}", width, encode(part_queries), encode(part)
+
+
+def label_of(name: str, width: int, network: OfPictures) -> str:
+    """Name a row: the network, and of which bits the row is if they are not all of its bits."""
+    return name if width == network.bits else f"{name}, first {width} of {network.bits} bits"
 
 
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m eval cifar10")
     parser.add_argument("data", type=Path, help="folder of pictures, see kornia_bingan.picture_sets")
-    parser.add_argument("--ours", nargs="*", default=[], help="shipped names or weights files")
+    parser.add_argument("--ours", nargs="*", help="shipped names or weights files; by default all shipped")
     parser.add_argument("--bits", type=int, nargs="*", default=list(BITS))
     parser.add_argument("--queries", type=int, default=0, help="only the first so many; all by default")
     parser.add_argument("--no-peers", action="store_true", help="only our networks' own codes")
@@ -193,13 +200,15 @@ def main(argv: list[str]) -> int:
         raise UsageError(f"--bits {arguments.bits}: give multiples of 8 from 8 to 64")
     check_clean(arguments.out)
     options.use_threads(arguments.threads)
-    networks = {}
-    for given in arguments.ours:
+    networks, paths = {}, []
+    for given in [model.name for model in list_models()] if arguments.ours is None else arguments.ours:
         path = find_weights(given)
         network = load_weights(path)
-        if not isinstance(network, OfPictures):
+        if isinstance(network, OfPictures):
+            networks[name_of_weights(path)] = network
+            paths.append(path)
+        elif arguments.ours is not None:
             raise UsageError(f"{given} describes patches, not pictures")
-        networks[path.parent.name if path.stem == "weights" else path.stem] = network
     splits = read_picture_set(arguments.data)
     count = arguments.queries or len(splits.test)
     results: list[dict[str, Any]] = []
@@ -208,8 +217,9 @@ def main(argv: list[str]) -> int:
     for name, width, queries, database in rows if arguments.no_peers else chain(peers(splits, arguments.bits), rows):
         scores = evaluate(queries[:count], database, splits.test.labels[:count], splits.train.labels)
         results.append({"descriptor": name, "bits": width, **scores})
-        if name in networks:
-            file = arguments.pictures / f"cifar10-{name}-{width}.png"
+        own = next((own for own, network in networks.items() if name == label_of(own, width, network)), None)
+        if own is not None:
+            file = arguments.pictures / f"cifar10-{own}-{width}.png"
             draw_queries(file, splits, queries, database)
             text = f"{name}, {width} bits: mAP {scores['exact']:.1f} %"
             drawn.append({"text": text, "file": file.name})
@@ -227,7 +237,7 @@ def main(argv: list[str]) -> int:
         "database": len(splits.train),
         "queries": count,
         "results": results,
-        "provenance": provenance(find_weights(arguments.ours[0]) if arguments.ours else None, SEED),
+        "provenance": provenance(paths[0] if paths else None, SEED),
     }
     write_json(arguments.out, record)
     draw_curves(arguments.out.with_suffix(".svg"), results)

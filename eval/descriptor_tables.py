@@ -129,7 +129,7 @@ def sfm(name: str) -> str:
 
 
 def own_detector(name: str) -> str:
-    """Ours beside SIFT with its own detector, which keeps all keypoints that it finds."""
+    """Ours beside SIFT with its own detector, which has more keypoints."""
     record = read(RESULTS / f"{name}.json")
     first, of = record["comparison"]["first"], {(r["scene"], r["descriptor"]): r for r in record["results"]}
     header = ["scene", "descriptor", "keypoints", "registered", "observations", "x ours", "reprojection error px"]

@@ -12,7 +12,7 @@ from typing import Any
 import cv2
 import torch
 
-from eval.peers import PEERS, Peer, load_peers, ours
+from eval.peers import PEERS, Peer, load_peers, name_of_weights, ours
 from eval.records import check_clean
 from kornia_bingan import BinGAN
 from kornia_bingan.errors import UsageError
@@ -176,7 +176,7 @@ def use_threads(count: int) -> None:
 
 
 def load_models(names: Sequence[str]) -> dict[str, BinGAN]:
-    """Load our descriptors; a file called ``weights.safetensors`` is named after its folder.
+    """Load our descriptors, named by :func:`name_of_weights`.
 
     Raises:
         UsageError: there are no such weights.
@@ -184,7 +184,7 @@ def load_models(names: Sequence[str]) -> dict[str, BinGAN]:
     models = {}
     for given in names:
         model = BinGAN.from_pretrained(given)
-        models[Path(given).parent.name if model.name == "weights" else model.name] = model
+        models[name_of_weights(find_weights(given))] = model
     return models
 
 

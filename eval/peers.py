@@ -57,7 +57,7 @@ from kornia_bingan.files import sha256_of
 from kornia_bingan.keypoints import Keypoints
 from kornia_bingan.patches import PATCH_SIZE, build_pyramid, cut_patches
 from kornia_bingan.provenance import versions
-from kornia_bingan.weights import find_weights
+from kornia_bingan.weights import find_weights, list_models
 
 Image = NDArray[np.uint8]
 Describe = Callable[[Image, Keypoints], NDArray[Any]]
@@ -317,18 +317,26 @@ def load_peers(names: Sequence[str], folder: Path) -> tuple[list[Peer], dict[str
     return present, absent
 
 
+def name_of_weights(path: Path) -> str:
+    """Name a weights file in tables: as it is shipped, if these are the bytes of a shipped file.
+
+    Others are named after their file, or after their folder if the file is called ``weights``.
+    """
+    digest = sha256_of(path)
+    shipped = [model.name for model in list_models() if model.sha256 == digest]
+    return shipped[0] if shipped else path.resolve().parent.name if path.stem == "weights" else path.stem
+
+
 def ours(name_or_path: str) -> list[Peer]:
     """Build our descriptor twice: its codes, and as ``NAME/float`` its real values scaled to length 1.
 
-    A path is named after its file, or after its folder if the file is called ``weights``.
+    A path is named by :func:`name_of_weights`.
 
     Raises:
         UsageError: there are no such weights.
     """
     path = find_weights(name_or_path)
-    name = name_or_path
-    if name_or_path == str(path):
-        name = path.resolve().parent.name if path.stem == "weights" else path.stem
+    name = name_of_weights(path)
     code = code_digest(sys.modules[__name__], keypoints, patches, network, descriptor, bits)
     model, real = BinGAN.from_pretrained(path), BinGAN.from_pretrained(path, output="descriptor")
     side = 4 * keypoints.BLOB_SUPPORT

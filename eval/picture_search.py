@@ -18,8 +18,8 @@ from typing import Any
 
 from eval.options import rows_of_runs
 from eval.recipe_search import NOT_SETTINGS, changes
+from eval.records import write_json
 from kornia_bingan.errors import UsageError
-from kornia_bingan.files import write_json
 from kornia_bingan.network import multiply_adds
 from kornia_bingan.picture_network import PictureNetwork
 from kornia_bingan.recipe import PICTURE_NETWORKS

@@ -76,7 +76,9 @@ def test_command(tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
         ("lsh of pixels", 16),
         ("spectral of hog", 16),
         ("untrained, itq", 16),
-        ("run", 16),
+        ("run, first 16 of 32 bits", 16),
+        ("run, first 16 of 32 bits, itq", 16),
+        ("run", 32),
         ("run, itq", 32),
     } <= set(rows)
     assert all(0 <= row["exact"] <= 100 for row in record["results"])
@@ -100,7 +102,10 @@ def test_command_takes_the_network_that_a_processor_can_train(tree: Path, tmp_pa
     given = ["--ours", str(tmp_path / "small.safetensors"), "--bits", "16", "--no-peers", "--out", str(out)]
     assert cifar10.main([str(tree), *given, "--pictures", str(tmp_path / "drawn")]) == 0
     rows = json.loads(out.read_text())["results"]
-    assert [(row["descriptor"], row["bits"]) for row in rows] == [("small", 16), ("small", 32)]
+    assert [(row["descriptor"], row["bits"]) for row in rows] == [
+        ("small, first 16 of 32 bits", 16),
+        ("small", 32),
+    ]
     assert all(0 <= row["exact"] <= 100 for row in rows)
 
 

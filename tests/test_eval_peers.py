@@ -8,6 +8,7 @@ import pytest
 from eval import patch_peers, peer_rows, peers
 from kornia_bingan.errors import UsageError
 from kornia_bingan.keypoints import Keypoints, detect
+from kornia_bingan.weights import find_weights
 from tests.conftest import texture
 
 
@@ -127,6 +128,18 @@ def test_a_side_that_is_no_positive_number_is_refused(name: str) -> None:
         peers.load_peers([name], NOWHERE)
     with pytest.raises(UsageError, match="no peer 'surf'"):
         peers.load_peers(["surf@12"], NOWHERE)
+
+
+def test_weights_are_named_as_they_are_shipped(tmp_path: Path) -> None:
+    """Of a run's folder, a copy under another name and the shipped file the table has one name."""
+    shipped = find_weights("bingan256-lite")
+    (tmp_path / "long").mkdir()
+    for copy in (tmp_path / "long" / "weights.safetensors", tmp_path / "other.safetensors"):
+        copy.write_bytes(shipped.read_bytes())
+        assert peers.name_of_weights(copy) == peers.name_of_weights(shipped) == "bingan256-lite"
+        copy.write_bytes(b"of a run that is not shipped")
+    assert peers.name_of_weights(tmp_path / "long" / "weights.safetensors") == "long"
+    assert peers.name_of_weights(tmp_path / "other.safetensors") == "other"
 
 
 def test_the_scale_of_a_patch_is_read_from_its_summary(tmp_path: Path) -> None:
