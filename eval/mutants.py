@@ -43,8 +43,9 @@ from typing import Any
 
 from eval import options
 from eval.mutation import Mutant, find_mutants
+from eval.records import write_json
 from kornia_bingan.errors import JobError, UsageError
-from kornia_bingan.files import atomic_path, write_json
+from kornia_bingan.files import atomic_path
 from kornia_bingan.provenance import provenance
 from kornia_bingan.report import text_table
 
@@ -54,7 +55,7 @@ PACKAGE = (
 )
 FILES = (
     *(f"kornia_bingan/{name}.py" for name in PACKAGE),
-    *(f"eval/{name}.py" for name in ("metrics", "m95", "peers", "thresholds", "cifar10")),
+    *(f"eval/{name}.py" for name in ("metrics", "m95", "peers", "peer_rows", "thresholds", "cifar10")),
 )
 TESTS = {
     "kornia_bingan/colmap_database.py": ("tests/test_colmap.py",),
@@ -63,6 +64,7 @@ TESTS = {
     "kornia_bingan/search_index.py": ("tests/test_search_stores.py",),
     "kornia_bingan/search_lancedb.py": ("tests/test_search_stores.py",),
     "eval/peers.py": ("tests/test_eval_protocols.py",),
+    "eval/peer_rows.py": ("tests/test_eval_peers.py", "tests/test_eval_protocols.py"),
     "eval/thresholds.py": ("tests/test_eval_protocols.py",),
 }
 """Test files beside the one that is named after the file."""

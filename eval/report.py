@@ -327,7 +327,9 @@ def main(argv: list[str]) -> int:
     paths = sorted(arguments.results.glob("*.json"))
     if not paths:
         raise UsageError(f"{arguments.results} has no results; python -m eval m95 DATA makes some")
-    records = [{**json.loads(path.read_text(encoding="utf-8")), "file": path.name} for path in paths]
+    stored = {path.name: json.loads(path.read_text(encoding="utf-8")) for path in paths}
+    # A list, such as that of the looks at the held-out data, is no record of a protocol.
+    records = [{**record, "file": name} for name, record in stored.items() if isinstance(record, dict)]
     sections = [view for record in records for view in VIEWS.get(record["protocol"], section_other)(record)]
     sections += speed_against_quality(records)
     machines = {record["file"]: record.get("provenance") for record in records}

@@ -23,10 +23,11 @@ import numpy as np
 from eval import options
 from eval.brown import describe_with_network
 from eval.metrics import fpr95, fpr95_published
+from eval.records import write_json
 from kornia_bingan.bits import pack
 from kornia_bingan.brown import read_patch_set
 from kornia_bingan.errors import JobError, UsageError
-from kornia_bingan.files import sha256_of, write_json
+from kornia_bingan.files import sha256_of
 from kornia_bingan.provenance import provenance
 from kornia_bingan.recipe import preset_config
 from kornia_bingan.report import text_table
