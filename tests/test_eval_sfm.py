@@ -23,6 +23,8 @@ def test_a_rendered_scene_is_compared_with_sift_and_the_truth(
         "700",
         "--peers",
         "rootsift",
+        "--regions",
+        "usual",
         "--own-detector",
         "--cache",
         str(tmp_path / "cache"),
