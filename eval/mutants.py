@@ -20,6 +20,7 @@ Survivors that no test can or need notice have their reason in ``eval/mutants.to
 from __future__ import annotations
 
 import argparse
+import gc
 import hashlib
 import json
 import math
@@ -71,7 +72,7 @@ TESTS = {
 
 OURS = ("kornia_bingan", "eval", "tests")
 # OpenCV before pycolmap, see colmap_database; lancedb starts threads when it is imported, which a fork would lose
-LIBRARIES = ("torch", "kornia.feature", "cv2", "pycolmap", "faiss", "PIL.Image", "hypothesis", "pytest_cov", "coverage")
+LIBRARIES = ("torch", "kornia.feature", "cv2", "pycolmap", "faiss", "PIL.Image", "_hypothesis_pytestplugin", "coverage")
 KEPT = Path("bench/mutants")
 REASONS = Path(__file__).with_suffix(".toml")
 MEMORY_BYTES = 16 * 2**30
@@ -139,6 +140,7 @@ def run_forked(call: Callable[[], int], cpu_limit_s: float, wall_limit_s: float)
     Returns:
         Its exit status (negative: the signal that killed it), None if it reached a limit; and its processor time.
     """
+    gc.freeze()  # pytest collects garbage at its end, which would go through all that the libraries made
     pid = os.fork()
     if pid == 0:
         status = 70
@@ -202,7 +204,8 @@ def run_tests(tree: Path, tests: list[str], plugins: list[object]) -> int:
     os.chdir(tree)
     sys.path.insert(0, str(tree))
     os.environ["PYTHONPATH"] = str(tree)
-    words = ["-x", "-p", "no:cacheprovider", "-p", "no:cov", "--hypothesis-seed=0", *tests]
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # to look for plugins takes longer than most tests
+    words = ["-x", "-p", "no:cacheprovider", "-p", "_hypothesis_pytestplugin", "--hypothesis-seed=0", *tests]
     return int(pytest.main(words, plugins=plugins))
 
 

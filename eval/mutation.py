@@ -37,6 +37,8 @@ class Mutant:
 
 def is_left_out(node: Any) -> bool:
     """Whether a node of a parso tree stands in a type annotation, an assertion or a ``raise``."""
+    if node.parent is not None and node.parent.type == "parameters":
+        return True  # a star or slash between parameters is no operator
     child, parent = None, node
     while parent is not None:
         annotation = (parent.type == "annassign" and child is parent.children[1]) or (

@@ -16,7 +16,7 @@ from kornia_bingan.errors import JobError, UsageError
 SOURCE = '''"""Sums."""
 
 
-def add(a: int | None, b: int = 2) -> int | None:
+def add(a: int | None, *, b: int = 2) -> int | None:
     if a is None:
         raise ValueError(f"a is None, {b + 1}")
     assert b > 0
@@ -27,7 +27,7 @@ from kornia_bingan.sums import add
 
 
 def test_add():
-    assert add(3, 4) == 7
+    assert add(3, b=4) == 7
     with pytest.raises(ValueError):
         add(None)
 """

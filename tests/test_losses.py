@@ -193,6 +193,29 @@ def test_second_order_equals_the_transcription() -> None:
     assert float(losses.second_order(same, same)) == pytest.approx(0, abs=1e-3)
 
 
+def test_second_order_takes_eight_neighbours_and_as_many_as_there_are() -> None:
+    rng = np.random.default_rng(6)
+    a, b = torch.from_numpy(rng.standard_normal((2, 12, 501)))
+    losses_of = [float(losses.second_order(a, b, neighbours)) for neighbours in (7, 8, 9, 11)]
+    assert len(set(losses_of)) == 4
+    assert float(losses.second_order(a, b)) == losses_of[1]
+    assert float(losses.second_order(a, b, 12)) == losses_of[3]
+    few = [torch.where(x[:3] >= 0, 1.0, -1.0).numpy() for x in (a, b)]
+    difference = few[0] @ few[0].T / 501 - few[1] @ few[1].T / 501
+    assert float(losses.second_order(a[:3], b[:3])) == pytest.approx(np.sqrt((difference**2).sum(1)).mean(), rel=1e-4)
+
+
+def test_constants_left_out_are_the_published_ones() -> None:
+    high, low = features()
+    low = 0.01 * low
+    dmr, balance, correlation = slow_regularisers(high.numpy(), low.numpy(), 0.001, 2.0, False)
+    assert float(losses.distance_matching(high, low)) == pytest.approx(dmr, rel=1e-12)
+    assert float(losses.bit_balance(low)) == pytest.approx(balance, rel=1e-12)
+    assert float(losses.pair_correlation(high, low)) == pytest.approx(correlation, rel=1e-12)
+    assert float(losses.binarized_entropy(high, low)) == pytest.approx(balance + correlation, rel=1e-12)
+    assert float(losses.two_view(low, high[:, :8])) == float(losses.two_view(low, high[:, :8], 0.06))
+
+
 def test_quantisation_by_hand() -> None:
     assert float(losses.quantisation(torch.tensor([[1.0, -1.0]]))) == 0
     assert float(losses.quantisation(torch.tensor([[0.5, -3.0]]))) == pytest.approx((0.25 + 4) / 2)
