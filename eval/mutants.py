@@ -332,22 +332,20 @@ def main(argv: list[str]) -> int:
         rows.append(examine(file, arguments.sample, arguments.seed))
     survivors = [survivor for row in rows for survivor in row.pop("survivors")]
     tried, caught = (sum(row[key] for row in rows) for key in ("tried", "caught"))
-    total = {"tried": tried, "caught": caught, "percent": 100 * caught / max(1, tried)}
-    total["interval"] = wilson(caught, tried)
+    total = {"file": "all", "places": sum(row["places"] for row in rows), "tried": tried, "caught": caught}
+    total |= {"percent": 100 * caught / max(1, tried), "interval": wilson(caught, tried)}
     for one in survivors:
         print(
             f"{one['file']}:{one['line']}: {one['before']}\n    -> {one['after']}\n    {one['reason'] or 'no reason'}"
         )
     cells = [
-        [row["file"], *(str(row[key]) for key in ("places", "tried", "caught")), _share(row)]
-        for row in [*rows, {"file": "all", "places": sum(row["places"] for row in rows), **total}]
+        [row["file"], *(str(row[key]) for key in ("places", "tried", "caught")), _share(row)] for row in [*rows, total]
     ]
     print(text_table(["file", "places", "tried", "caught", "% (95 %)"], cells))
     if arguments.out is not None:
-        words = [*argv] if arguments.files != FILES else [word for word in argv if word]
         record = {
             "protocol": "mutants",
-            "command": " ".join(["python -m eval mutants", *words]),
+            "command": " ".join(["python -m eval mutants", *argv]),
             "results": rows,
             "total": total,
             "survivors": survivors,

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from eval.markdown import RESULTS, markdown, provenance_line, read
+
 
 @dataclass(frozen=True)
 class Mutant:
@@ -101,3 +103,19 @@ def find_mutants(source: str, sample: int | None, seed: Sequence[int]) -> tuple[
                 found.append(Mutant(line + 1, short, column, before[line].strip(), after[line].strip(), code))
             break
     return found, count
+
+
+def table(name: str) -> str:
+    """What the tests notice, one row a file, and what they do not, with the reason."""
+    record = read(RESULTS / f"{name}.json")
+    rows = []
+    for row in [*record["results"], record["total"]]:
+        low, high = row["interval"]
+        counts = [str(row[key]) for key in ("places", "tried", "caught")]
+        rows.append([row["file"], *counts, f"{row['percent']:.1f}", f"{low:.1f} to {high:.1f}"])
+    header = ["file", "places", "tried", "caught", "%", "interval"]
+    left = [
+        f"- `{one['file']}`, line {one['line']}, `{one['after']}`: {one['reason'] or 'not looked at yet'}"
+        for one in record["survivors"]
+    ]
+    return "\n\n".join([markdown(header, rows), provenance_line(record), "\n".join(left) or "None survived."])

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import partial
 
 from eval import descriptor_tables as of_descriptors
-from eval import scale_tables, speed_tables
+from eval import mutation, scale_tables, speed_tables
 from eval import training_tables as of_training
 from eval.markdown import ROOT
 from kornia_bingan.files import atomic_path
@@ -40,6 +40,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "recipe-search": lambda: of_training.recipe_search("recipe-search"),
     "support": lambda: of_descriptors.support("support"),
     "calibration": lambda: of_descriptors.calibration("calibration-bingan256"),
+    "mutants": lambda: mutation.table("mutants"),
     "robustness": lambda: of_descriptors.robustness("robustness-validate"),
 }
 TABLES |= speed_tables.TABLES | scale_tables.TABLES
