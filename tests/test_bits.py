@@ -145,3 +145,17 @@ def test_distances_refuse_other_widths_and_mixed_libraries() -> None:
         bits.hamming_distances(codes, torch.from_numpy(codes))  # type: ignore[call-overload]
     with pytest.raises(UsageError, match="NoneType"):
         bits.hamming_distances(codes, None)  # type: ignore[call-overload]
+
+
+def test_the_way_of_compiled_models_packs_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    signs = bits.unpack(torch.from_numpy(random_codes(5, 4)))
+    wanted = bits.pack(signs)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    assert torch.equal(bits.pack(signs), wanted)
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize("shape", [(3,), (3, 0), (0, 0), (2, 3, 4)])
+def test_codes_of_other_shapes_are_refused(library: Callable[[Any], Any], shape: tuple[int, ...]) -> None:
+    with pytest.raises(UsageError, match=r"mine needs packed codes, uint8 \(N, bits / 8\), got"):
+        bits.check_packed(library(np.zeros(shape, np.uint8)), "mine")

@@ -106,3 +106,30 @@ def test_refuses_other_pictures() -> None:
             build_pyramid(bad)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="32,767"):
         build_pyramid(np.zeros((1, 40_000), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("size", "wanted"),
+    [
+        ((31, 200), [(31, 200)]),
+        ((32, 200), [(32, 200), (16, 100)]),
+        ((130, 67), [(130, 67), (65, 33), (32, 16)]),
+    ],
+)
+def test_levels_are_halved_until_the_short_side_is_below_32(
+    size: tuple[int, int], wanted: list[tuple[int, int]]
+) -> None:
+    assert [level.shape for level in build_pyramid(np.zeros(size, np.uint8))] == wanted
+
+
+@pytest.mark.parametrize("size", [(40, 50), (70, 80)])
+def test_the_largest_frames_are_cut_from_the_last_level(size: tuple[int, int]) -> None:
+    image = np.full(size, 0.25, np.float32)
+    patches = cut_patches(build_pyramid(image), np.stack([laf(20, 20, 5000), laf(20, 20, 0.01)]))
+    np.testing.assert_allclose(patches, 0.25, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(3, 2, 2), (3, 1, 3), (3, 3, 3), (3, 2, 4), (2, 3), (1, 3, 2, 3)])
+def test_frames_of_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(UsageError, match=r"\(N, 2, 3\)"):
+        cut_patches(build_pyramid(texture(32, 32)), np.ones(shape, np.float32))
