@@ -43,7 +43,7 @@ from pathlib import Path
 from typing import Any
 
 from eval import options
-from eval.mutation import Mutant, find_mutants
+from eval.mutation import COUNTS, Mutant, find_mutants
 from eval.records import write_json
 from kornia_bingan.errors import JobError, UsageError
 from kornia_bingan.files import atomic_path
@@ -304,6 +304,7 @@ def examine(file: str, sample: int | None, seed: int) -> dict[str, Any]:
         "places": places,
         "tried": len(mutants),
         "caught": caught,
+        "explained": sum(bool(one["reason"]) for one in survivors),
         "too_slow": sum(outcomes[m.key][0] == "too slow" for m in mutants),
         "percent": 100 * caught / max(1, len(mutants)),
         "interval": wilson(caught, len(mutants)),
@@ -333,15 +334,14 @@ def main(argv: list[str]) -> int:
     survivors = [survivor for row in rows for survivor in row.pop("survivors")]
     tried, caught = (sum(row[key] for row in rows) for key in ("tried", "caught"))
     total = {"file": "all", "places": sum(row["places"] for row in rows), "tried": tried, "caught": caught}
+    total["explained"] = sum(row["explained"] for row in rows)
     total |= {"percent": 100 * caught / max(1, tried), "interval": wilson(caught, tried)}
     for one in survivors:
         print(
             f"{one['file']}:{one['line']}: {one['before']}\n    -> {one['after']}\n    {one['reason'] or 'no reason'}"
         )
-    cells = [
-        [row["file"], *(str(row[key]) for key in ("places", "tried", "caught")), _share(row)] for row in [*rows, total]
-    ]
-    print(text_table(["file", "places", "tried", "caught", "% (95 %)"], cells))
+    cells = [[row["file"], *(str(row[key]) for key in COUNTS), _share(row)] for row in [*rows, total]]
+    print(text_table(["file", *COUNTS, "% (95 %)"], cells))
     if arguments.out is not None:
         record = {
             "protocol": "mutants",

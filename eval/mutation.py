@@ -11,6 +11,9 @@ import numpy as np
 
 from eval.markdown import RESULTS, markdown, provenance_line, read
 
+COUNTS = ("places", "tried", "caught", "explained")
+"""Columns of a file; explained are survivors with a reason."""
+
 
 @dataclass(frozen=True)
 class Mutant:
@@ -111,9 +114,9 @@ def table(name: str) -> str:
     rows = []
     for row in [*record["results"], record["total"]]:
         low, high = row["interval"]
-        counts = [str(row[key]) for key in ("places", "tried", "caught")]
+        counts = [str(row[key]) for key in COUNTS]
         rows.append([row["file"], *counts, f"{row['percent']:.1f}", f"{low:.1f} to {high:.1f}"])
-    header = ["file", "places", "tried", "caught", "%", "interval"]
+    header = ["file", *COUNTS, "%", "interval"]
     left = [
         f"- `{one['file']}`, line {one['line']}, `{one['after']}`: {one['reason'] or 'not looked at yet'}"
         for one in record["survivors"]
