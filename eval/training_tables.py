@@ -40,7 +40,7 @@ _PUBLISHED = (
 )
 """Method, class, mAP@1000 in percent at 16, 32 and 64 bits, source, how sure; their routines differ."""
 
-_PUBLISHED_BROWN = (
+PUBLISHED_BROWN = (
     ("BRIEF", 54.57, 59.15, 54.96, 59.15, 54.57, 54.96, "tables of the four below", RECALLED),
     ("DeepBit", 29.60, 34.41, 63.68, 32.06, 26.66, 57.61, "Lin et al., CVPR 2016, in Yang et al., ICCV 2017", READ),
     ("DBD-MQ", 27.20, 33.11, 57.24, 31.10, 25.78, 57.15, "Duan et al., CVPR 2017", f"{RECALLED}; the mean {CITED}"),
@@ -61,7 +61,7 @@ def published_retrieval() -> str:
 def published_verification() -> str:
     """What articles state of Brown's sets; figures that were not read carry their mark."""
     rows = []
-    for name, *values, source, sure in _PUBLISHED_BROWN:
+    for name, *values, source, sure in PUBLISHED_BROWN:
         mean = sum(values) / len(values)
         rows.append([name, *(mark(value, sure) for value in (*values, mean)), source, sure])
     pairs = ("Y to N", "Y to L", "N to Y", "N to L", "L to N", "L to Y")

@@ -84,3 +84,34 @@ def test_a_set_is_scored_for_all_descriptors(
     assert "FPR@95 %, 60 pairs" in capsys.readouterr().out
     with pytest.raises(UsageError, match="no such pair file"):
         brown.main([str(patch_set), "--pairs", "100", *USUAL])
+
+
+def test_the_first_half_is_that_of_the_list() -> None:
+    matches, others = np.array([1.0, 1, 9, 9]), np.array([2.0, 2, 2, 8])
+    scores = brown.evaluate(np.concatenate([matches, others]), np.arange(8) < 4)
+    assert scores["fpr95_published"] == 100
+    assert scores["fpr95_first_half"] == 0
+    order = np.array([2, 3, 0, 1, 4, 5, 6, 7])  # the list decides which pairs are the first
+    swapped = brown.evaluate(np.concatenate([matches, others])[order], (np.arange(8) < 4)[order])
+    assert swapped["fpr95_first_half"] == 100
+
+
+def test_arrays_of_the_published_code_are_scored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    picture = texture(330, 340, 5)
+    places = [(y, x) for y in range(0, 288, 32) for x in range(0, 256, 32)][:40]
+    first, moved = (np.stack([picture[y + d : y + d + 32, x : x + 32] for y, x in places]) for d in (0, 1))
+    for name, second in (("matches", moved), ("others", np.roll(first, 7, 0))):
+        pairs = np.stack([first, second], 1).reshape(80, 1, 32, 32)
+        values = np.repeat((pairs.astype(np.float32) - 127.5) / 128, 3, 1)
+        np.save(tmp_path / f"{name}.npy", values)
+    given = ["--arrays", str(tmp_path / "matches.npy"), str(tmp_path / "others.npy"), "--no-cache", *USUAL]
+    given += ["--black", str(-127.5 / 128), "--white", str(127.5 / 128), "--out", str(tmp_path / "brown.json")]
+    assert brown.main(["--ours", "bingan256-lite", *given]) == 0
+    record = json.loads((tmp_path / "brown.json").read_text())
+    assert record["pairs"] == 80
+    score = {row["descriptor"]: row["fpr95"] for row in record["results"]}
+    assert set(score) == {"pixels", "untrained", *(f"bingan256-lite{way}" for way in ("", "/median", "/float"))}
+    assert score["bingan256-lite"] < 10
+    assert "FPR@95 %, 80 pairs" in capsys.readouterr().out
+    with pytest.raises(UsageError, match="either sets in Brown's layout or --arrays"):
+        brown.main([])

@@ -69,7 +69,7 @@ def test_gains_are_over_dbd_mq() -> None:
     assert f"{mean - 30:.2f}" in next(line for line in text.splitlines() if line.startswith("ours, fpr95"))
     assert sum(PUBLISHED["BinGAN"][0].values()) / 6 == pytest.approx(30.83, abs=0.01)
     assert sum(PUBLISHED["DeepBit"][0].values()) / 6 == pytest.approx(40.67, abs=0.01)
-    assert "BinGAN (?)" in text
+    assert "recalled, not read" in next(line for line in text.splitlines() if line.startswith("BinGAN"))
 
 
 def test_wrong_use_is_one_sentence(sets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
