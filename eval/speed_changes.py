@@ -16,7 +16,7 @@ from eval import speed_networks
 from eval.timing import take_turns
 from kornia_bingan import bits, folded, patches
 from kornia_bingan.descriptor import BATCH
-from kornia_bingan.folded import FoldedNetwork
+from kornia_bingan.folded import FoldedLayer, FoldedNetwork
 from kornia_bingan.network import PatchDiscriminator, PatchTrunk
 from kornia_bingan.patches import PATCH_SIZE, cut_patches
 from kornia_bingan.weights import find_weights, load_weights
@@ -127,13 +127,14 @@ def _describe(network: FoldedNetwork, batches: tuple[Tensor, ...]) -> list[Tenso
 
 
 def _in_two_steps(network: FoldedNetwork, batches: tuple[Tensor, ...]) -> None:
-    with patch.object(folded, "_can_fuse", lambda: False):
+    with patch.object(folded, "_can_fuse", lambda dtype: False):
         _describe(network, batches)
 
 
 def _with_whole_first_layer(network: FoldedNetwork) -> FoldedNetwork:
-    whole = F.pixel_shuffle(network.weight0, 2)[:, :, :5, :5]
-    network.weight0 = whole.contiguous(memory_format=torch.channels_last)
-    network.strides[0] = (2, 2)
+    first = network.layers[0]
+    assert isinstance(first, FoldedLayer)
+    whole = F.pixel_shuffle(first.weight, 2)[:, :, :5, :5]
+    network.layers[0] = FoldedLayer(whole, first.bias, 2, 2, first.slope)
     network.quartered = False
     return network

@@ -22,7 +22,7 @@ from eval.metrics import fpr95
 from eval.timing import machine_rates, take_turns
 from kornia_bingan import PatchDiscriminator, PatchTrunk, bits
 from kornia_bingan.descriptor import BATCH
-from kornia_bingan.folded import FoldedNetwork
+from kornia_bingan.folded import FoldedLayer, FoldedNetwork
 from kornia_bingan.network import multiply_adds
 from kornia_bingan.onnx_export import export_onnx
 from kornia_bingan.patches import cut_patches
@@ -121,8 +121,9 @@ def _batched(describe: Callable[[Tensor], Tensor], size: int) -> Callable[[Tenso
 
 def _channels_first(network: PatchTrunk | PatchDiscriminator, precision: Any) -> Callable[[Tensor], Tensor]:
     folded = FoldedNetwork(network, precision)
-    for name, buffer in folded.named_buffers():
-        setattr(folded, name, buffer.contiguous())
+    for layer in folded.layers:
+        assert isinstance(layer, FoldedLayer)
+        layer.weight = layer.weight.contiguous()
     return folded.describe
 
 

@@ -42,17 +42,23 @@ def pack(signs: NDArray[Any] | Tensor) -> NDArray[np.uint8] | Tensor:
     kind = _kind(signs)
     if kind not in ("bool", "signed", "float"):
         raise UsageError(f"pack needs bool, +1 / -1 or real values, {got}; compare 0 / 1 values with 0 first")
-    if kind == "signed" and not bool(((signs == 1) | (signs == -1)).all()):
+    # What is recorded as a graph must not depend on values.
+    if kind == "signed" and not is_recording() and not bool(((signs == 1) | (signs == -1)).all()):
         raise UsageError(f"pack needs integers of +1 and -1 only, {got} with other values")
     # A NaN is no sign; it is the only value that is neither >= 0 nor < 0.
-    if kind == "float" and not bool(((signs >= 0) | (signs < 0)).all()):
+    if kind == "float" and not is_recording() and not bool(((signs >= 0) | (signs < 0)).all()):
         raise UsageError(f"pack needs numbers, {got} with NaN")
     ones = signs if kind == "bool" else signs >= 0
     if isinstance(ones, np.ndarray):
         return np.packbits(ones, axis=1)
-    if ones.device.type == "cpu" and not torch.compiler.is_compiling():
+    if ones.device.type == "cpu" and not is_recording():
         return torch.from_numpy(np.packbits(ones.numpy(), axis=1))  # eight times faster than sums
-    octets = ones.reshape(len(ones), ones.shape[1] // 8, 8)
+    return pack_by_sums(ones)
+
+
+def pack_by_sums(ones: Tensor) -> Tensor:
+    """Pack bool (N, B) as uint8 (N, B / 8) by operations that graphs can record and every device computes."""
+    octets = ones.reshape(-1, ones.shape[1] // 8, 8)
     return torch.sum(octets * _masks(ones.device), 2, dtype=torch.uint8)
 
 
@@ -141,6 +147,11 @@ def _words(codes: NDArray[np.uint8]) -> NDArray[np.unsignedinteger]:
     """Read the bytes eight at a time where the width allows it: four times fewer operations for 256 bits."""
     codes = np.ascontiguousarray(codes)
     return codes.view(np.uint64) if codes.shape[1] % 8 == 0 else codes
+
+
+def is_recording() -> bool:
+    """Say whether torch records operations (trace, export, compile); their values must not decide anything then."""
+    return bool(torch.jit.is_tracing()) or torch.compiler.is_compiling()  # type: ignore[attr-defined, no-untyped-call]
 
 
 def _masks(device: torch.device) -> Tensor:

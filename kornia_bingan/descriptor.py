@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from itertools import chain
 from pathlib import Path
 from typing import Literal
@@ -22,6 +23,8 @@ from kornia_bingan.weights import find_weights, load_weights
 
 Output = Literal["code", "packed", "descriptor"]
 OUTPUTS = ("code", "packed", "descriptor")
+SHIPPED = "bingan256"
+"""The weights for those who name none."""
 BATCH = 256
 """Patches described at a time: their features stay in the processor's cache."""
 _CUDA_BATCH = 4096
@@ -38,10 +41,17 @@ class BinGAN(nn.Module):
 
     B = 0 gives 0 rows of the same width and dtype. Long batches are cut into pieces.
 
+    ``torch.compile``, ``torch.export``, ``torch.jit.trace`` and ``torch.jit.script`` take it; their graphs check no
+    values, and all but a scripted one describe a batch in one piece.
+
     Args:
         network: a network of :mod:`kornia_bingan.network`, or a :class:`kornia_bingan.folded.FoldedNetwork`; None
-            builds the published one, untrained. Use :meth:`from_pretrained` for a trained one.
+            builds the published one, untrained, and the first codes from an untrained one come with a warning.
+        pretrained: load ``bingan256`` instead, as :meth:`from_pretrained` does.
         output: what ``forward`` gives.
+
+    Raises:
+        UsageError: network is no network, or is given beside ``pretrained``.
 
     Source: Zieba et al., "BinGAN", NIPS 2018: the penultimate layer of the discriminator, thresholded at 0.
     """
@@ -49,22 +59,35 @@ class BinGAN(nn.Module):
     patch_size = PATCH_SIZE
 
     def __init__(
-        self, network: PatchDiscriminator | PatchTrunk | FoldedNetwork | None = None, *, output: Output = "code"
+        self,
+        network: PatchDiscriminator | PatchTrunk | FoldedNetwork | None = None,
+        *,
+        pretrained: bool = False,
+        output: Output = "code",
     ) -> None:
         super().__init__()
         if output not in OUTPUTS:
             raise ValueError(f"output is '{output}'; choose one of {', '.join(OUTPUTS)}")
+        if network is not None and (pretrained or not isinstance(network, nn.Module)):
+            raise UsageError(
+                f"the network is a {type(network).__name__} and pretrained is {pretrained}; give BinGAN a network, or "
+                "load weights by BinGAN(pretrained=True) or BinGAN.from_pretrained(NAME)"
+            )
+        self.name = "untrained"
+        self.sha256: str | None = None
+        if pretrained:
+            network, self.name, self.sha256 = _load(SHIPPED)
         self.network = PatchDiscriminator() if network is None else network
         self.output = output
         self.bits = self.network.bits
-        self.name = "untrained"
-        self.sha256: str | None = None
+        self.batch, self.cuda_batch = BATCH, _CUDA_BATCH  # TorchScript sees no constants of modules
+        self.may_be_untrained = True
         self.eval()
 
     @classmethod
     def from_pretrained(
         cls,
-        name_or_path: str | Path = "bingan256",
+        name_or_path: str | Path = SHIPPED,
         *,
         output: Output = "code",
         precision: Precision | None = None,
@@ -81,12 +104,9 @@ class BinGAN(nn.Module):
         Raises:
             UsageError: there is no such name, file or precision, or the file is damaged or of another network.
         """
-        path = find_weights(name_or_path)
-        network = load_weights(path)
-        if isinstance(network, OfPictures):
-            raise UsageError(f"{path} describes whole pictures, not patches; it is for bingan index")
+        network, name, sha256 = _load(name_or_path)
         model = cls(network if precision is None else FoldedNetwork(network, precision), output=output)
-        model.name, model.sha256 = path.stem, sha256_of(path)
+        model.name, model.sha256 = name, sha256
         return model
 
     def forward(self, patches: Tensor) -> Tensor:
@@ -95,6 +115,20 @@ class BinGAN(nn.Module):
         Raises:
             ValueError: the shape is another, the dtype is no float, or a value is NaN or outside [0, 1].
         """
+        # TorchScript leaves out what stands here
+        if not torch.jit.is_scripting():  # type: ignore[attr-defined]
+            self._check(patches)
+            if bits.is_recording():
+                return self._coded(self._described(patches), patches)
+        elif patches.dim() != 4 or list(patches.shape[1:]) != [1, 32, 32] or not patches.is_floating_point():
+            raise ValueError("patches are float (B, 1, 32, 32) in [0, 1]")
+        descriptors = patches.new_zeros(0, self.bits)
+        if len(patches):
+            batch = self.batch if patches.device.type == "cpu" else self.cuda_batch
+            descriptors = torch.cat([self._described(piece) for piece in torch.split(patches, batch)])
+        return self._coded(descriptors, patches)
+
+    def _check(self, patches: Tensor) -> None:
         size = (1, PATCH_SIZE, PATCH_SIZE)
         if not isinstance(patches, Tensor):
             raise ValueError(
@@ -102,27 +136,57 @@ class BinGAN(nn.Module):
             )
         if patches.ndim != 4 or tuple(patches.shape[1:]) != size or not patches.is_floating_point():
             raise ValueError(f"patches are float (B, 1, 32, 32) in [0, 1], got {patches.dtype} {tuple(patches.shape)}")
+        if bits.is_recording():
+            return
         if len(patches):
             low, high = (float(x) for x in torch.aminmax(patches.detach()))
             # The resampling of others may overshoot a little; 255 or -1 is another range.
             if not (low >= -0.01 and high <= 1.01):  # also true for NaN
                 raise ValueError(f"patches must be finite and in [0, 1], got values from {low:g} to {high:g}")
-        descriptors = patches.new_zeros(0, self.bits)
-        if len(patches):
-            pieces = [
-                self.network.describe(self.network.prepare(piece))
-                for piece in torch.split(patches, _batch(patches.device))
-            ]
-            descriptors = torch.cat(pieces)
+        self._warn_if_untrained()
+
+    def _warn_if_untrained(self) -> None:
+        if self.may_be_untrained and not self.training:
+            self.may_be_untrained = False
+            if _is_untrained(self.network):
+                warnings.warn(
+                    "this BinGAN is untrained, and its codes match badly; BinGAN(pretrained=True) and "
+                    "BinGAN.from_pretrained load trained weights",
+                    stacklevel=2,
+                )
+
+    def _described(self, patches: Tensor) -> Tensor:
+        return self.network.describe(self.network.prepare(patches))
+
+    def _coded(self, descriptors: Tensor, patches: Tensor) -> Tensor:
         if self.output == "descriptor":
             return descriptors.to(patches.dtype)
-        if self.output == "packed":
-            return bits.pack(descriptors)
-        return torch.where(descriptors >= 0, 1.0, -1.0).to(patches.dtype)
+        if self.output == "code":
+            return torch.where(descriptors >= 0, 1.0, -1.0).to(patches.dtype)
+        if not torch.jit.is_scripting():  # type: ignore[attr-defined] # noqa: SIM102 (TorchScript needs it alone)
+            if not bits.is_recording():
+                return bits.pack(descriptors)
+        return bits.pack_by_sums(descriptors >= 0)
 
 
-def _batch(device: torch.device) -> int:
-    return BATCH if device.type == "cpu" else _CUDA_BATCH
+def _load(name_or_path: str | Path) -> tuple[PatchDiscriminator | PatchTrunk, str, str]:
+    path = find_weights(name_or_path)
+    network = load_weights(path)
+    if isinstance(network, OfPictures):
+        raise UsageError(f"{path} describes whole pictures, not patches; it is for bingan index")
+    return network, path.stem, sha256_of(path)
+
+
+def _is_untrained(network: PatchDiscriminator | PatchTrunk | FoldedNetwork) -> bool:
+    """Say whether what any training changes, the bias of the code layer or the mean before it, is still 0."""
+    offset: object
+    if isinstance(network, FoldedNetwork):
+        offset = network.layers[-1].bias
+    elif isinstance(network, PatchTrunk):
+        offset = network.code_normalisation.running_mean
+    else:
+        offset = network.code_layer.bias
+    return isinstance(offset, Tensor) and not offset.any()
 
 
 @torch.no_grad()
@@ -150,11 +214,14 @@ def describe(
     pyramid = build_pyramid(image)
     check_inside(keypoints, image.shape)
     patches = cut_patches(pyramid, support_regions(keypoints, support))
-    device = next(chain(model.parameters(), model.buffers())).device
+    model._warn_if_untrained()
+    values = next(chain(model.parameters(), model.buffers()))
+    # A folded network casts by itself, after it has standardised.
+    device, dtype = values.device, torch.float32 if isinstance(model.network, FoldedNetwork) else values.dtype
     codes = np.empty((len(patches), model.bits // 8), np.uint8)
-    batch = _batch(device)
+    batch = model.batch if device.type == "cpu" else model.cuda_batch
     for start in range(0, len(patches), batch):
-        piece = torch.from_numpy(patches[start : start + batch]).to(device)
-        low = model.network.describe(model.network.prepare(piece))
+        piece = torch.from_numpy(patches[start : start + batch]).to(device, dtype)
+        low = model._described(piece)
         codes[start : start + len(piece)] = bits.pack(low).cpu().numpy()
     return codes

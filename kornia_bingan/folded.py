@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kornia_bingan.bits import is_recording
 from kornia_bingan.errors import UsageError
 from kornia_bingan.network import LEAK, PatchDiscriminator, PatchTrunk
 
@@ -33,7 +34,6 @@ class FoldedNetwork(nn.Module):
     """
 
     channels = 1
-    weight0: Tensor
 
     def __init__(self, network: PatchTrunk | PatchDiscriminator, precision: Precision = "auto") -> None:
         super().__init__()
@@ -54,11 +54,13 @@ class FoldedNetwork(nn.Module):
         self.quartered = stride == 2 and weight.shape[2] == 5 and padding == 2
         if self.quartered:
             layers[0] = (F.pixel_unshuffle(F.pad(weight, (0, 1, 0, 1)), 2), bias, 1, 0)
-        self.strides = [(stride, padding) for _, _, stride, padding in layers]
-        for index, (weight, bias, _, _) in enumerate(layers):
-            stored = weight.detach().to(dtype).contiguous(memory_format=torch.channels_last)
-            self.register_buffer(f"weight{index}", stored)
-            self.register_buffer(f"bias{index}", bias.detach().to(dtype))
+        self.in_bfloat16 = in_bfloat16
+        # The code of a trunk is what its last layer gives, of the published network after the leaky ReLU.
+        slopes = [*[self.leak] * (len(layers) - 1), self.leak or 1.0]
+        self.layers = nn.ModuleList(
+            FoldedLayer(weight.to(dtype), bias.to(dtype), stride, padding, slope)
+            for (weight, bias, stride, padding), slope in zip(layers, slopes, strict=True)
+        )
         self.eval()
 
     @staticmethod
@@ -77,33 +79,56 @@ class FoldedNetwork(nn.Module):
             x = (rows * (1 / (deviation + 0.01 * 128 / 255))).view_as(x)
         else:
             x = (255 * x - 127.5) / 128
-        x = x.to(self.weight0.dtype)  # not remembered: Kornia casts its modules to the dtype of the image
+        x = x.to(torch.bfloat16 if self.in_bfloat16 else torch.float32)
         if self.quartered:
-            x = F.pixel_unshuffle(F.pad(x, (2, 2, 2, 2)), 2).contiguous(memory_format=torch.channels_last)
-        last = len(self.strides) - 1
-        for index, (stride, padding) in enumerate(self.strides):
-            slope = self.leak if index < last or self.leak else None
-            weight, bias = getattr(self, f"weight{index}"), getattr(self, f"bias{index}")
-            x = _convolved(x, weight, bias, stride, padding, slope)
+            # F.pixel_unshuffle, which leaves 0 patches as they are
+            quarters = F.pad(x, (2, 2, 2, 2)).reshape(x.shape[0], 18, 2, 18, 2).permute(0, 2, 4, 1, 3)
+            x = quarters.flatten(1, 2).contiguous(memory_format=torch.channels_last)
+        for layer in self.layers:
+            x = layer(x)
         return x.float().mean((2, 3)) if self.leak else x.flatten(1).float()
 
 
-def _convolved(x: Tensor, weight: Tensor, bias: Tensor, stride: int, padding: int, slope: float | None) -> Tensor:
-    """Convolve, and let negative values leak (0 is ReLU, None leaves them)."""
-    fusable = x.device.type == "cpu" and weight.dtype in (torch.float32, torch.bfloat16) and not x.requires_grad
-    if fusable and slope is not None and not torch.compiler.is_compiling() and _can_fuse():
-        kind, values = ("leaky_relu", [slope]) if slope else ("relu", [])
-        arguments = ([padding] * 2, [stride] * 2, [1, 1], 1, kind, values, "")
-        fused: Tensor = torch.ops.mkldnn._convolution_pointwise(x, weight, bias, *arguments)
-        return fused
-    x = F.conv2d(x, weight, bias, stride, padding)
-    return x if slope is None else F.leaky_relu_(x, slope) if slope else F.relu_(x)
+class FoldedLayer(nn.Module):
+    """A convolution and what follows it, in the dtype of its input.
+
+    Args:
+        weight: filters (channels out, channels in, height, width).
+        bias: shape (channels out,).
+        stride, padding: of the convolution.
+        slope: of negative values: 0 is ReLU, 1 leaves them.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor, stride: int, padding: int, slope: float) -> None:
+        super().__init__()
+        self.weight: Tensor
+        self.bias: Tensor
+        self.register_buffer("weight", weight.detach().contiguous(memory_format=torch.channels_last))
+        self.register_buffer("bias", bias.detach())
+        self.stride, self.padding, self.slope = stride, padding, slope
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve x (N, channels in, H, W), and let negative values leak."""
+        # Kornia casts the floats of a descriptor to the dtype of the picture; of bfloat16 in float32, nothing is lost.
+        weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
+        if not torch.jit.is_scripting():  # type: ignore[attr-defined]
+            fusable = x.device.type == "cpu" and self.slope != 1 and not x.requires_grad
+            if fusable and not is_recording() and _can_fuse(x.dtype):
+                kind, values = ("leaky_relu", [self.slope]) if self.slope else ("relu", [])
+                arguments = ([self.padding] * 2, [self.stride] * 2, [1, 1], 1, kind, values, "")
+                fused: Tensor = torch.ops.mkldnn._convolution_pointwise(x, weight, bias, *arguments)
+                return fused
+        x = F.conv2d(x, weight, bias, self.stride, self.padding)
+        if self.slope == 1:
+            return x
+        return F.leaky_relu(x, self.slope, inplace=True) if self.slope > 0 else F.relu(x, inplace=True)
 
 
-@lru_cache(maxsize=1)
-def _can_fuse() -> bool:
+@lru_cache(maxsize=2)
+def _can_fuse(dtype: torch.dtype) -> bool:
     """Say whether torch convolves and applies a ReLU in one pass: a quarter faster, but no public operation."""
-    x, weight = torch.full((1, 1, 3, 3), -1.0), torch.ones(1, 1, 3, 3)
+    weight = torch.ones(1, 1, 3, 3, dtype=dtype, device="cpu")
+    x = -weight
     try:
         y = torch.ops.mkldnn._convolution_pointwise(x, weight, None, [1, 1], [1, 1], [1, 1], 1, "relu", [], "")
     except (AttributeError, RuntimeError, TypeError):

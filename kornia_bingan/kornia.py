@@ -80,8 +80,8 @@ class OpenCVDetector(nn.Module):
         pixels = (grey[:, 0].float().clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
         allowed = None if mask is None else np.uint8(255) * (mask[:, 0] != 0).expand(batch, -1, -1).cpu().numpy()
         found = [self._detect(pixels[i], None if allowed is None else allowed[i]) for i in range(batch)]
-        lafs = torch.zeros(batch, max(map(len, found), default=0), 2, 3)
-        responses = torch.zeros(lafs.shape[:2])
+        lafs = torch.zeros(batch, max(map(len, found), default=0), 2, 3, dtype=torch.float32)
+        responses = torch.zeros(lafs.shape[:2], dtype=torch.float32)
         for i, keypoints in enumerate(found):
             support = supports_of(self.detector, keypoints) if self.support is None else self.support
             lafs[i, : len(keypoints)] = torch.from_numpy(kp.support_regions(keypoints, support))
@@ -160,7 +160,11 @@ def extract_codes(feature: nn.Module, image: Tensor, mask: Tensor | None = None)
     if len(image) != 1:
         raise UsageError(f"extract_codes takes one image (1, C, H, W), got {tuple(image.shape)}; call it once an image")
     lafs, _, descriptors = feature(image, mask)
-    filled = KF.laf_is_filled(lafs)[0]
+    filled = lafs[0].ne(0).any(-1).any(-1)  # kornia.feature.laf_is_filled, since 0.9
+    if not filled.any():  # Kornia before 0.9 gives no keypoints the width of SIFT
+        model = feature.get_submodule("descriptor.descriptor")
+        assert isinstance(model, BinGAN)
+        return lafs[0][filled], torch.empty(0, model.bits // 8, dtype=torch.uint8, device=lafs.device)
     kept = descriptors[0][filled]
     return lafs[0][filled], kept if kept.dtype == torch.uint8 else bits.pack(kept)
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, get_args, overload
+from typing import Any, Literal, cast, get_args, overload
 
 import faiss
 import numpy as np
@@ -145,7 +145,7 @@ def match(
         UsageError: another dtype, floats other than +1 / -1, two kinds or widths that differ, an unknown mode, or a
             threshold outside [0, 1]; the message names the dtypes and shapes.
     """
-    _check_rule(mode, threshold)
+    mode = _checked_mode(mode, threshold)
     if num_threads is not None and num_threads < 1:
         raise UsageError(f"num_threads is {num_threads}; give 1 or more")
     packed0, packed1 = _packed_pair(codes0, codes1)
@@ -168,21 +168,25 @@ class HammingMatcher(nn.Module):
     ``kornia.feature.LocalFeatureMatcher``, ``confidence`` is 1 - distance: between 0 and 1 for ``snn`` and ``smnn``.
 
     Args:
-        match_mode: ``nn``, ``mnn``, ``snn`` or ``smnn``.
+        match_mode: ``nn``, ``mnn``, ``snn`` or ``smnn``, in any case.
         th: largest Hamming ratio, in [0, 1], of ``snn`` and ``smnn``.
 
     Raises:
         UsageError: an unknown mode, or a threshold outside [0, 1].
     """
 
-    def __init__(self, match_mode: MatchMode = "smnn", th: float = 0.8) -> None:
+    def __init__(self, match_mode: MatchMode | str = "smnn", th: float = 0.8) -> None:
         super().__init__()
-        _check_rule(match_mode, th)
-        self.match_mode: MatchMode = match_mode
+        self.match_mode = _checked_mode(match_mode, th)
         self.th = th
 
     def forward(self, desc0: Tensor, desc1: Tensor) -> tuple[Tensor, Tensor]:
-        """Match two sets of codes; see :func:`match` for shapes and errors."""
+        """Match two sets of codes; see :func:`match` for shapes and errors.
+
+        Without codes on a side the widths may differ, since Kornia before 0.9 gives an image without keypoints 128.
+        """
+        if isinstance(desc0, Tensor) and isinstance(desc1, Tensor) and min(len(desc0), len(desc1)) == 0:
+            return _no_match(desc0.device)
         return match(desc0, desc1, self.match_mode, self.th)
 
     def extra_repr(self) -> str:
@@ -217,7 +221,7 @@ def _match(codes0: Tensor, codes1: Tensor, mode: str, threshold: float, search: 
 
 
 def _no_match(device: torch.device) -> tuple[Tensor, Tensor]:
-    return torch.empty(0, 1, device=device), torch.empty(0, 2, dtype=torch.int64, device=device)
+    return torch.empty(0, 1, dtype=torch.float32, device=device), torch.empty(0, 2, dtype=torch.int64, device=device)
 
 
 def _nearest_faiss(queries: Tensor, base: Tensor, num_neighbours: int, num_threads: int) -> _Neighbours:
@@ -231,7 +235,7 @@ def _nearest_faiss(queries: Tensor, base: Tensor, num_neighbours: int, num_threa
     is_tie = distances == distances[:, :1]
     index = np.where(is_tie, indices, len(base)).min(1)
     values = torch.from_numpy(distances.astype(np.float32))
-    second = values[:, 1] if num_neighbours == 2 else torch.full((len(values),), torch.inf)
+    second = values[:, 1] if num_neighbours == 2 else torch.full_like(values[:, 0], torch.inf)
     return _Neighbours(values[:, 0], second, torch.from_numpy(index))
 
 
@@ -240,7 +244,7 @@ def _nearest_products(queries: Tensor, base: Tensor, num_neighbours: int) -> _Ne
     num_bits = 8 * queries.shape[1]
     # Sums of up to 2,048 signs are integers that float16 holds exactly; only GPUs are faster in it.
     dtype = torch.float16 if queries.device.type == "cuda" and num_bits <= 2048 else torch.float32
-    first = torch.full((len(queries),), torch.inf, device=queries.device)
+    first = torch.full((len(queries),), torch.inf, dtype=torch.float32, device=queries.device)
     second, index = first.clone(), torch.zeros_like(first, dtype=torch.int64)
     for base_start in range(0, len(base), _BASE_CHUNK):
         signs = bits.unpack(base[base_start : base_start + _BASE_CHUNK]).to(dtype).T
@@ -259,11 +263,14 @@ def _nearest_products(queries: Tensor, base: Tensor, num_neighbours: int) -> _Ne
     return _Neighbours(first, second, index)
 
 
-def _check_rule(mode: str, threshold: float) -> None:
-    if mode not in get_args(MatchMode):
+def _checked_mode(mode: str, threshold: float) -> MatchMode:
+    """Give the mode in small letters (Kornia takes any case), once it and the threshold are checked."""
+    name = mode.lower() if isinstance(mode, str) else mode
+    if name not in get_args(MatchMode):
         raise UsageError(f"the match mode is '{mode}'; choose one of {', '.join(get_args(MatchMode))}")
-    if mode in ("snn", "smnn") and not 0 <= threshold <= 1:
+    if name in ("snn", "smnn") and not 0 <= threshold <= 1:
         raise UsageError(f"the threshold is {threshold}; it is a ratio of Hamming distances, give one in [0, 1]")
+    return cast(MatchMode, name)
 
 
 def _packed_pair(codes0: object, codes1: object) -> tuple[Tensor, Tensor]:

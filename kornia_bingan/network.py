@@ -20,8 +20,8 @@ LEAK = 0.2
 BITS = 256
 
 
-def _leaky_relu(x: Tensor) -> Tensor:
-    return F.leaky_relu(x, LEAK)
+def _leaky_relu(x: Tensor, slope: float = LEAK) -> Tensor:  # TorchScript sees no constants of modules
+    return F.leaky_relu(x, slope)
 
 
 def _standardised(x: Tensor) -> Tensor:
@@ -50,7 +50,8 @@ class _WeightNorm(nn.Module):
             self.register_buffer("scale", scale)
 
     def effective_weight(self) -> Tensor:
-        axes = [axis for axis in range(self.weight.ndim) if axis != self.out_axis]
+        axes = list(range(self.weight.ndim))  # TorchScript knows no condition in a comprehension
+        axes.remove(self.out_axis)
         shape = [1] * self.weight.ndim
         shape[self.out_axis] = -1
         norm = torch.sqrt(1e-6 + self.weight.square().sum(axes, keepdim=True))
@@ -63,7 +64,7 @@ class _WeightNorm(nn.Module):
         return self.apply_weight(x, self.effective_weight(), self.bias)
 
     @torch.no_grad()
-    def initialise(self, x: Tensor) -> Tensor:
+    def initialise(self, x: Tensor) -> None:
         """Set scale and bias so that this batch leaves the layer with mean 0 and the initial deviation."""
         y = self.apply_weight(x, self.effective_weight(), None)
         axes = [axis for axis in range(y.ndim) if axis != 1]
@@ -72,7 +73,6 @@ class _WeightNorm(nn.Module):
         gain = self.initial_std / y.std(axes, correction=0).clamp_min(1e-12)
         self.scale.mul_(gain)
         self.bias.copy_(-mean * gain)
-        return self.apply_weight(x, self.effective_weight(), self.bias)
 
 
 class _Conv(_WeightNorm):
@@ -99,6 +99,17 @@ class _Dense(_WeightNorm):
 
     def apply_weight(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return F.linear(x, weight, bias)
+
+
+def _initialise_layers(network: nn.Module, run: Callable[[], object]) -> None:
+    """Run a network, with each of its weight-normalised layers initialised by what reaches it."""
+    layers = [layer for layer in network.modules() if isinstance(layer, _WeightNorm)]
+    handles = [layer.register_forward_pre_hook(lambda layer, inputs: layer.initialise(*inputs)) for layer in layers]
+    try:
+        run()
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 class PatchDiscriminator(nn.Module):
@@ -147,38 +158,31 @@ class PatchDiscriminator(nn.Module):
         """Turn grey patches (N, 1, 32, 32) in [0, 1] into the input (N, 3, 32, 32): (255 x - 127.5) / 128."""
         return ((255 * patches - 127.5) / 128).expand(-1, 3, -1, -1)
 
-    def _run(self, x: Tensor, call: Callable[[_WeightNorm, Tensor], Tensor], *, only_low: bool) -> Taps | Tensor:
+    def _features(self, x: Tensor) -> Tensor:
         if self.standardise:
             x = _standardised(x)
         x = F.dropout(x, 0.2, self.training and self.dropout)
         for index, layer in enumerate(self.layers):
-            x = _leaky_relu(call(layer, x))  # type: ignore[arg-type]
+            x = _leaky_relu(layer(x))
             if index in (2, 5):
                 x = F.dropout(x, 0.5, self.training and self.dropout)
-        high = x.flatten(1)
-        x = _leaky_relu(call(self.code_layer, x))
-        low = x.mean((2, 3))
-        if only_low:
-            return low
-        matching = _leaky_relu(call(self.matching_layer, x)).mean((2, 3))
-        return Taps(high, low, matching, call(self.logits_layer, matching))
+        return x
 
     def forward(self, x: Tensor) -> Taps:
         """Turn prepared patches (N, 3, 32, 32) into the taps of the losses."""
-        taps = self._run(x, lambda layer, y: layer(y), only_low=False)
-        assert isinstance(taps, Taps)
-        return taps
+        high = self._features(x)
+        code = _leaky_relu(self.code_layer(high))
+        matching = _leaky_relu(self.matching_layer(code)).mean((2, 3))
+        return Taps(high.flatten(1), code.mean((2, 3)), matching, self.logits_layer(matching))
 
     def describe(self, x: Tensor) -> Tensor:
         """Turn prepared patches (N, 3, 32, 32) into descriptors (N, bits), without the layers behind them."""
-        low = self._run(x, lambda layer, y: layer(y), only_low=True)
-        assert isinstance(low, Tensor)
-        return low
+        return _leaky_relu(self.code_layer(self._features(x))).mean((2, 3))
 
     @torch.no_grad()
     def initialise(self, x: Tensor) -> None:
         """Set scales and biases from a batch of prepared real patches, layer by layer (dropout as the mode says)."""
-        self._run(x, lambda layer, y: layer.initialise(y), only_low=False)
+        _initialise_layers(self, lambda: self(x))
 
 
 class ImageDiscriminator(nn.Module):
@@ -230,32 +234,31 @@ class ImageDiscriminator(nn.Module):
         """Turn RGB pictures (N, 3, 32, 32) in [0, 1] into the network's input: (255 x - 127.5) / 128."""
         return (255 * pictures - 127.5) / 128
 
-    def _run(self, x: Tensor, call: Callable[[_WeightNorm, Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+    def _features(self, x: Tensor) -> Tensor:
         x = F.dropout(x, 0.2, self.training and self.dropout)
         for index, layer in enumerate(self.layers):
-            x = _leaky_relu(call(layer, x))  # type: ignore[arg-type]
+            x = _leaky_relu(layer(x))
             if index in (2, 5):
                 x = F.dropout(x, 0.5, self.training and self.dropout)
-        high = x.mean((2, 3))
-        return high, call(self.code_layer, high)
+        return x.mean((2, 3))
 
     def forward(self, x: Tensor) -> Taps:
         """Turn prepared pictures (N, 3, 32, 32) into the taps of the losses."""
-        high, code = self._run(x, lambda layer, y: layer(y))
+        high = self._features(x)
+        code = self.code_layer(high)
         low = self.code_normalisation(code.float())
         return Taps(high, low, code, self.logits_layer(code))
 
     def describe(self, x: Tensor) -> Tensor:
         """Turn prepared pictures (N, 3, 32, 32) into descriptors (N, bits)."""
-        code = self._run(x, lambda layer, y: layer(y))[1]
+        code = self.code_layer(self._features(x))
         low: Tensor = self.code_normalisation(code.to(self.code_layer.weight.dtype))
         return low
 
     @torch.no_grad()
     def initialise(self, x: Tensor) -> None:
         """Set scales and biases from a batch of prepared real pictures, layer by layer (dropout as the mode says)."""
-        _, code = self._run(x, lambda layer, y: layer.initialise(y))
-        self.logits_layer.initialise(code)
+        _initialise_layers(self, lambda: self.logits_layer(self.code_layer(self._features(x))))
 
 
 class PatchTrunk(nn.Module):
@@ -310,7 +313,7 @@ class PatchTrunk(nn.Module):
     def _features(self, x: Tensor) -> tuple[Tensor, Tensor]:
         x = _standardised(x)
         before = x
-        for convolution, normalisation in zip(self.convolutions, self.normalisations, strict=True):
+        for convolution, normalisation in zip(self.convolutions, self.normalisations):  # noqa: B905 (TorchScript knows no strict)
             before = normalisation(convolution(x))
             x = F.relu(before)
         return before, x

@@ -67,7 +67,7 @@ def export_onnx(weights: str | Path, out: Path) -> dict[str, int | str]:
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
                 model,
-                (torch.rand(4, exported.channels, 32, 32),),
+                (torch.rand(4, exported.channels, 32, 32, dtype=torch.float32),),
                 dynamo=True,
                 verbose=False,
                 opset_version=OPSET,

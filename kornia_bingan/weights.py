@@ -178,4 +178,4 @@ def load_weights(path: Path) -> Network:
     if _digest(tensors) != description.get("tensors_sha256"):
         raise UsageError(f"{path} is damaged: its tensors do not have the sha256 that was written with them")
     network.load_state_dict(tensors)
-    return network.eval()
+    return network.float().eval()  # whatever torch's default dtype is

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import kornia.feature as KF
@@ -134,3 +135,37 @@ def test_a_described_point_is_found_again_after_a_turn() -> None:
     b = Keypoints(xy, a.size, (a.angle_deg + 90) % 360, a.response, a.octave)
     difference = np.unpackbits(describe(model, image, a) ^ describe(model, turned, b), axis=1).sum(1)
     assert np.median(difference) < 15
+
+
+def test_an_untrained_model_says_so_once() -> None:
+    patches = torch.rand(2, 1, 32, 32)
+    for network in (None, PatchTrunk(layers=((8, 2), (16, 2)))):
+        model = BinGAN(network)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            if network is None:  # statistics of a batch would be something learnt
+                model.train()(patches)
+            model.eval()
+        with pytest.warns(UserWarning, match=r"is untrained.*BinGAN\(pretrained=True\)"):
+            model(patches)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            model(patches)
+    image = texture(60, 60)
+    with pytest.warns(UserWarning, match="is untrained"):
+        describe(small(), image, detect(image, "dog", 3))
+
+
+def test_pretrained_is_the_shipped_one() -> None:
+    patches = torch.rand(2, 1, 32, 32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = BinGAN(pretrained=True, output="packed")
+        assert torch.equal(model(patches), BinGAN.from_pretrained(output="packed")(patches))
+        loaded = BinGAN(PatchTrunk(**model.network.arguments()))
+        loaded.load_state_dict(model.state_dict())
+        loaded(patches)
+    assert (model.name, model.training) == ("bingan256", False)
+    for wrong in (lambda: BinGAN(True), lambda: BinGAN("bingan256"), lambda: BinGAN(PatchTrunk(), pretrained=True)):  # type: ignore[arg-type]
+        with pytest.raises(UsageError, match=r"give BinGAN a network, or load weights by BinGAN\(pretrained=True\)"):
+            wrong()

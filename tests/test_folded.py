@@ -74,8 +74,9 @@ def test_shipped_codes_hardly_change_in_bfloat16(name: str, most: float) -> None
 
 def test_auto_takes_what_the_device_computes_in(device: torch.device) -> None:
     network = PatchTrunk(layers=((8, 2), (16, 2))).eval().to(device)
-    assert FoldedNetwork(network).weight0.dtype == (torch.bfloat16 if has_bfloat16(device) else torch.float32)
-    assert FoldedNetwork(network).weight0.device.type == device.type
+    weight = FoldedNetwork(network).layers[0].weight
+    assert weight.dtype == (torch.bfloat16 if has_bfloat16(device) else torch.float32)
+    assert weight.device.type == device.type
     assert not has_bfloat16(torch.device("meta"))
 
 
@@ -86,7 +87,7 @@ def test_codes_do_not_need_the_fused_operation(
 ) -> None:
     model = FoldedNetwork(trained_a_little(network, patches), "float32")
     expected = model.describe(patches)
-    monkeypatch.setattr(folded, "_can_fuse", lambda: False)
+    monkeypatch.setattr(folded, "_can_fuse", lambda dtype: False)
     torch.testing.assert_close(model.describe(patches), expected, rtol=1e-4, atol=1e-5)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,14 @@ import numpy as np
 import pytest
 import torch
 from kornia.feature.scale_space_detector import get_default_detector_config
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import kornia_bingan.kornia as adapter
-from kornia_bingan import bits, keypoints, weights
+from kornia_bingan import bits, keypoints, matching, weights
 from kornia_bingan.descriptor import BinGAN, describe
 from kornia_bingan.errors import UsageError
 from kornia_bingan.files import sha256_of, write_json
+from kornia_bingan.folded import FoldedNetwork
 from kornia_bingan.keypoints import Keypoints, support_regions
 from kornia_bingan.kornia import (
     OpenCVDetector,
@@ -27,7 +30,7 @@ from kornia_bingan.kornia import (
     local_feature,
 )
 from kornia_bingan.matching import HammingMatcher, match
-from kornia_bingan.network import PatchTrunk
+from kornia_bingan.network import PatchDiscriminator, PatchTrunk
 from kornia_bingan.weights import save_weights
 from tests.conftest import texture
 
@@ -37,6 +40,10 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 def small(output: str = "code") -> BinGAN:
     torch.manual_seed(0)
     return BinGAN(PatchTrunk(layers=((8, 2), (16, 2))), output=output)  # type: ignore[arg-type]
+
+
+def is_filled(lafs: torch.Tensor) -> torch.Tensor:
+    return lafs.ne(0).any(-1).any(-1)  # kornia.feature.laf_is_filled, since 0.9
 
 
 def to_tensor(*images: np.ndarray) -> torch.Tensor:
@@ -196,7 +203,7 @@ def test_batch_is_filled_up_with_empty_slots(image: np.ndarray) -> None:
     assert counts[0] != counts[2]
     assert lafs.shape == (3, max(counts), 2, 3)
     assert responses.shape == (3, max(counts))
-    assert KF.laf_is_filled(lafs).sum(1).tolist() == counts
+    assert is_filled(lafs).sum(1).tolist() == counts
     for i, (one, one_responses) in enumerate(single):
         assert torch.equal(lafs[i, : counts[i]], one[0])
         assert torch.equal(responses[i, : counts[i]], one_responses[0])
@@ -217,13 +224,13 @@ def test_mask(image: np.ndarray) -> None:
     mask[0, :, :, 130:] = 0.5
     mask[1, :, :100] = 1
     lafs, _ = OpenCVDetector()(to_tensor(image, image), mask)
-    filled = KF.laf_is_filled(lafs)
+    filled = is_filled(lafs)
     assert filled.sum(1).min() > 10
     assert lafs[0, filled[0], 0, 2].min() >= 129.5
     assert lafs[1, filled[1], 1, 2].max() <= 99.5
     one, _ = OpenCVDetector()(to_tensor(image, image), mask[:1].bool())
     assert torch.equal(one[1], one[0])
-    assert KF.laf_is_filled(one).sum() == 2 * filled[0].sum()
+    assert is_filled(one).sum() == 2 * filled[0].sum()
     for wrong in (mask[:, :, :100], mask[:, 0], mask.repeat(2, 1, 1, 1)):
         with pytest.raises(UsageError, match=r"the mask is .*; give .1, 1, 200, 260."):
             OpenCVDetector()(to_tensor(image, image), wrong)
@@ -243,7 +250,7 @@ def test_the_strongest_are_those_that_the_mask_allows(name: str) -> None:
     }[name]
     assert limited(to_tensor(uneven))[0][0, :, 0, 2].max() < 170
     lafs, responses = limited(to_tensor(uneven), mask)
-    assert int(KF.laf_is_filled(lafs).sum()) == 12
+    assert int(is_filled(lafs).sum()) == 12
     _, expected = unlimited(to_tensor(uneven), mask)
     torch.testing.assert_close(responses[0].sort().values, expected[0].topk(12).values.flip(0))
 
@@ -409,13 +416,13 @@ def test_empty_slots_of_kornias_detectors_are_left_out(image: np.ndarray) -> Non
     feature = local_feature(small(), KF.ScaleSpaceDetector(2000))
     with torch.no_grad():
         lafs, _, descriptors = feature(to_tensor(image))
-    num_filled = int(KF.laf_is_filled(lafs).sum())
+    num_filled = int(is_filled(lafs).sum())
     assert 20 < num_filled < lafs.shape[1] == 2000
     kept, codes = extract_codes(feature, to_tensor(image))
     assert kept.shape == (num_filled, 2, 3)
     assert codes.shape == (num_filled, 32)
     assert (kept[:, 0, 0] > 0).all()
-    assert torch.equal(codes, bits.pack(descriptors[0][KF.laf_is_filled(lafs)[0]]))
+    assert torch.equal(codes, bits.pack(descriptors[0][is_filled(lafs)[0]]))
     lafs, codes = extract_codes(feature, torch.zeros(1, 1, 100, 100))
     assert (lafs.shape, codes.shape) == ((0, 2, 3), (0, 32))
 
@@ -476,3 +483,133 @@ def test_refuses_an_unknown_detector() -> None:
 
 def test_module_and_library_of_one_name() -> None:
     assert adapter.KF.__name__ == "kornia.feature"
+
+
+def work_of(call: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, set[torch.dtype]]:
+    """Give what a call gives, and the dtypes of the network's convolutions in it."""
+    dtypes = set()
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if "convolution" in func.name() and len(args[1]) > 1:  # Kornia's blur has one channel
+                dtypes.update(x.dtype for x in args[:2])
+            return func(*args, **(kwargs or {}))
+
+    with torch.no_grad(), Watch():
+        return call(), dtypes
+
+
+@pytest.mark.parametrize("picture", [torch.float32, torch.float16, torch.float64])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_precision_is_the_same_inside_kornia(precision: Any, picture: torch.dtype, image: np.ndarray) -> None:
+    """Kornia casts descriptors to the dtype of the picture: bfloat16 was as slow as float32, and no more exact."""
+    model = BinGAN(FoldedNetwork(small().network, precision), output="descriptor")  # type: ignore[arg-type]
+    tensor = to_tensor(image)[:, :, :64, :64].to(picture)
+    lafs = KF.laf_from_center_scale_ori(torch.tensor([[[30.2, 31], [20, 40.0]]]), torch.full((1, 2, 1, 1), 8.0))
+    lafs = lafs.to(picture)
+    cut = KF.extract_patches_from_pyramid(tensor, lafs, 32)[0]
+    expected, outside = work_of(lambda: model(cut))
+    found, inside = work_of(lambda: KF.LAFDescriptor(model, 32)(tensor, lafs)[0])
+    assert inside == outside == {getattr(torch, precision)}
+    assert found.dtype == picture
+    torch.testing.assert_close(found, expected, rtol=0, atol=0.02 if picture == torch.float16 else 1e-5)
+    moved = BinGAN(FoldedNetwork(small().network, precision), output="descriptor")  # type: ignore[arg-type]
+    moved.load_state_dict(model.state_dict())
+    assert work_of(lambda: moved.double().float()(cut))[1] == {getattr(torch, precision)}
+
+
+def recorded(host: str, model: BinGAN, example: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+    if host == "trace":
+        return torch.jit.trace(model, (example,))  # type: ignore[no-any-return]
+    if host == "script":
+        return torch.jit.script(model)  # type: ignore[no-any-return]
+    if host == "export":
+        dim = {0: torch.export.Dim.DYNAMIC}
+        return torch.export.export(model, (example,), dynamic_shapes=(dim,)).module()
+    return torch.compile(model, fullgraph=True, backend="eager", dynamic=True)  # type: ignore[no-any-return]
+
+
+def models() -> dict[str, Any]:
+    trunk = small().network
+    with torch.no_grad():
+        trunk.code_normalisation.running_mean.add_(0.01)
+    published = PatchDiscriminator().eval()
+    return {
+        "trunk": trunk,
+        "published": published,
+        "float32": FoldedNetwork(trunk, "float32"),  # type: ignore[arg-type]
+        "bfloat16": FoldedNetwork(trunk, "bfloat16"),  # type: ignore[arg-type]
+    }
+
+
+@pytest.mark.parametrize("host", ["trace", "script", "export", "compile"])
+@pytest.mark.parametrize(
+    ("name", "output"),
+    [("trunk", "code"), ("trunk", "descriptor"), *((name, "packed") for name in models())],
+)
+def test_graphs_give_the_codes_of_the_module(name: str, output: Any, host: str) -> None:
+    """Checks of values, lists of pieces and numpy's packing were refused, or recorded as constants."""
+    torch.compiler.reset()
+    model = BinGAN(models()[name], output=output)
+    generator = torch.Generator().manual_seed(0)
+    example, patches = (torch.rand(count, 1, 32, 32, generator=generator) for count in (2, 3))
+    with torch.no_grad():
+        graph = recorded(host, model, example)
+        real = BinGAN(model.network, output="descriptor")(patches)
+        expected, found = model(patches), graph(patches)
+        empty = graph(patches[:0])
+    assert (found.dtype, found.shape) == (expected.dtype, expected.shape)
+    assert (empty.dtype, empty.shape) == (expected.dtype, (0, *expected.shape[1:]))
+    if output == "descriptor":
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+        return
+    if output == "packed":
+        found, expected = bits.unpack(found), bits.unpack(expected)
+    sure = real.abs() > (0.02 if name == "bfloat16" else 1e-4)  # nearer to 0, rounding decides
+    assert sure.float().mean() > 0.5
+    assert torch.equal(found[sure], expected[sure])
+    assert not torch.equal(found[0], found[1])
+
+
+def test_a_scripted_model_refuses_other_shapes() -> None:
+    script = torch.jit.script(small())
+    with pytest.raises(torch.jit.Error, match="patches are float"):
+        script(torch.rand(2, 1, 64, 64))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_half_and_double_precision(dtype: torch.dtype) -> None:
+    patches = torch.rand(2, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    found = small("descriptor").to(dtype)(patches.to(dtype))
+    assert found.dtype == dtype
+    torch.testing.assert_close(found.float(), small("descriptor")(patches), rtol=0, atol=0.02)
+
+
+def test_gradients_of_double_patches() -> None:
+    patches = torch.rand(1, 1, 32, 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    model = small("descriptor").double()
+    assert torch.autograd.gradcheck(model, (patches.requires_grad_(),), fast_mode=True)
+
+
+@pytest.fixture
+def _double_by_default() -> Iterator[None]:
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.usefixtures("_double_by_default")
+@pytest.mark.parametrize("precision", [None, "float32"])
+def test_double_as_the_default_dtype(shipped: BinGAN, precision: Any, image: np.ndarray) -> None:
+    """Weights became float64, and describing raised."""
+    found = keypoints.detect(image, "dog", 20)
+    model = BinGAN.from_pretrained(precision=precision)
+    codes = torch.from_numpy(describe(model, image, found))
+    differing = np.bitwise_count(codes.numpy() ^ describe(shipped, image, found)).sum(1)
+    assert differing.max() <= 2
+    lafs, responses = OpenCVDetector("dog", 20)(to_tensor(image).float())
+    assert (lafs.dtype, responses.dtype) == (torch.float32, torch.float32)
+    for pair in ((codes, codes), (codes, codes[:0])):
+        for mode in ("nn", "smnn"):
+            assert match(*pair, mode)[0].dtype == torch.float32
+    assert matching._match(codes, codes, "smnn", 0.8, matching._nearest_products)[0].dtype == torch.float32

@@ -401,3 +401,20 @@ def test_probability_of_matches() -> None:
     ):
         with pytest.raises(UsageError, match=message):
             match_probability(np.array(distances), np.array(ratios), 256, calibration)
+
+
+@pytest.mark.parametrize("mode", ["SMNN", "Mnn", "snn", "NN"])
+def test_modes_are_kornias_in_any_case(mode: str) -> None:
+    codes = torch.randint(0, 256, (9, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    matcher = HammingMatcher(mode)
+    assert matcher.match_mode == mode.lower()
+    for found, expected in zip(matcher(codes, codes), match(codes, codes, mode.lower()), strict=True):  # type: ignore[call-overload]
+        assert torch.equal(found, expected)
+    with pytest.raises(UsageError, match="the match mode is 'FGINN'"):
+        HammingMatcher("FGINN")
+
+
+def test_no_codes_match_nothing_whatever_their_width() -> None:
+    """Kornia before 0.9 gives an image without keypoints 128 columns."""
+    distances, indices = HammingMatcher()(torch.empty(0, 128), torch.ones(5, 256))
+    assert (distances.shape, indices.shape) == ((0, 1), (0, 2))
