@@ -163,9 +163,8 @@ class BinGAN(nn.Module):
             return descriptors.to(patches.dtype)
         if self.output == "code":
             return torch.where(descriptors >= 0, 1.0, -1.0).to(patches.dtype)
-        if not torch.jit.is_scripting():  # type: ignore[attr-defined] # noqa: SIM102 (TorchScript needs it alone)
-            if not bits.is_recording():
-                return bits.pack(descriptors)
+        if not torch.jit.is_scripting():  # type: ignore[attr-defined]
+            return bits.pack_by_sums(descriptors >= 0) if bits.is_recording() else bits.pack(descriptors)
         return bits.pack_by_sums(descriptors >= 0)
 
 
