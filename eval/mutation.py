@@ -92,12 +92,14 @@ def find_mutants(source: str, sample: int | None, seed: Sequence[int]) -> tuple[
         (_, column, _), choices = ordered[index]
         for choice in rng.permutation(len(choices)):
             name, occurrence = choices[choice]
-            code = mutate_code(source, get_operator(name)(), occurrence)
             try:
+                code = mutate_code(source, get_operator(name)(), occurrence)
                 if code is None or ast.dump(ast.parse(code)) == tree:
                     continue
             except SyntaxError:
                 continue  # a star between parameters is no operator
+            except AttributeError:
+                continue  # cosmic-ray cannot replace an exception with a dot in its name
             count += 1
             if sample is None or len(found) < sample:
                 after = code.splitlines()

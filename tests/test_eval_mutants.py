@@ -54,6 +54,12 @@ CHANGES = [change(8, "return a + b", "return a - b"), change(4, "b: int = 2", "b
 
 if find_spec("cosmic_ray") is not None:  # of the extra mutation; without it the command refuses
 
+    def test_an_exception_with_a_dot_in_its_name_is_passed_over() -> None:
+        source = "try:\n    pass\nexcept (OSError, zipfile.BadZipFile):\n    pass\n"
+        found, places = find_mutants(source, None, [0])
+        assert (len(found), places) == (1, 1)
+        assert "OSError" not in found[0].code
+
     def test_annotations_assertions_and_messages_are_left_out() -> None:
         found, places = find_mutants(SOURCE, None, [0])
         assert places == len(found)

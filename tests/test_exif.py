@@ -16,7 +16,7 @@ from PIL import ExifTags, Image
 from kornia_bingan.cli import main
 from kornia_bingan.colmap import Camera, cameras_for, read_cameras, write_features
 from kornia_bingan.errors import UsageError
-from kornia_bingan.exif import FILM_DIAGONAL_MM, Exif, read_exif
+from kornia_bingan.exif import FILM_DIAGONAL_MM, Exif, _position, read_exif
 from kornia_bingan.images import read_image
 from kornia_bingan.keypoints import detect
 from kornia_bingan.model import fixed_camera
@@ -62,6 +62,42 @@ def test_positions_have_their_signs(tmp_path: Path) -> None:
     found = read_exif(photo(tmp_path / "a.jpg", {}, south_west)).position
     assert found == pytest.approx((-33.869667, -151.2, -12.5), abs=1e-5)
     assert read_exif(photo(tmp_path / "b.jpg", {}, {1: "N", 2: (95.0, 0.0, 0.0), 3: "E", 4: (1.0, 0.0, 0.0)})) == Exif()
+
+
+@pytest.mark.parametrize(("unit", "millimetres"), [(2, 25.4), (3, 10.0), (4, 1.0), (5, 0.001)])
+def test_every_unit_of_the_sensor_resolution(unit: int, millimetres: float, tmp_path: Path) -> None:
+    sensor = {TAG.FocalLength: 5.0, TAG.FocalPlaneXResolution: 20.0 * millimetres, TAG.FocalPlaneResolutionUnit: unit}
+    assert read_exif(photo(tmp_path / "a.jpg", sensor)).focal_px((80, 60)) == pytest.approx(100, rel=1e-3)
+    sensor[TAG.FocalPlaneResolutionUnit] = 1  # none
+    assert read_exif(photo(tmp_path / "a.jpg", sensor)) == Exif()
+
+
+@pytest.mark.parametrize(("film_mm", "known"), [(4, False), (5, True), (2150, True), (2185, False)])
+def test_a_focal_length_of_a_tenth_to_fifty_diagonals_makes_sense(film_mm: int, known: bool, tmp_path: Path) -> None:
+    found = read_exif(photo(tmp_path / "a.jpg", {TAG.FocalLengthIn35mmFilm: film_mm})).focal_diagonal
+    assert found == (pytest.approx(film_mm / FILM_DIAGONAL_MM) if known else None)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({2: (89.5, 0.0, 0.0)}, (89.5, 2.25, 35.0)),
+        ({2: (90.5, 0.0, 0.0)}, None),
+        ({4: (179.5, 0.0, 0.0)}, (48.5, 179.5, 35.0)),
+        ({4: (180.5, 0.0, 0.0)}, None),
+        ({2: (48.0, 30.0)}, None),
+        ({5: 1}, (48.5, 2.25, -35.0)),
+    ],
+)
+def test_positions_at_the_edge_of_sense(
+    change: dict[int, object], expected: tuple[float, float, float | None] | None, tmp_path: Path
+) -> None:
+    assert read_exif(photo(tmp_path / "a.jpg", {}, PARIS | change)).position == expected
+
+
+@pytest.mark.parametrize("height", [-0.5, float("inf"), float("nan"), "high", None])
+def test_a_height_that_makes_no_sense_is_none(height: object) -> None:
+    assert _position(PARIS | {6: height}) == (48.5, 2.25, None)
 
 
 def test_positions_and_focal_lengths_reach_the_database(tmp_path: Path) -> None:

@@ -15,11 +15,14 @@ from kornia_bingan import keypoints
 from kornia_bingan.errors import UsageError
 from kornia_bingan.keypoints import (
     BLOB_SUPPORT,
-    FAST_SUPPORT,
     ORB_SUPPORT,
     Detector,
+    check_inside,
     detect,
     from_opencv,
+    has_region,
+    inside,
+    strongest,
     support_half_sides,
     support_regions,
     to_opencv,
@@ -164,10 +167,11 @@ def test_support_region_by_detector() -> None:
 def test_support_region_of_fast_corners() -> None:
     corners = from_opencv(cv2.FastFeatureDetector.create(10).detect(texture(80, 90)))
     assert len(corners)
-    np.testing.assert_allclose(support_half_sides(corners), 7 * FAST_SUPPORT)
+    np.testing.assert_allclose(support_half_sides(corners), 14)
     other = cv2.KeyPoint(10, 20, 7.0, 30.0, 1.0, 0)
-    with pytest.warns(UserWarning, match="is not that of SIFT, default ORB or FAST"):
+    with pytest.warns(UserWarning, match="is not that of SIFT, default ORB or FAST") as caught:
         np.testing.assert_allclose(support_half_sides(from_opencv([other])), 7 * BLOB_SUPPORT)
+    assert caught[0].filename == __file__, "it names the caller's line"
 
 
 @pytest.mark.parametrize("detector", [cv2.SIFT.create(), cv2.SIFT.create(sigma=2.1, nOctaveLayers=5), cv2.ORB.create()])
@@ -231,3 +235,47 @@ def test_refuses_what_is_no_grey_picture() -> None:
         detect(np.zeros((10, 10), np.uint8), "akaze")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="1 or more"):
         detect(np.zeros((10, 10), np.uint8), max_keypoints=0)
+
+
+def at(*rows: tuple[float, ...]) -> keypoints.Keypoints:
+    """Keypoints of (x, y, size, angle, response)."""
+    return from_opencv([cv2.KeyPoint(*row, 0) for row in rows])
+
+
+def test_equal_strengths_are_ordered_by_y_then_x_then_angle() -> None:
+    found = at((3, 1, 4, 0, 1), (2, 1, 4, 9, 1), (2, 1, 4, 5, 1), (9, 0, 4, 0, 1), (5, 5, 4, 0, 2))
+    assert strongest(found).tolist() == [4, 3, 2, 1, 0]
+
+
+def test_an_image_goes_half_a_pixel_beyond_the_centres_of_its_border() -> None:
+    found = at(*((x, 1, 4, 0, 1) for x in (-0.5, -0.6, 7.5, 7.6)), *((1, y, 4, 0, 1) for y in (-0.5, -0.6, 5.5, 5.6)))
+    assert inside(found, (6, 8)).tolist() == [True, False] * 4
+    assert not inside(at((float("nan"), 1, 4, 0, 1)), (6, 8)).any()
+
+
+def test_a_region_needs_a_size_and_an_angle() -> None:
+    nan, inf = float("nan"), float("inf")
+    found = at((1, 1, 4, 0, 1), (1, 1, 0, 0, 1), (1, 1, nan, 0, 1), (1, 1, inf, 0, 1), (1, 1, 4, nan, 1))
+    assert has_region(found).dtype == np.bool_
+    assert has_region(found).tolist() == [True, False, False, False, False]
+    check_inside(found[:1], (6, 8))
+    for wrong in (found, at((1, 1, 4, 0, 1), (9, 1, 4, 0, 1))):
+        with pytest.raises(UsageError, match=r"keypoint 1 at .* must be inside the image of 8 x 6 pixels"):
+            check_inside(wrong, (6, 8))
+    check_inside(found, (6, 8), np.ones(5, bool))
+    with pytest.raises(UsageError, match="keypoint 2 at"):
+        check_inside(found, (6, 8), np.arange(5) != 2)
+
+
+def test_four_thousand_and_ninety_six_keypoints_unless_told() -> None:
+    dots = np.zeros((560, 560), np.uint8)
+    dots[4::8, 4::8] = 255
+    image = cv2.GaussianBlur(dots, (0, 0), 1.5) * 8
+    assert len(detect(image, "dog", 10**6)) > 4200
+    assert len(detect(image)) == 4096
+
+
+def test_a_thin_picture_goes_in_tiles_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keypoints, "MOST_PIXELS", 100)
+    assert len(detect(np.zeros((3, 400), np.uint8))) == 0
+    assert len(detect(np.zeros((400, 3), np.uint8))) == 0

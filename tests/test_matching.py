@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 from collections.abc import Callable
@@ -277,6 +278,7 @@ WRONG = [
     pytest.param(CODES.astype(bool), CODES, "numpy bool .5, 32. and numpy uint8", id="bool"),
     pytest.param(CODES, CODES.astype(np.int64), "uint8 .5, 32. and numpy int64 .5, 32.", id="int64"),
     pytest.param(CODES, torch.from_numpy(CODES), "numpy uint8 .5, 32. and torch uint8 .5, 32.", id="two libraries"),
+    pytest.param(torch.from_numpy(CODES), CODES, "torch uint8 .5, 32. and numpy uint8 .5, 32.", id="torch and numpy"),
     pytest.param(CODES, None, "numpy uint8 .5, 32. and NoneType", id="None"),
     pytest.param(CODES, CODES.tolist(), "numpy uint8 .5, 32. and list", id="list"),
     pytest.param(CODES[0], CODES, "numpy uint8 .32,. and numpy", id="one row"),
@@ -418,3 +420,8 @@ def test_no_codes_match_nothing_whatever_their_width() -> None:
     """Kornia before 0.9 gives an image without keypoints 128 columns."""
     distances, indices = HammingMatcher()(torch.empty(0, 128), torch.ones(5, 256))
     assert (distances.shape, indices.shape) == ((0, 1), (0, 2))
+
+
+def test_a_calibration_cannot_be_changed_for_all_who_hold_it() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Calibration(4.0, -8.0, -2.0).ratio = 0.0  # type: ignore[misc]

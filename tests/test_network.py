@@ -231,6 +231,7 @@ def test_generator_makes_patches_in_range() -> None:
     patches = generator(noise)
     assert patches.shape == (25, 3, 32, 32)
     assert float(patches.detach().abs().max()) < 1
+    assert generator(noise[:2]).shape == (2, 3, 32, 32)
     with pytest.raises(ValueError, match="at least 2"):
         generator(noise[:1])
 
@@ -245,14 +246,45 @@ def test_trunk_ignores_brightness_and_contrast_and_survives_uniform_patches() ->
     assert bool(torch.isfinite(uniform).all())
 
 
+def test_trunk_equals_a_numpy_transcription() -> None:
+    torch.manual_seed(5)
+    network = PatchTrunk(16, ((8, 2), (8, 1), (12, 2))).double()
+    for name, value in network.named_buffers():
+        if name.endswith(("mean", "var")):
+            value.uniform_(0.1, 1)
+    state = {key: value.numpy() for key, value in network.eval().state_dict().items()}
+    x = 0.02 * torch.rand(3, 1, 32, 32, dtype=torch.float64)
+    prepared = network.prepare(x)
+    y = (255 * x.numpy() - 127.5) / 128
+    np.testing.assert_allclose(prepared, y)
+    y = (y - y.mean((1, 2, 3), keepdims=True)) / (y.std((1, 2, 3), keepdims=True) + 0.01)
+    for index, (kernel, stride) in enumerate(((5, 2), (3, 1), (3, 2))):
+        weight = state[f"convolutions.{index}.weight"]
+        assert weight.shape[2:] == (kernel, kernel)
+        mean, var, scale, shift = (
+            state[f"normalisations.{index}.{key}"][:, None, None]
+            for key in ("running_mean", "running_var", "weight", "bias")
+        )
+        before = (numpy_conv(y, weight, stride, kernel // 2) - mean) / np.sqrt(var + 1e-5) * scale + shift
+        y = np.maximum(before, 0)
+    low = numpy_conv(y, state["code_layer.weight"], 1, 0)[:, :, 0, 0]
+    low = (low - state["code_normalisation.running_mean"]) / np.sqrt(state["code_normalisation.running_var"] + 1e-5)
+    matching = y.mean((2, 3))
+    logits = matching @ state["logits_layer.weight"].T + state["logits_layer.bias"]
+    taps = [tap.detach().numpy() for tap in network(prepared)]
+    for tap, value in zip(taps, (before.reshape(3, -1), low, matching, logits), strict=True):
+        np.testing.assert_allclose(tap, value, atol=1e-9)
+
+
 def test_trunk_refuses_strides_that_do_not_reach_eight_pixels() -> None:
     with pytest.raises(ValueError, match="multiply to 4"):
         PatchTrunk(layers=((8, 1), (8, 2)))
 
 
-def test_dropout_acts_in_training_only() -> None:
-    network = PatchDiscriminator()
-    x = network.prepare(torch.rand(2, 1, 32, 32))
+@pytest.mark.parametrize("kind", [PatchDiscriminator, ImageDiscriminator])
+def test_dropout_acts_in_training_only(kind: type[PatchDiscriminator] | type[ImageDiscriminator]) -> None:
+    network = kind()
+    x = network.prepare(torch.rand(2, 1 if kind is PatchDiscriminator else 3, 32, 32))
     assert not torch.equal(network.train().describe(x), network.describe(x))
     assert torch.equal(network.eval().describe(x), network.describe(x))
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 from pathlib import Path
 
+import faiss
 import numpy as np
 import pytest
 
@@ -17,6 +18,7 @@ from kornia_bingan.pairs import (
     blocks_of,
     choose_pairs,
     match_block,
+    match_unit,
     near_pairs,
     parse_choice,
     parse_pairs,
@@ -169,7 +171,7 @@ def test_many_codes_are_searched_in_clusters(monkeypatch: pytest.MonkeyPatch) ->
 def test_ways_need_their_number() -> None:
     assert parse_choice("retrieval:12") == [("retrieval", 12)]
     assert parse_choice("exhaustive") == [("exhaustive", 0)]
-    assert parse_choice("sequential") == [("sequential", SEQUENTIAL_OVERLAP)]
+    assert parse_choice("sequential") == [("sequential", 10)]
     assert parse_choice("my,pairs.txt") is None
     for choice in (
         "retrieval:",
@@ -236,3 +238,46 @@ def test_photos_without_a_position_are_paired_by_what_they_show() -> None:
     assert ("3b.jpg", "alone.jpg") in pairs, "it is similar to none, so its neighbour by name it is"
     assert counts == {"gps:1": len(near_pairs(positions, 1)), "retrieval, no position": 2}
     assert choose_pairs([("gps", 1)], dict(list(codes.items())[:4]), positions)[1].keys() == {"gps:1"}
+
+
+def test_a_code_votes_for_its_ten_nearest_beside_itself() -> None:
+    codes = {f"{bits:02d}": np.packbits(np.arange(256) < bits)[None] for bits in range(11)}
+    codes["far"] = np.full((1, 32), 255, np.uint8)
+    assert similar_pairs(codes, 10, {"00"}) == [("00", f"{bits:02d}") for bits in range(1, 11)]
+
+
+def test_a_code_votes_up_to_70_bits_away() -> None:
+    def photos(bits: int) -> dict[str, np.ndarray]:
+        other, third = (np.packbits(np.roll(np.arange(256) < bits, shift)) for shift in (0, 128))
+        return {"a": np.zeros((1, 32), np.uint8), "b": other[None], "c": third[None]}
+
+    assert similar_pairs(photos(70), 1, {"a"}) != []
+    assert similar_pairs(photos(71), 1, {"a"}) == []
+
+
+def test_few_codes_are_compared_with_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    codes = np.random.default_rng(5).integers(0, 256, (100, 32), np.uint8)
+    monkeypatch.setattr(pairs_module, "MOST_EXACT", 100)
+    assert type(pairs_module._searchable(codes)) is faiss.IndexBinaryFlat
+    monkeypatch.setattr(pairs_module, "MOST_EXACT", 99)
+    assert type(pairs_module._searchable(codes)) is faiss.IndexBinaryIVF
+
+
+@pytest.mark.parametrize("there", ["nothing", "a damaged file", "a block of other pairs"])
+def test_a_block_that_is_not_that_of_the_pairs_is_made_again(
+    there: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codes = np.random.default_rng(6).integers(0, 256, (5, 32), np.uint8)
+    monkeypatch.setattr(pairs_module, "read_codes", lambda path: codes)
+    path = block_path(tmp_path, 0)
+    if there == "a damaged file":
+        path.write_bytes(b"PK")
+    elif there == "a block of other pairs":
+        Block((("a", "a"),), (np.zeros((1, 2), np.int32),)).write(path)
+    match_unit([("a", "b")], str(tmp_path), str(path), 0.8)
+    made = Block.read(path)
+    assert made.pairs == (("a", "b"),)
+    np.testing.assert_array_equal(made.matches[0], np.repeat(np.arange(5)[:, None], 2, 1))
+    Block(made.pairs, (np.zeros((1, 2), np.int32),)).write(path)
+    match_unit([("a", "b")], str(tmp_path), str(path), 0.8)
+    assert len(Block.read(path).matches[0]) == 1, "the block of these pairs is kept"
