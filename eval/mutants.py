@@ -1,14 +1,14 @@
 """Do the tests notice a change? Single changes to a file, each against the tests of that file.
 
-    python -m eval mutants [FILE ...] [--sample N] [--seed 0] [--out FILE.json]
+    python -m eval mutants [FILE[:N] ...] [--sample N] [--seed 0] [--out FILE.json]
 
 Protocol. The operators of cosmic-ray change one place of a file: an operator, a comparison, a number by one, True and
 False, and/or, a condition, a loop that is not entered, break and continue, the exception that is caught, a decorator.
-At each place one change of each kind is drawn; ``--sample`` draws so many of them from a file. Left out are type
-annotations, which nothing executes, assertions, and what stands in a ``raise``: the numbers and conditions of a
-message. Strings are not changed. A change is caught when a test of the file's own test files fails or cannot be
-imported, or runs for ten times the processor time of all. The tests that execute the line are run first, and the first
-failure ends the run. The interval is Wilson's at 95 %, over the places that were drawn.
+At each place one change of each kind is drawn; ``--sample``, or a number behind the name of a file, draws so many of
+them. Left out are type annotations, which nothing executes, assertions, and what stands in a ``raise``: the numbers and
+conditions of a message. Strings are not changed. A change is caught when a test of the file's own test files fails or
+cannot be imported, or runs for ten times the processor time of all. The tests that execute the line are run first, and
+the first failure ends the run. The interval is Wilson's at 95 %, over the places that were drawn.
 
 Outcomes are kept in ``bench/mutants``: a killed command goes on. They hold for one content of the file; what survived
 is tried again when its tests have changed. All runs are forks of one process that has loaded the libraries but none of
@@ -320,8 +320,14 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help=f"JSON file, such as {options.RESULTS}/mutants.json")
     arguments = parser.parse_args(argv)
-    if arguments.sample is not None and arguments.sample < 1:
-        raise UsageError(f"--sample is {arguments.sample}; give 1 or more")
+    chosen: list[tuple[str, int | None]] = []
+    for word in arguments.files:
+        file, colon, number = word.partition(":")
+        if colon and not number.isdecimal():
+            raise UsageError(f"'{word}' has no number behind the colon; write {file}:30 for a sample of 30")
+        chosen.append((file, int(number) if colon else arguments.sample))
+    if any(sample is not None and sample < 1 for _, sample in chosen):
+        raise UsageError("a sample of no place tells nothing; give 1 or more")
     if find_spec("cosmic_ray") is None:
         raise UsageError("cosmic-ray is not installed: pip install -c constraints.txt -e '.[dev,mutation]'")
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -329,8 +335,8 @@ def main(argv: list[str]) -> int:
     for name in LIBRARIES:
         if find_spec(name.partition(".")[0]) is not None:
             import_module(name)
-    for file in arguments.files:
-        rows.append(examine(file, arguments.sample, arguments.seed))
+    for file, sample in chosen:
+        rows.append(examine(file, sample, arguments.seed))
     survivors = [survivor for row in rows for survivor in row.pop("survivors")]
     tried, caught = (sum(row[key] for row in rows) for key in ("tried", "caught"))
     total = {"file": "all", "places": sum(row["places"] for row in rows), "tried": tried, "caught": caught}

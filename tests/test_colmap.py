@@ -372,10 +372,12 @@ def test_the_seed_and_the_error_of_verification_reach_colmap(tmp_path, monkeypat
 
     monkeypatch.setattr(pycolmap, "geometric_verification", spy)
     write_matches(database, matches, seed=7)
+    write_matches(database, {})
     colmap.verify(database)
     colmap.verify(database, max_error_px=2.5, min_inliers=21, seed=9, threads=3)
     path = str(database)
-    assert given == [(path, -1, 15, 4.0, 7), (path, -1, 15, 4.0, 0), (path, 3, 21, 2.5, 9)]
+    usual = (path, -1, 15, 4.0, 0)
+    assert given == [(path, -1, 15, 4.0, 7), usual, usual, (path, 3, 21, 2.5, 9)]
 
 
 def test_a_smaller_error_has_fewer_inliers_and_few_inliers_are_no_pair(tmp_path, monkeypatch):
@@ -434,6 +436,15 @@ def test_the_settings_of_a_reconstruction_reach_colmaps_mappers(tmp_path, monkey
         (path, {0}, {1}, 3, {True}, {False}),
         (path, {11}, {2}, 5, {False}, {False}),
     ]
+
+
+def test_the_largest_model_has_most_images_then_most_points_then_came_first():
+    class Size:
+        def __init__(self, images, points):
+            self.num_reg_images, self.num_points3D = (lambda: images), (lambda: points)
+
+    assert colmap_mapping._largest({0: Size(3, 90), 1: Size(5, 10), 2: Size(5, 20), 3: Size(5, 20)}) == "2"
+    assert colmap_mapping._largest({}) is None
 
 
 def test_matches_that_fit_no_geometry_are_rejected(tmp_path):

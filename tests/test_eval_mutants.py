@@ -95,6 +95,22 @@ def test_tests_that_fail_without_a_change_are_said(repository: Path) -> None:
         mutants.examine("kornia_bingan/absent.py", None, 0)
 
 
+def test_a_file_has_a_sample_of_its_own(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, int | None]] = []
+    row = {"places": 9, "tried": 2, "caught": 1, "explained": 0, "percent": 50.0, "interval": (1.0, 99.0)}
+    monkeypatch.setattr(mutants, "find_spec", lambda name: name == "cosmic_ray" or None)
+    monkeypatch.setattr(
+        mutants,
+        "examine",
+        lambda file, sample, _: asked.append((file, sample)) or {**row, "file": file, "survivors": []},
+    )
+    assert mutants.main(["a.py:3", "b.py", "--sample", "5"]) == 0
+    assert asked == [("a.py", 3), ("b.py", 5)]
+    for words in (["a.py:"], ["a.py:x"], ["a.py:0"], ["a.py", "--sample", "0"]):
+        with pytest.raises(UsageError, match=r"a sample of|write a\.py:30"):
+            mutants.main(words)
+
+
 def test_the_interval_is_wilsons() -> None:
     # Newcombe 1998, table I: 81 of 263 gives 0.2553 to 0.3662, 0 of 20 gives 0 to 0.1611
     assert mutants.wilson(81, 263) == pytest.approx((25.53, 36.62), abs=0.005)

@@ -14,7 +14,7 @@ import pytest
 from PIL import ExifTags, Image
 
 from kornia_bingan.cli import main
-from kornia_bingan.colmap import Camera, cameras_for, read_cameras, write_features
+from kornia_bingan.colmap import Camera, cameras_for, write_features
 from kornia_bingan.errors import UsageError
 from kornia_bingan.exif import FILM_DIAGONAL_MM, Exif, _position, read_exif
 from kornia_bingan.images import read_image
@@ -159,30 +159,6 @@ def test_known_cameras_are_kept(tmp_path: Path, capsys: pytest.CaptureFixture[st
     camera = next(iter(pycolmap.Reconstruction(str(tmp_path / "out2" / "model")).cameras.values()))
     assert camera.model.name == "OPENCV"
     assert list(camera.params[4:]) == [0.01, 0, 0, 0]
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("", "has no camera"),
-        ("1 PINHOLE 80 60 1 2 3\n", r"line 1: PINHOLE has the parameters fx, fy, cx, cy"),
-        ("\n1 LENS 80 60 1 2 3\n", "line 2 is no camera"),
-        ("1 PINHOLE 80\n", "line 1 is no camera"),
-        ("1 PINHOLE 80 60 0 1 2 3\n", "impossible parameters"),
-        ("1 PINHOLE 80 60 a 1 2 3\n", "line 1 is no camera"),
-    ],
-)
-def test_wrong_cameras_are_named(tmp_path: Path, text: str, words: str) -> None:
-    (tmp_path / "cameras.txt").write_text(text)
-    with pytest.raises(UsageError, match=words):
-        read_cameras(tmp_path / "cameras.txt")
-    with pytest.raises(UsageError, match="cannot be read"):
-        read_cameras(tmp_path / "absent.txt")
-
-
-def test_cameras_of_an_editor_that_writes_a_byte_order_mark(tmp_path: Path) -> None:
-    (tmp_path / "cameras.txt").write_text("# mine\n1 PINHOLE 80 60 70 70 40 30\n", encoding="utf-8-sig")
-    assert [(camera.width, camera.height) for camera in read_cameras(tmp_path / "cameras.txt")] == [(80, 60)]
 
 
 def test_wrong_intrinsics_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

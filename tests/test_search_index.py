@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 import torch
 
-from kornia_bingan import BinGAN, cli, search_index
+from kornia_bingan import BinGAN, cli, descriptor, search_index
 from kornia_bingan.errors import JobError, UsageError
 from kornia_bingan.network import ImageDiscriminator
 from kornia_bingan.picture_network import PictureNetwork
 from kornia_bingan.runs import alone_in
-from kornia_bingan.search_faiss import Stamp
-from kornia_bingan.search_index import photo_codes, update_index
-from kornia_bingan.weights import save_weights
+from kornia_bingan.search_faiss import FaissStore, Stamp
+from kornia_bingan.search_index import Found, encoder, photo_codes, update_index
+from kornia_bingan.weights import find_weights, save_weights
 from tests.browser import BROWSER, ask
 from tests.conftest import texture
 
@@ -61,7 +61,7 @@ def test_views_of_one_place_are_found(photos: Path, tmp_path: Path) -> None:
     summary = update_index(photos, index, "bingan256")
     assert (summary.photos, summary.added, summary.skipped) == (12, 12, ())
     found = search_index.search_index(index, photos / "p1 1.png", 3)
-    assert found[0] == search_index.Found("p1 1.png", 0)
+    assert found[0] == Found("p1 1.png", 0)
     assert {one.name for one in found} == {"p1 0.png", "p1 1.png", "sub/p1.png"}
     assert [one.distance for one in found] == sorted(one.distance for one in found)
     assert len(search_index.search_index(index, photos / "p1 1.png", 99)) == 12
@@ -73,17 +73,19 @@ def test_views_of_one_place_are_found(photos: Path, tmp_path: Path) -> None:
 def test_new_changed_and_gone_photos(photos: Path, index: str, weights: str) -> None:
     update_index(photos, index, weights)
     (photos / "p0 0.png").unlink()
-    cv2.imwrite(str(photos / "new.png"), view(7, 0))
+    cv2.imwrite(str(photos / "zz.png"), view(7, 0))
     cv2.imwrite(str(photos / "p1 0.png"), view(8, 0))
     os.utime(photos / "p1 0.png", (1, 1))
     shutil.copy(photos / "p2 0.png", photos / "z copy.png")
     (photos / "broken.jpg").write_bytes(b"no picture")
     summary = update_index(photos, index, weights)
     assert (summary.photos, summary.added, summary.changed, summary.removed) == (12, 1, 1, 1)
-    assert {item.name: item.reason for item in summary.skipped}["z copy.png"] == "the same picture as p2 0.png"
-    assert "broken.jpg" in {item.name for item in summary.skipped}
-    assert search_index.search_index(index, photos / "new.png", 1, weights)[0] == search_index.Found("new.png", 0)
-    assert "p0 0.png" not in {one.name for one in search_index.search_index(index, photos / "new.png", 99, weights)}
+    skipped = {item.name: item.reason for item in summary.skipped}
+    assert skipped.keys() == {"z copy.png", "broken.jpg"}
+    assert skipped["z copy.png"] == "the same picture as p2 0.png"
+    assert skipped["broken.jpg"].startswith("is not a JPEG")
+    assert search_index.search_index(index, photos / "zz.png", 1, weights)[0] == Found("zz.png", 0)
+    assert "p0 0.png" not in {one.name for one in search_index.search_index(index, photos / "zz.png", 99, weights)}
     again = update_index(photos, index, weights)
     assert (again.photos, again.added, again.changed, again.removed) == (12, 0, 0, 0)
     if "://" not in index:
@@ -234,3 +236,48 @@ def test_photos_of_another_size_or_another_time_are_described_again(photos: Path
     os.utime(photos / "p1 0.png", ns=(1, 1))
     summary = update_index(photos, index, weights)
     assert (summary.photos, summary.added, summary.changed, summary.removed) == (12, 0, 2, 0)
+
+
+def test_what_decides_a_code_stays_as_it_is_in_old_indices() -> None:
+    _, about = encoder(find_weights("bingan256-lite"))
+    sizes = {key: about[key] for key in ("weights", "kind", "bits", "max_keypoints")}
+    assert sizes == {"weights": "bingan256-lite", "kind": "keypoints", "bits": 2048, "max_keypoints": 1000}
+
+
+def test_photos_are_described_at_1024_pixels_or_less(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes = []
+    monkeypatch.setattr(descriptor, "describe", lambda _model, image, _keypoints: shapes.append(image.shape))
+    for width in (2048, 1024, 300):
+        cv2.imwrite(str(tmp_path / "a.png"), texture(100, width))
+        photo_codes(None, tmp_path / "a.png")  # type: ignore[arg-type]
+    assert shapes == [(50, 1024), (100, 1024), (100, 300)]
+
+
+def test_a_bit_of_a_picture_is_set_from_zero_on(tmp_path: Path) -> None:
+    class Thresholds(torch.nn.Module):
+        """Of a white picture, whose samples are 1."""
+
+        def prepare(self, x: torch.Tensor) -> torch.Tensor:
+            return x
+
+        def describe(self, x: torch.Tensor) -> torch.Tensor:
+            return x.max() - torch.tensor([[1.0, 1.002, 0.998, 1.5, 0.5, 3.0, 1.0, -1.0]])
+
+    cv2.imwrite(str(tmp_path / "white.png"), np.full((40, 50), 255, np.uint8))
+    code = search_index._picture_encoder(Thresholds())(tmp_path / "white.png")  # type: ignore[arg-type]
+    assert np.unpackbits(code).tolist() == [1, 0, 1, 0, 1, 0, 1, 1]
+
+
+def test_photos_are_stored_in_parts(
+    photos: Path, weights: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = []
+    add = FaissStore.add
+    monkeypatch.setattr(FaissStore, "add", lambda self, rows: (sizes.append(len(rows)), add(self, rows)))
+    monkeypatch.setattr(search_index, "PART", 5)
+    update_index(photos, tmp_path / "index", weights)
+    assert sizes == [5, 5, 2, 12], "the last is the whole index"
+
+
+def test_finds_of_one_photo_are_equal() -> None:
+    assert len({Found("a.png", 1), Found("a.png", 1), Found("a.png", 2)}) == 2

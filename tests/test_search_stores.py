@@ -200,5 +200,21 @@ def test_a_damaged_inverted_file_is_a_sentence(tmp_path: Path, monkeypatch: pyte
 def test_the_answer_of_a_server_becomes_a_short_reason() -> None:
     long = 'IO { body: Some("<Error><Code>NoSuchBucket</Code><Message>The bucket does not exist</Message>' + 500 * "x"
     assert search_lancedb._reason(RuntimeError(long)) == "The bucket does not exist"
-    assert len(search_lancedb._reason(RuntimeError(500 * "x"))) < 210
+    assert search_lancedb._reason(RuntimeError(201 * "x")) == 200 * "x" + "..."
+    assert search_lancedb._reason(RuntimeError(200 * "x")) == 200 * "x"
     assert search_lancedb._reason(RuntimeError("no file, /home/x.rs:3\nmore")) == "no file"
+
+
+@pytest.mark.parametrize("scheme", STORES)
+def test_an_empty_folder_is_taken_for_an_index(scheme: str, tmp_path: Path) -> None:
+    (tmp_path / "index").mkdir()
+    assert not open_store(f"{scheme}{tmp_path / 'index'}").exists()
+
+
+def test_an_inverted_file_has_as_many_lists_as_the_root_of_the_codes_and_at_least_four() -> None:
+    assert [num_lists(count) for count in (1, 1000, 2**20, 3 * 2**20)] == [4, 32, 1024, 2048]
+
+
+def test_a_folder_whose_name_is_no_utf8() -> None:
+    assert search_faiss._is_utf8(Path("ü"))
+    assert not search_faiss._is_utf8(Path("\udcff"))

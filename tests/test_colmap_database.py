@@ -1,0 +1,57 @@
+"""What concerns the database and the list of cameras alone; test_colmap has what goes through COLMAP."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pycolmap
+import pytest
+
+from kornia_bingan.colmap_database import read_cameras, read_features, read_verification, write_features, write_matches
+from kornia_bingan.errors import UsageError
+from kornia_bingan.model import Camera
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "has no camera"),
+        ("1 PINHOLE 80 60 1 2 3\n", r"line 1: PINHOLE has the parameters fx, fy, cx, cy"),
+        ("\n1 LENS 80 60 1 2 3\n", "line 2 is no camera"),
+        ("1 PINHOLE 80\n", "line 1 is no camera"),
+        ("1 PINHOLE 80 60 0 1 2 3\n", "impossible parameters"),
+        ("1 PINHOLE 80 60 a 1 2 3\n", "line 1 is no camera"),
+        ("1 PINHOLE 80 60 70 70 40 30\n2 PINHOLE 80 60 0 70 40 30\n", "impossible parameters"),
+    ],
+)
+def test_wrong_cameras_are_named(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "cameras.txt").write_text(text)
+    with pytest.raises(UsageError, match=words):
+        read_cameras(tmp_path / "cameras.txt")
+    with pytest.raises(UsageError, match="cannot be read"):
+        read_cameras(tmp_path / "absent.txt")
+
+
+def test_cameras_of_an_editor_that_writes_a_byte_order_mark(tmp_path: Path) -> None:
+    (tmp_path / "cameras.txt").write_text("# mine\n1 PINHOLE 80 60 70 70 40 30\n", encoding="utf-8-sig")
+    assert [(camera.width, camera.height) for camera in read_cameras(tmp_path / "cameras.txt")] == [(80, 60)]
+
+
+def test_folders_on_the_way_to_a_database_are_made(tmp_path: Path) -> None:
+    database = tmp_path / "a" / "b" / "d.db"
+    write_features(database, {"a": np.array([[1.0, 2.0]])}, Camera(64, 48))
+    assert read_features(database)["a"].xy.tolist() == [[1, 2]]
+
+
+def test_a_pair_that_was_compared_and_has_no_match_is_not_counted(tmp_path: Path) -> None:
+    """COLMAP's own matcher writes such pairs; here one stands before a pair with matches."""
+    database = tmp_path / "d.db"
+    write_features(database, dict.fromkeys("abc", np.arange(20.0).reshape(10, 2)), Camera(64, 48))
+    db = pycolmap.Database.open(str(database))
+    ids = {image.name: image.image_id for image in db.read_all_images()}
+    db.write_matches(ids["a"], ids["b"], np.zeros((0, 2), np.uint32))
+    db.close()
+    state = write_matches(database, {("b", "c"): np.array([[0, 0], [1, 1]])}, verification=False)
+    assert state == read_verification(database)
+    assert (state.pairs, state.matches, state.inliers) == (1, 2, {("b", "c"): 0})
