@@ -86,13 +86,17 @@ def test_a_focal_length_of_a_tenth_to_fifty_diagonals_makes_sense(film_mm: int, 
         ({4: (179.5, 0.0, 0.0)}, (48.5, 179.5, 35.0)),
         ({4: (180.5, 0.0, 0.0)}, None),
         ({2: (48.0, 30.0)}, None),
-        ({5: 1}, (48.5, 2.25, -35.0)),
     ],
 )
 def test_positions_at_the_edge_of_sense(
     change: dict[int, object], expected: tuple[float, float, float | None] | None, tmp_path: Path
 ) -> None:
     assert read_exif(photo(tmp_path / "a.jpg", {}, PARIS | change)).position == expected
+
+
+@pytest.mark.parametrize("reference", [1, b"\x01"])
+def test_a_height_below_the_sea_is_told_by_a_number_or_by_a_byte(reference: object) -> None:
+    assert _position(PARIS | {5: reference}) == (48.5, 2.25, -35.0)
 
 
 @pytest.mark.parametrize("height", [-0.5, float("inf"), float("nan"), "high", None])
