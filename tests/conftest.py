@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -68,6 +69,19 @@ def write_photos(folder: Path, count: int, size: tuple[int, int] = (160, 200)) -
     folder.mkdir(parents=True, exist_ok=True)
     for index in range(count):
         cv2.imwrite(str(folder / f"photo{index}.png"), texture(*size, seed=index))
+    return folder
+
+
+def write_wall(folder: Path) -> Path:
+    """Write a scene of two small photos of a wall, taken beside each other, with ``cameras.json``."""
+    (folder / "images").mkdir(parents=True)
+    wall = texture(160, 232, 2)
+    cameras = {}
+    for index, left in enumerate((0, 32)):
+        cv2.imwrite(str(folder / "images" / f"{index}.png"), wall[:, left : left + 200])
+        pose = {"R": np.eye(3).tolist(), "t": [-left / 100, 0, 0], "width": 200, "height": 160}
+        cameras[f"{index}.png"] = {"K": [[100, 0, 100], [0, 100, 80], [0, 0, 1]], **pose}
+    (folder / "cameras.json").write_text(json.dumps(cameras))
     return folder
 
 

@@ -2,18 +2,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from eval import cifar10, hashing, picture_grid
 from kornia_bingan.errors import UsageError
+from kornia_bingan.files import sha256_of
 from kornia_bingan.picture_network import PictureNetwork
-from kornia_bingan.recipe import preset_config
-from kornia_bingan.train import train
+from kornia_bingan.picture_sets import PictureSet, Splits
 from kornia_bingan.weights import save_weights
-from tests.test_pictures import SMALL, tree  # noqa: F401 - a fixture
+from tests.test_pictures import tree  # noqa: F401 - a fixture
 
 
 def two_classes(seed: int, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -62,14 +64,100 @@ def test_the_published_figure_counts_10_000_ranks() -> None:
     scores = cifar10.evaluate(np.zeros((1, 1), np.uint8), database, np.array([1]), labels)
     assert scores["published"] == pytest.approx(100 * (1 + 2 / 10_000) / 2, abs=1e-3)
     assert scores["deepbit"] == 100, "1,000 ranks"
+    depths = ["1", "10", "50", "100", "200", "500", "1000", "2000", "5000", "10000"]
+    assert list(scores["precision"]) == list(scores["recall"]) == list(scores["precision_interval"]) == depths
 
 
-def test_command(tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: F811
-    changes = {**SMALL, "steps": 2, "bits": 32, "nested": (16,)}
-    run = train(preset_config("cifar10-two-view", tree, tmp_path / "run", **changes))
-    out = tmp_path / "cifar10.json"
+def test_figures_are_percent_of_three_decimals_by_hand() -> None:
+    """Twelve distances from 0 to all 16 bits; right ones at ranks 3, 11 and 12."""
+    ones = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 16]
+    database = np.packbits(np.arange(16) < np.array(ones)[:, None], axis=1)
+    labels = np.isin(np.arange(12), (2, 10, 11)).astype(int)
+    scores = cifar10.evaluate(np.zeros((1, 2), np.uint8), database, np.array([1]), labels)
+    expected = round(100 * (1 / 3 + 2 / 11 + 3 / 12) / 3, 3)
+    assert [scores[key] for key in ("deepbit", "published", "exact", "full")] == [expected] * 4
+    assert scores["interval"] == [expected] * 2
+    assert (scores["precision"], scores["recall"]) == ({"1": 0, "10": 0.1}, {"1": 0, "10": 0.3333})
+
+
+def test_the_published_figure_is_of_1_000_queries() -> None:
+    """Those first in NumPy's permutation by 6; a query of the other label finds its picture second."""
+    order = np.random.RandomState(6).permutation(1100)
+    database, labels = np.array([[0], [255]], np.uint8), np.array([0, 1])
+    for rank, expected in ((999, 99.95), (1000, 100)):
+        query_labels = (np.arange(1100) == order[rank]).astype(int)
+        scores = cifar10.evaluate(np.zeros((1100, 1), np.uint8), database, query_labels, labels)
+        assert scores["published"] == expected
+
+
+def test_pixels_and_gradients_of_a_picture() -> None:
+    pictures = np.zeros((2, 32, 32, 3), np.uint8)
+    pictures[1, 5, 6] = 255, 51, 0
+    rows = cifar10.pixels(pictures)
+    assert (rows.shape, rows.dtype) == ((2, 3072), np.float32)
+    assert rows[1, 3 * (5 * 32 + 6) :][:4].tolist() == pytest.approx([1, 0.2, 0, 0])
+    gradients = cifar10.hog(pictures)
+    assert (gradients.shape, gradients.dtype) == ((2, 324), np.float32), "3 x 3 blocks of 2 x 2 cells of 9 bins"
+    assert gradients[1].any()
+    assert not gradients[0].any()
+
+
+class Columns:
+    """A network of 32 bits: red of the first row of pixels, whose bit is set from 128 on."""
+
+    bits = 32
+
+    def prepare(self, pictures: torch.Tensor) -> torch.Tensor:
+        return pictures
+
+    def describe(self, pictures: torch.Tensor) -> torch.Tensor:
+        return (255 * pictures[:, 0, 0]).round() - 128
+
+
+def splits_of(train: np.ndarray, test: np.ndarray) -> Splits:
+    return Splits(*(PictureSet(part, np.zeros(len(part), np.int64), ()) for part in (train, test)), "made")
+
+
+def test_our_codes_are_the_signs_of_the_networks_values() -> None:
+    """More pictures than are described at once; a value of 0 is a bit that is set."""
+    rng = np.random.default_rng(0)
+    train, test = (rng.integers(0, 256, (count, 32, 32, 3), np.uint8) for count in (cifar10.BATCH + 3, 4))
+    network: Any = Columns()
+    rows = cifar10.network_features(network, train)
+    np.testing.assert_array_equal(rows, train[:, 0, :, 0] - 128.0)
+    found = list(cifar10.ours(splits_of(train, test), [16, 64], {"n": network}, ()))
+    assert [(name, width) for name, width, _, _ in found] == [("n, first 16 of 32 bits", 16), ("n", 32)]
+    for _, width, queries, database in found:
+        np.testing.assert_array_equal(database, np.packbits(train[:, 0, :width, 0] >= 128, axis=1))
+        np.testing.assert_array_equal(queries, np.packbits(test[:, 0, :width, 0] >= 128, axis=1))
+
+
+def test_the_untrained_network_has_64_bits_by_medians_and_by_itq(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hashing, "METHODS", {})
+    rng = np.random.default_rng(0)
+    train, test = (rng.integers(0, 256, (count, 32, 32, 3), np.uint8) for count in (66, 2))
+    found = list(cifar10.peers(splits_of(train, test), [64]))
+    assert [(name, width) for name, width, _, _ in found] == [("untrained, medians", 64), ("untrained, itq", 64)]
+    for name, _, queries, database in found:
+        assert (queries.shape, database.shape) == ((2, 8), (66, 8))
+        share = np.unpackbits(database, axis=1).mean(0)
+        assert (share > 0).all(), f"{name}: no bit is always clear"
+    np.testing.assert_array_equal(np.unpackbits(found[0][3], axis=1).sum(0), np.full(64, 33))
+
+
+def test_command(
+    tree: Path,  # noqa: F811
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    every = cifar10.pixels
+    monkeypatch.setattr(cifar10, "pixels", lambda pictures: every(pictures)[:, ::9])  # spectral hashing of all is slow
+    weights, out = tmp_path / "run" / "weights.safetensors", tmp_path / "cifar10.json"
+    weights.parent.mkdir()
+    save_weights(weights, PictureNetwork(32, ((4, 1), (6, 1), (8, 1))).eval(), {})
     drawn = ["--pictures", str(tmp_path / "drawn")]
-    assert cifar10.main([str(tree), "--ours", run["weights"], "--bits", "16", "--out", str(out), *drawn]) == 0
+    assert cifar10.main([str(tree), "--ours", str(weights), "--bits", "16", "--out", str(out), *drawn]) == 0
     record = json.loads(out.read_text())
     rows = {(row["descriptor"], row["bits"]): row for row in record["results"]}
     assert {
@@ -83,6 +171,7 @@ def test_command(tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     } <= set(rows)
     assert all(0 <= row["exact"] <= 100 for row in record["results"])
     assert rows["pca-itq of pixels", 16]["exact"] > 70, "two colours"
+    assert record["provenance"]["weights_sha256"] == sha256_of(weights)
     assert record["pictures"] == "a folder a class"
     assert str(tmp_path) not in out.read_text()
     assert "precision, 16 bits" in out.with_suffix(".svg").read_text()
@@ -93,7 +182,7 @@ def test_command(tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     with pytest.raises(UsageError, match="multiples of 8"):
         cifar10.main([str(tree), "--bits", "12"])
     with pytest.raises(UsageError, match="describes patches"):
-        cifar10.main([str(tree), "--ours", "bingan256"])
+        cifar10.main([str(tree), "--ours", "bingan256", "--out", str(out)])
 
 
 def test_command_takes_the_network_that_a_processor_can_train(tree: Path, tmp_path: Path) -> None:  # noqa: F811

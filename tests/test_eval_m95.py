@@ -1,18 +1,20 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 
 from eval import m95
-from eval.data import read_scene
+from eval.peers import load_peers
 from kornia_bingan.errors import UsageError
 from kornia_bingan.keypoints import Keypoints, detect
-from kornia_bingan.scene import render_scene
-from tests.conftest import texture
+from kornia_bingan.scene import cameras_on_arc
+from tests.conftest import texture, write_wall
 
 
 def keypoints_at(xy: np.ndarray) -> Keypoints:
@@ -20,17 +22,8 @@ def keypoints_at(xy: np.ndarray) -> Keypoints:
     return Keypoints(xy.astype(np.float32), 8 * one, 0 * one, one, np.full(len(xy), 257, np.int32))
 
 
-@pytest.fixture(scope="module")
-def scene_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("m95") / "room"
-    render_scene(folder, 3)
-    return folder
-
-
-def test_true_points_lie_on_their_epipolar_lines(scene_folder: Path) -> None:
-    scene = read_scene(scene_folder)
-    assert scene.cameras is not None
-    a, b = list(scene.cameras.values())[:2] if isinstance(scene.cameras, dict) else scene.cameras[:2]
+def test_true_points_lie_on_their_epipolar_lines() -> None:
+    a, b = cameras_on_arc(3, 0)[:2]
     points = np.random.default_rng(0).uniform([-1, -0.5, 0], [1, 0.5, 1], (50, 3)) + a.center + 4 * a.R[2]
     F = m95.fundamental_matrix(a, b)
     xy0, xy1 = a.project(points), b.project(points)
@@ -45,6 +38,13 @@ def test_the_epipolar_error_is_the_larger_of_both() -> None:
         F = np.array([[0, 0, 0], [0, 0, -1], [0, enlarged, 0]])
         xy0, xy1 = np.array([[5.0, 10.0]]), np.array([[70.0, 10 * enlarged + 3]])
         assert m95.epipolar_errors_px(F, xy0, xy1).tolist() == [expected]
+
+
+def test_a_match_in_the_epipole_is_wrong() -> None:
+    """A camera that moves along its axis of view: every line goes through (0, 0), which has none itself."""
+    F = np.array([[0, -1.0, 0], [1, 0, 0], [0, 0, 0]])
+    xy0, xy1 = np.array([[0.0, 0], [3, 4], [3, 4]]), np.array([[5.0, 1], [6, 8], [0, 0]])
+    assert m95.epipolar_errors_px(F, xy0, xy1).tolist() == [np.inf, 0, np.inf]
 
 
 def test_transfer_error_is_that_in_the_coarser_picture() -> None:
@@ -65,6 +65,9 @@ def test_a_perfect_descriptor_keeps_all_its_matches() -> None:
     result = m95.evaluate(lambda _image, _points: codes, problem, "hamming")
     assert result.correct.all()
     assert len(result.correct) == 40
+    for off, right in ((2.4, True), (2.6, False)):
+        moved = m95.Problem("a", "scene", images, points, ((0, 1),), "homography", (H + off * np.eye(3, k=2))[None])
+        assert (m95.evaluate(lambda _image, _points: codes, moved, "hamming").correct == right).all()
     wrong = np.roll(codes, 1, axis=0)
     calls = iter([codes, wrong])
     result = m95.evaluate(lambda _image, _points: next(calls), problem, "hamming")
@@ -91,6 +94,14 @@ def test_draws_of_a_scene_are_of_photos_and_those_of_a_sequence_of_its_other_pic
     assert set(drawn) == {a + b + c for a in (1, 10, 100) for b in (1, 10, 100) for c in (1, 10, 100)}
 
 
+def test_a_draw_without_a_precise_threshold_counts_nothing() -> None:
+    right = result_of([3])
+    none = m95.Result(1, right.pair, right.ratio, right.ratio_two_way, np.zeros(3, bool))
+    problem = problem_of("homography", ((0, 1),))
+    assert m95.resampled_m95(problem, right).tolist() == [3] * m95.NUM_RESAMPLES
+    assert m95.resampled_m95(problem, none, 7).tolist() == [0] * 7
+
+
 def test_totals_draw_sequences_but_not_scenes_and_compare_with_ours() -> None:
     rows, draws = [], {}
     for name, peers in (("s", (10, 30)), ("t", (20, 20))):
@@ -102,19 +113,54 @@ def test_totals_draw_sequences_but_not_scenes_and_compare_with_ours() -> None:
     assert (ours["times_rootsift"], ours["times_rootsift_interval"]) == (pytest.approx(5 / 3), [1, 3])
     assert (root["ours_times"], root["ours_times_interval"]) == (pytest.approx(5 / 3), [1, 3])
     assert (ours["ours_times"], ours["ours_times_interval"]) == (1, [1, 1])
+    assert (root["least_times_rootsift"], ours["least_times_rootsift"]) == (1, 1)
     root, _ = m95.totals([{**row, "group": "scene"} for row in rows], draws)
     assert root["m95_interval"] == [30, 30]
     assert "ours_times" not in root
 
 
-def test_the_command_writes_a_record_and_a_picture(
-    scene_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out = tmp_path / "m95.json"
+def test_one_match_of_rootsift_counts_as_one() -> None:
+    rows = [{"data": "s", "group": "scene", "descriptor": name, "m95": n} for name, n in (("rootsift", 1), ("orb", 3))]
+    orb = m95.totals(rows, {("s", row["descriptor"]): np.full(5, float(row["m95"])) for row in rows})[1]
+    assert (orb["times_rootsift"], orb["times_rootsift_interval"], orb["least_times_rootsift"]) == (3, [3, 3], 3)
+
+
+def rows_of_two() -> list[dict[str, Any]]:
+    """What a record holds of two descriptors; read from text, so that no two names are one object."""
+    row = {"data": "room", "group": "scene", "curve": {"num_matches": [2, 4], "num_correct": [2, 3]}}
+    return [json.loads(json.dumps({**row, "descriptor": name, "m95": n})) for name, n in (("rootsift", 3), ("orb", 2))]
+
+
+def test_the_table_is_sorted_by_the_sum_and_gives_the_interval() -> None:
+    sums = [{"part": "scene", "descriptor": "orb", "data": ["room"], "m95": 2, "times_rootsift": 0.5}]
+    sums[0]["times_rootsift_interval"] = [0.25, 0.75]
+    best = {"descriptor": "rootsift", "m95": 3, "times_rootsift": None, "times_rootsift_interval": None}
+    lines = m95.table(rows_of_two(), [*sums, {**sums[0], **best}, {**sums[0], "part": "evd"}], "scene").splitlines()
+    words = [line.split() for line in lines]
+    assert words[0] == "M95, scene room sum x rootsift".split()
+    assert [line for line in words if line[0] in ("rootsift", "orb")] == [
+        ["rootsift", "3", "3"],
+        ["orb", "2", "2", "0.500", "[0.250,", "0.750]"],
+    ]
+
+
+def test_the_picture_has_a_panel_a_scene_and_a_line_a_descriptor() -> None:
+    """Precision 1 is at the top of the panel and 0.5 at its bottom; 3 of 4 is in the middle."""
+    peers = load_peers(["rootsift", "orb"], Path("nowhere"))[0]
+    drawn = m95.picture(rows_of_two(), peers)
+    paths = re.findall(r'<path d="M([\d.]+) ([\d.]+)L([\d.]+) ([\d.]+)"', drawn)
+    top, bottom = (float(n) for n in re.search(r'<path d="M\d+ (\d+)V(\d+)H', drawn).groups())
+    assert [[float(y) for y in path[1::2]] for path in paths] == [[top, (top + bottom) / 2]] * 2
+    assert drawn.count('font-weight="bold"') == 1
+
+
+def test_the_command_writes_a_record_and_a_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_wall(tmp_path / "data" / "wall")
+    out = tmp_path / "new" / "folder" / "m95.json"
     words = [
-        str(scene_folder.parent),
+        str(tmp_path / "data"),
         "--peers",
-        "rootsift,orb",
+        "rootsift,orb,hashsift256",
         "--regions",
         "usual",
         "--out",
@@ -125,12 +171,22 @@ def test_the_command_writes_a_record_and_a_picture(
     assert m95.main(words) == 0
     first = json.loads(out.read_text())
     score = {row["descriptor"]: row["m95"] for row in first["results"]}
-    assert score["rootsift"] > score["orb"]
-    assert score["bingan256"] > score["orb"]
+    assert list(score) == ["rootsift", "orb", "bingan256", "bingan256/float"]
+    assert min(score.values()) > 300
+    assert first["constants"] == {
+        "max_keypoints": 2000,
+        "max_gap": 4,
+        "threshold_px": 2.5,
+        "precision": 0.95,
+        "num_resamples": 500,
+        "first": "bingan256",
+    }
     assert str(tmp_path) not in out.read_text()
     assert m95.main(words) == 0, "the second run takes the cache"
     assert json.loads(out.read_text())["results"] == first["results"]
-    assert "x rootsift" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "x rootsift" in shown
+    assert "absent: hashsift256: hashsift256.npy is not in the folder of peers" in shown
     with pytest.raises(UsageError):
         m95.main([str(tmp_path / "absent")])
 
@@ -138,12 +194,13 @@ def test_the_command_writes_a_record_and_a_picture(
 def test_sequences_with_homographies(tmp_path: Path) -> None:
     folder = tmp_path / "data" / "homography" / "oxford_made"
     folder.mkdir(parents=True)
-    image = texture(240, 320, 2)
+    image = texture(160, 200, 2)
     H = np.array([[0.9, 0.1, 10], [-0.1, 0.95, 15], [0, 0, 1.0]])
     cv2.imwrite(str(folder / "1.png"), image)
-    cv2.imwrite(str(folder / "2.png"), cv2.warpPerspective(image, H, (320, 240)))
+    cv2.imwrite(str(folder / "2.png"), cv2.warpPerspective(image, H, (200, 160)))
     np.savetxt(folder / "H_1_2", H)
     out = tmp_path / "m95.json"
-    assert m95.main([str(tmp_path / "data"), "--peers", "rootsift", "--regions", "usual", "--out", str(out)]) == 0
+    words = ["--peers", "rootsift", "--regions", "usual", "--ours", "", "--no-cache", "--out", str(out)]
+    assert m95.main([str(tmp_path / "data"), *words]) == 0
     score = {row["descriptor"]: row["m95"] for row in json.loads(out.read_text())["results"]}
     assert min(score.values()) > 0.3 * len(detect(image, "dog", 2000))

@@ -1,13 +1,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import cv2
+import kornia.feature as KF
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from eval import patch_peers, peer_rows, peers
 from kornia_bingan.errors import UsageError
-from kornia_bingan.keypoints import Keypoints, detect
+from kornia_bingan.files import sha256_of
+from kornia_bingan.keypoints import Keypoints, detect, to_opencv
 from kornia_bingan.weights import find_weights
 from tests.conftest import texture
 
@@ -152,3 +158,104 @@ def test_the_scale_of_a_patch_is_read_from_its_summary(tmp_path: Path) -> None:
     path.write_text("{}")
     with pytest.raises(UsageError, match="no summary of bingan patches"):
         patch_peers.patch_sigma_of(tmp_path)
+
+
+BYTES = {"sift": 512, "rootsift": 512, "orb": 32, "brief": 32, "latch": 32, "brisk": 64, "freak": 64}
+BYTES |= {"beblid256": 32, "beblid512": 64, "teblid256": 32, "teblid512": 64, "boostdesc": 32, "boostdesc64": 8}
+
+
+def test_a_row_has_as_many_bytes_as_the_table_says(image: np.ndarray, points: Keypoints) -> None:
+    for peer in [*peers.load_peers(list(BYTES), NOWHERE)[0], *peers.ours("bingan256")]:
+        expected = {**BYTES, "bingan256": 32, "bingan256/float": 1024}[peer.name]
+        (row,) = peer.describe(image, points[:1])
+        assert (peer.num_bytes, row.nbytes) == (expected, expected), peer.name
+        assert peer.describe(image, points[:0]).shape == (0, len(row)), peer.name
+
+
+def test_a_peer_is_opencvs_class_of_its_name(image: np.ndarray) -> None:
+    """Where nothing is resized and no pattern leaves the image, the rows are those of OpenCV's own call."""
+    contrib: Any = cv2.xfeatures2d
+    made = {
+        "brisk": contrib.BRISK_create(),
+        "freak": contrib.FREAK_create(),
+        "brief": contrib.BriefDescriptorExtractor_create(32, True),
+        "latch": contrib.LATCH_create(32, True),
+        "beblid256": contrib.BEBLID_create(6.75, contrib.BEBLID_SIZE_256_BITS),
+        "teblid256": contrib.TEBLID_create(6.75, contrib.TEBLID_SIZE_256_BITS),
+        "boostdesc": contrib.BoostDesc_create(302, True, 6.75),
+        "boostdesc64": contrib.BoostDesc_create(300, True, 6.75),
+    }
+    xy = np.array([[100, 110], [120, 90], [130, 100]], np.float32)
+    one = np.ones(3, np.float32)
+    middle = Keypoints(xy, 8 * one, 30 * one, one, np.zeros(3, np.int32))
+    for peer in peers.load_peers(list(made), NOWHERE)[0]:
+        kept, rows = made[peer.name].compute(image, to_opencv(middle))
+        assert len(kept) == 3
+        np.testing.assert_array_equal(peer.describe(image, middle), rows, err_msg=peer.name)
+
+
+def test_hash_sift_takes_its_table_from_the_folder_of_peers(
+    tmp_path: Path, image: np.ndarray, points: Keypoints
+) -> None:
+    table = np.random.default_rng(0).normal(size=(256, 129)).astype(np.float32)
+    np.save(tmp_path / "hashsift256.npy", table)
+    ((peer,), absent) = peers.load_peers(["hashsift256", "hashsift512"], tmp_path)
+    assert list(absent) == ["hashsift512"]
+    assert (peer.num_bytes, peer.sha256) == (32, sha256_of(tmp_path / "hashsift256.npy"))
+    np.testing.assert_array_equal(peer.describe(image, points), peer_rows.hash_sift_rows(table, image, points))
+
+
+def stored_networks(folder: Path) -> dict[str, nn.Module]:
+    """Write weights of the networks as their authors do; they are drawn, since only the layers matter here."""
+    torch.manual_seed(0)
+    tfeat, hard, hardnet, sosnet = (
+        kind(pretrained=False).eval() for kind in (KF.TFeat, KF.TFeat, KF.HardNet, KF.SOSNet)
+    )
+    torch.save(tfeat.state_dict(), folder / "tfeat-liberty.params")
+    of = hard.state_dict()
+    stored = {}
+    for kind in ("weight", "bias"):
+        stored[f"features.0.{kind}"], stored[f"features.3.{kind}"] = of[f"features.1.{kind}"], of[f"features.4.{kind}"]
+    stored["classifier.1.weight"] = of["descr.0.weight"].reshape(128, 64, 8, 8)
+    torch.save({"state_dict": {**stored, "classifier.1.bias": of["descr.0.bias"]}}, folder / "hardtfeat.pth")
+    torch.save({"state_dict": hardnet.state_dict()}, folder / "checkpoint_liberty_with_aug.pth")
+    torch.save(sosnet.state_dict(), folder / "sosnet_32x32_liberty.pth")
+    return {"tfeat-liberty": tfeat, "hardtfeat": hard, "hardnet": hardnet, "sosnet": sosnet}
+
+
+def test_patch_networks_are_built_from_the_weights_of_others_and_nothing_is_downloaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, image: np.ndarray, points: Keypoints
+) -> None:
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", lambda *_, **__: pytest.fail("a download"))
+    names = ["tfeat-liberty", "hardtfeat", "hardnet", "sosnet"]
+    assert list(peers.load_peers(names, tmp_path)[1]) == names
+    networks = stored_networks(tmp_path)
+    for peer in peers.load_peers(names, tmp_path)[0]:
+        rows = peer_rows.network_rows(networks[peer.name], 12, image, points)
+        if peer.name == "hardtfeat":
+            rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+        np.testing.assert_allclose(peer.describe(image, points), rows, atol=1e-6, err_msg=peer.name)
+        assert peer.num_bytes == rows[0].nbytes == 512
+        assert peer.sha256 is not None
+
+
+class Touch:
+    """What a weights file of somebody else may hold: a call."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [("tfeat-liberty", "tfeat-liberty.params"), ("hardtfeat", "hardtfeat.pth"), ("hynet", "HyNet_LIB.pth")],
+)
+def test_weights_that_hold_code_are_refused_and_run_nothing(name: str, file: str, tmp_path: Path) -> None:
+    torch.save({"state_dict": Touch(tmp_path / "touched")}, tmp_path / file)
+    with pytest.raises(UsageError, match=f"the weights of {name} in .* cannot be used"):
+        peers.load_peers([name], tmp_path)
+    assert not (tmp_path / "touched").exists()

@@ -12,7 +12,6 @@ import pytest
 
 from eval import calibrate, hpatches, options, pairs, pictures, robustness, speed, thresholds
 from eval.data import HomographySequence, PosedPair, pairs_of_scene, read_scene
-from eval.m95 import Result
 from kornia_bingan.errors import UsageError
 from kornia_bingan.keypoints import Keypoints
 from kornia_bingan.matching import Calibration, match_probability
@@ -62,21 +61,6 @@ def test_thresholds_are_ratios_and_named(ratios: Path, data: Path) -> None:
         thresholds.threshold_of(found, "teblid256")
     with pytest.raises(UsageError, match="makes it"):
         thresholds.read_thresholds(ratios.parent / "absent.json")
-
-
-def test_scenes_have_equal_weight_in_a_threshold() -> None:
-    """One of two matches of a small scene is wrong: 41 of 42 pooled matches are right, but only 3/4 by scenes."""
-    small = m95_result(ratio=[0.5, 0.6], correct=[True, False])
-    large = m95_result(ratio=[0.5] * 20 + [0.7] * 20, correct=[True] * 40)
-    assert thresholds.ratio_of_scenes([small, large]) == {"ratio": 0.5, "matches": 21, "correct": 21}
-    assert thresholds.ratio_of_scenes([large]) == {"ratio": pytest.approx(0.7), "matches": 40, "correct": 40}
-    assert thresholds.ratio_of_scenes([m95_result([0.5], [False])]) == {"ratio": 0.0, "matches": 0, "correct": 0}
-
-
-def m95_result(ratio: list[float], correct: list[bool]) -> Result:
-    """A result of one pair whose two-way ratios are given; those of one way would give another threshold."""
-    two_way = np.array(ratio, np.float32)
-    return Result(1, np.zeros(len(ratio), np.int32), 0 * two_way, two_way, np.array(correct))
 
 
 def test_pictures_of_two_sizes_and_perfect_matches_give_no_error() -> None:
