@@ -64,15 +64,14 @@ TESTS = {
     "kornia_bingan/search_faiss.py": ("tests/test_search_stores.py",),
     "kornia_bingan/search_index.py": ("tests/test_search_stores.py",),
     "kornia_bingan/search_lancedb.py": ("tests/test_search_stores.py",),
-    "eval/peers.py": ("tests/test_eval_protocols.py",),
     "eval/peer_rows.py": ("tests/test_eval_peers.py", "tests/test_eval_protocols.py"),
-    "eval/thresholds.py": ("tests/test_eval_protocols.py",),
 }
 """Test files beside the one that is named after the file."""
 
 OURS = ("kornia_bingan", "eval", "tests")
 # OpenCV before pycolmap, see colmap_database; lancedb starts threads when it is imported, which a fork would lose
-LIBRARIES = ("torch", "kornia.feature", "cv2", "pycolmap", "faiss", "PIL.Image", "_hypothesis_pytestplugin", "coverage")
+LIBRARIES = ("torch", "kornia.feature", "cv2", "pycolmap", "faiss", "PIL.Image", "coverage")
+LIBRARIES += ("_hypothesis_pytestplugin", "hypothesis.core")  # pytest would go through all of the latter in each fork
 KEPT = Path("bench/mutants")
 REASONS = Path(__file__).with_suffix(".toml")
 MEMORY_BYTES = 16 * 2**30

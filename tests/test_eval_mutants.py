@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -31,6 +32,9 @@ def test_add():
     with pytest.raises(ValueError):
         add(None)
 """
+
+
+import_module("hypothesis.core")  # as the command does: each start of pytest would need seconds for it
 
 
 @pytest.fixture
