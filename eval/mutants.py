@@ -70,8 +70,10 @@ TESTS = {
 
 OURS = ("kornia_bingan", "eval", "tests")
 # OpenCV before pycolmap, see colmap_database; lancedb starts threads when it is imported, which a fork would lose
-LIBRARIES = ("torch", "kornia.feature", "cv2", "pycolmap", "faiss", "PIL.Image", "coverage")
-LIBRARIES += ("_hypothesis_pytestplugin", "hypothesis.core")  # pytest would go through all of the latter in each fork
+LIBRARIES = (
+    *("torch", "kornia.feature", "cv2", "pycolmap", "faiss", "PIL.Image", "coverage"),
+    *("_hypothesis_pytestplugin", "hypothesis.core"),  # pytest would go through all of the latter in each fork
+)
 KEPT = Path("bench/mutants")
 REASONS = Path(__file__).with_suffix(".toml")
 MEMORY_BYTES = 16 * 2**30
