@@ -41,6 +41,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "support": lambda: of_descriptors.support("support"),
     "calibration": lambda: of_descriptors.calibration("calibration-bingan256"),
     "mutants": lambda: mutation.table("mutants"),
+    "mutants-package": lambda: mutation.table("mutants-package"),
     "mutants-eval": lambda: mutation.table("mutants-eval"),
     "robustness": lambda: of_descriptors.robustness("robustness-validate"),
 }
