@@ -70,7 +70,7 @@ bench: .venv
 speed: .venv
 	$(BIN)/python -m eval speed $(PHOTO) --ours $(OURS) --threads 1,2 --parts all
 
-# goes on where it was killed; all files of the list in eval/mutants.py where FILES names none
+# goes on where it was killed; all files of the list in eval/mutation/mutants.py where FILES names none
 mutants: .venv
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,mutation]'
 	$(BIN)/python -m eval mutants $(FILES) $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(FILES),,--out eval/results/mutants.json)

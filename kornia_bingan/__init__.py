@@ -1,5 +1,7 @@
 """Learned 256-bit local descriptors for Kornia, OpenCV and COLMAP.
 
+    images -> patches -> network -> descriptor -> bits -> matches -> geometry -> report
+
 The public names are imported on first use, so that ``bingan --help`` does not wait for torch.
 """
 
@@ -13,17 +15,18 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from kornia_bingan.descriptor import BinGAN
     from kornia_bingan.matching import HammingMatcher, match
-    from kornia_bingan.network import Generator, PatchDiscriminator, PatchTrunk
-    from kornia_bingan.weights import list_models
+    from kornia_bingan.network.published import Generator, ImageDiscriminator, PatchDiscriminator, PatchTrunk
+    from kornia_bingan.network.weights import list_models
 
 _MODULE_OF = {
     "BinGAN": "descriptor",
     "HammingMatcher": "matching",
     "match": "matching",
-    "Generator": "network",
-    "PatchDiscriminator": "network",
-    "PatchTrunk": "network",
-    "list_models": "weights",
+    "Generator": "network.published",
+    "ImageDiscriminator": "network.published",
+    "PatchDiscriminator": "network.published",
+    "PatchTrunk": "network.published",
+    "list_models": "network.weights",
 }
 _SUBMODULES = {"bits", "colmap", "geometry", "kornia", "losses", "opencv"}
 
@@ -31,6 +34,7 @@ __all__ = [
     "BinGAN",
     "Generator",
     "HammingMatcher",
+    "ImageDiscriminator",
     "PatchDiscriminator",
     "PatchTrunk",
     "__version__",

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from kornia_bingan import bits
 from kornia_bingan.errors import UsageError
-from kornia_bingan.files import sha256_of
-from kornia_bingan.folded import FoldedNetwork, Precision
 from kornia_bingan.keypoints import Keypoints, Support, check_inside, support_regions
-from kornia_bingan.network import OfPictures, PatchDiscriminator, PatchTrunk
+from kornia_bingan.network.inference import FoldedNetwork, Precision
+from kornia_bingan.network.published import OfPictures, PatchDiscriminator, PatchTrunk
+from kornia_bingan.network.weights import find_weights, load_weights
 from kornia_bingan.patches import PATCH_SIZE, build_pyramid, cut_patches
-from kornia_bingan.weights import find_weights, load_weights
+from kornia_bingan.work.files import sha256_of
 
 Output = Literal["code", "packed", "descriptor"]
 OUTPUTS = ("code", "packed", "descriptor")
@@ -45,8 +45,9 @@ class BinGAN(nn.Module):
     values, and all but a scripted one describe a batch in one piece.
 
     Args:
-        network: a network of :mod:`kornia_bingan.network`, or a :class:`kornia_bingan.folded.FoldedNetwork`; None
-            builds the published one, untrained, and the first codes from an untrained one come with a warning.
+        network: a network of :mod:`kornia_bingan.network.published`, or a
+            :class:`kornia_bingan.network.inference.FoldedNetwork`; None builds the published one, untrained, and the
+            first codes from an untrained one come with a warning.
         pretrained: load ``bingan256`` instead, as :meth:`from_pretrained` does.
         output: what ``forward`` gives.
 

@@ -58,7 +58,7 @@ def match_probability(
         distances: Hamming distances of mutual nearest neighbours, shape (M,).
         ratios: larger of the ratios of both directions, shape (M,), as :func:`match` with ``smnn`` gives them.
         bits: width of the codes.
-        calibration: of the weights, see :func:`kornia_bingan.weights.calibration_of`.
+        calibration: of the weights, see :func:`kornia_bingan.network.weights.calibration_of`.
 
     Returns:
         Probabilities, float64 (M,).

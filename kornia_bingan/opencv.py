@@ -14,7 +14,7 @@ from kornia_bingan import keypoints as kp
 from kornia_bingan.bits import dtype_and_shape
 from kornia_bingan.descriptor import BinGAN, describe
 from kornia_bingan.errors import UsageError
-from kornia_bingan.images import to_8_bits
+from kornia_bingan.images.read import to_8_bits
 
 Picture = NDArray[np.uint8] | NDArray[np.uint16] | cv2.UMat
 Mask = NDArray[np.uint8] | cv2.UMat

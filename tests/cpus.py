@@ -95,21 +95,39 @@ SETTINGS = {
 }
 
 LEFT_OUT = {
-    "the files of the project": ["habits", "import_order", "readme"],
-    "files, decoders and names": ["containers", "eval_fuzz", "exif", "files", "images", "odd_folders", "remote"],
+    "the files of the project": ["whole/test_habits", "whole/test_import_order", "whole/test_readme"],
+    "files, decoders and names": [
+        "images/test_containers",
+        "eval/test_fuzz",
+        "images/test_exif",
+        "work/test_files",
+        "images/test_read",
+        "whole/test_odd_folders",
+        "images/test_fetch",
+    ],
     "records and pages of what was computed elsewhere": (
-        ["eval_bundle", "eval_cache", "eval_reads", "eval_report", "page", "provenance", "report", "run_plots", "runs"]
+        [
+            "eval/test_bundle",
+            "eval/test_cache",
+            "eval/test_reads",
+            "eval/test_report",
+            "reconstruct/test_page",
+            "work/test_provenance",
+            "report/test_text",
+            "train/test_plots",
+            "work/test_run_folder",
+        ]
     ),
-    "processes": ["child", "eval_cluster", "eval_speed"],
-    "whole numbers alone": ["eval_scale_search", "search_stores"],
+    "processes": ["work/test_isolated", "eval/test_cluster", "eval/test_speed"],
+    "whole numbers alone": ["eval/test_scale_search", "search/test_stores"],
 }
-"""Test modules, without ``test_``, in which no setting can change anything, by what they test."""
+"""Test modules, without their ``.py``, in which no setting can change anything, by what they test."""
 
 
 def modules() -> list[str]:
     """Give the files of the tests that compute."""
-    left_out = {f"test_{name}.py" for names in LEFT_OUT.values() for name in names}
-    return [str(path) for path in sorted(Path("tests").glob("test_*.py")) if path.name not in left_out]
+    left_out = {f"tests/{name}.py" for names in LEFT_OUT.values() for name in names}
+    return [path for path in sorted(map(str, Path("tests").rglob("test_*.py"))) if path not in left_out]
 
 
 def look(environment: dict[str, str]) -> Machine:

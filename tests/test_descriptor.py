@@ -12,9 +12,9 @@ from kornia_bingan import BinGAN
 from kornia_bingan.descriptor import BATCH, describe
 from kornia_bingan.errors import UsageError
 from kornia_bingan.keypoints import Keypoints, detect, support_regions
-from kornia_bingan.network import PatchTrunk
-from kornia_bingan.weights import save_weights
-from tests.conftest import texture
+from kornia_bingan.network.published import PatchTrunk
+from kornia_bingan.network.weights import save_weights
+from tests.helpers.photos import texture
 
 
 def small(output: str = "code") -> BinGAN:

@@ -27,7 +27,7 @@ from kornia_bingan.keypoints import (
     support_regions,
     to_opencv,
 )
-from tests.conftest import texture
+from tests.helpers.photos import texture
 
 
 @pytest.mark.parametrize("detector", ["dog", "orb"])

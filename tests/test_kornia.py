@@ -16,11 +16,9 @@ from kornia.feature.scale_space_detector import get_default_detector_config
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import kornia_bingan.kornia as adapter
-from kornia_bingan import bits, keypoints, matching, weights
+from kornia_bingan import bits, keypoints, matching
 from kornia_bingan.descriptor import BinGAN, describe
 from kornia_bingan.errors import UsageError
-from kornia_bingan.files import sha256_of, write_json
-from kornia_bingan.folded import FoldedNetwork
 from kornia_bingan.keypoints import Keypoints, support_regions
 from kornia_bingan.kornia import (
     OpenCVDetector,
@@ -30,9 +28,12 @@ from kornia_bingan.kornia import (
     local_feature,
 )
 from kornia_bingan.matching import HammingMatcher, match
-from kornia_bingan.network import PatchDiscriminator, PatchTrunk
-from kornia_bingan.weights import save_weights
-from tests.conftest import texture
+from kornia_bingan.network import weights
+from kornia_bingan.network.inference import FoldedNetwork
+from kornia_bingan.network.published import PatchDiscriminator, PatchTrunk
+from kornia_bingan.network.weights import save_weights
+from kornia_bingan.work.files import sha256_of, write_json
+from tests.helpers.photos import texture
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 

@@ -12,15 +12,16 @@ import numpy as np
 import pytest
 import torch
 
-from kornia_bingan import BinGAN, keypoints, weights
+from kornia_bingan import BinGAN, keypoints
 from kornia_bingan.descriptor import describe
 from kornia_bingan.errors import UsageError
-from kornia_bingan.files import sha256_of, write_json
-from kornia_bingan.images import read_image
-from kornia_bingan.network import PatchTrunk
+from kornia_bingan.images.read import read_image
+from kornia_bingan.network import weights
+from kornia_bingan.network.published import PatchTrunk
+from kornia_bingan.network.weights import save_weights
 from kornia_bingan.opencv import BinGANExtractor
-from kornia_bingan.weights import save_weights
-from tests.conftest import texture
+from kornia_bingan.work.files import sha256_of, write_json
+from tests.helpers.photos import texture
 
 
 def small(bits: int = 256) -> BinGAN:

@@ -8,7 +8,7 @@ import torch
 
 from kornia_bingan.errors import UsageError
 from kornia_bingan.patches import build_pyramid, cut_patches
-from tests.conftest import texture
+from tests.helpers.photos import texture
 
 
 def laf(x: float, y: float, half: float, angle_deg: float = 0.0) -> np.ndarray:

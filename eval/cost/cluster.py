@@ -21,20 +21,20 @@ import time
 from pathlib import Path
 from typing import Any
 
-from eval import options
-from eval.records import write_json
-from kornia_bingan.engine import Engine, open_engine, run_units
+from eval.harness import options
+from eval.harness.records import write_json
 from kornia_bingan.errors import UsageError
-from kornia_bingan.features import describe_photos
-from kornia_bingan.files import sha256_of
-from kornia_bingan.images import list_images
-from kornia_bingan.pairs import match_photos
-from kornia_bingan.provenance import provenance, usable_cores
-from kornia_bingan.reconstruction import DEFAULT_RATIO
-from kornia_bingan.report import text_table
-from kornia_bingan.runs import TimeLimit
-from kornia_bingan.units import Unit
-from kornia_bingan.weights import find_weights
+from kornia_bingan.images.read import list_images
+from kornia_bingan.network.weights import find_weights
+from kornia_bingan.reconstruct.features import describe_photos
+from kornia_bingan.reconstruct.pairs import match_photos
+from kornia_bingan.reconstruct.pipeline import DEFAULT_RATIO
+from kornia_bingan.report.text import text_table
+from kornia_bingan.work.engine import Engine, open_engine, run_units
+from kornia_bingan.work.files import sha256_of
+from kornia_bingan.work.provenance import provenance, usable_cores
+from kornia_bingan.work.run_folder import TimeLimit
+from kornia_bingan.work.unit import Unit
 
 EMPTY_UNITS = 500
 MAX_KEYPOINTS = 4096

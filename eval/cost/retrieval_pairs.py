@@ -19,14 +19,14 @@ from typing import Any
 
 import numpy as np
 
-from eval import options
-from eval.records import write_json
+from eval.harness import options
+from eval.harness.records import write_json
 from kornia_bingan.errors import UsageError
-from kornia_bingan.images import list_images
-from kornia_bingan.provenance import provenance
-from kornia_bingan.reconstruction import ReconstructOptions, reconstruct_photos
-from kornia_bingan.report import text_table
-from kornia_bingan.weights import find_weights
+from kornia_bingan.images.read import list_images
+from kornia_bingan.network.weights import find_weights
+from kornia_bingan.reconstruct.pipeline import ReconstructOptions, reconstruct_photos
+from kornia_bingan.report.text import text_table
+from kornia_bingan.work.provenance import provenance
 
 COUNT = 10
 MIXED = 60

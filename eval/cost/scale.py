@@ -32,20 +32,20 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from eval import options
-from eval.curves import Line, Panel, svg_panels
-from eval.records import write_json
-from eval.speed_pipeline import status_mb
+from eval.cost.speed_pipeline import status_mb
+from eval.harness import options
+from eval.harness.records import write_json
+from eval.show.curves import Line, Panel, svg_panels
 from kornia_bingan import colmap
-from kornia_bingan.child import run_in_child
 from kornia_bingan.errors import JobError, UsageError
-from kornia_bingan.files import atomic_path
-from kornia_bingan.images import list_images, read_color
-from kornia_bingan.pairs import choose_pairs, match_block
-from kornia_bingan.provenance import provenance
-from kornia_bingan.reconstruction import ReconstructOptions, reconstruct_photos
-from kornia_bingan.report import text_table
-from kornia_bingan.weights import find_weights
+from kornia_bingan.images.read import list_images, read_color
+from kornia_bingan.network.weights import find_weights
+from kornia_bingan.reconstruct.pairs import choose_pairs, match_block
+from kornia_bingan.reconstruct.pipeline import ReconstructOptions, reconstruct_photos
+from kornia_bingan.report.text import text_table
+from kornia_bingan.work.files import atomic_path
+from kornia_bingan.work.isolated import run_in_child
+from kornia_bingan.work.provenance import provenance
 
 DESCRIPTOR = "bingan256-lite"
 MAX_SIZE, MAX_KEYPOINTS = 640, 512
@@ -91,7 +91,7 @@ def of_photos(photos: Path, out: Path, count: int, limit: float) -> list[Row]:
         Rows ``kind``, ``photos``, ``stage``, ``seconds`` (None if stopped), ``bytes`` of what the stage wrote.
     """
     arguments = {"photos": str(photos), "out": str(out), "limit": limit}
-    found = run_in_child("eval.scale:reconstruct_here", arguments, stage="a reconstruction")
+    found = run_in_child("eval.cost.scale:reconstruct_here", arguments, stage="a reconstruction")
     written = {"describe": "features", "match": "matches", "verify": "database.db", "map": "model"}
     rows: list[Row] = []
     for stage, seconds in found.pop("seconds").items():
@@ -139,7 +139,7 @@ def reconstruct_here(report: Any, *, photos: str, out: str, limit: float) -> Row
 def of_codes(count: int, most_retrieval: int) -> list[Row]:
     """Choose and match pairs of photos that exist as codes only; rows as those of :func:`of_photos`."""
     arguments = {"count": count, "with_retrieval": count <= most_retrieval}
-    rows: list[Row] = run_in_child("eval.scale:codes_here", arguments, stage="choosing pairs")
+    rows: list[Row] = run_in_child("eval.cost.scale:codes_here", arguments, stage="choosing pairs")
     return [{"kind": "codes", "photos": count, **row} for row in rows]
 
 

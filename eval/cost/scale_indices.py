@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from kornia_bingan.search_faiss import num_lists, read_mapped, train_lists
-from kornia_bingan.search_lancedb import make_index
+from kornia_bingan.search.faiss_store import num_lists, read_mapped, train_lists
+from kornia_bingan.search.lance_store import make_index
 
 CHANGED = 1000
 EXHAUSTIVE_QUERIES = 50

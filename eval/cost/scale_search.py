@@ -29,19 +29,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eval import options
-from eval.cache import cached
-from eval.curves import Line, Panel, svg_panels
-from eval.records import write_json
+from eval.harness import options
+from eval.harness.cache import cached
+from eval.harness.records import write_json
+from eval.show.curves import Line, Panel, svg_panels
 from kornia_bingan import BinGAN
-from kornia_bingan.child import run_in_child
 from kornia_bingan.errors import UsageError
-from kornia_bingan.files import atomic_path, sha256_of
-from kornia_bingan.images import list_images
-from kornia_bingan.provenance import provenance
-from kornia_bingan.report import text_table
-from kornia_bingan.search_index import photo_codes
-from kornia_bingan.weights import find_weights
+from kornia_bingan.images.read import list_images
+from kornia_bingan.network.weights import find_weights
+from kornia_bingan.report.text import text_table
+from kornia_bingan.search.index import photo_codes
+from kornia_bingan.work.files import atomic_path, sha256_of
+from kornia_bingan.work.isolated import run_in_child
+from kornia_bingan.work.provenance import provenance
 
 COUNTS = "100000,1000000,10000000"
 QUERIES = 500
@@ -90,10 +90,10 @@ def measure(codes: Codes, queries: Codes, folder: Path) -> list[dict[str, Any]]:
         if index == "faiss hnsw" and len(codes) > MOST_LINKED:
             continue
         shared = {"index": index, "folder": str(folder)}
-        built = run_in_child("eval.scale_indices:build", shared, stage=f"building {index}")
+        built = run_in_child("eval.cost.scale_indices:build", shared, stage=f"building {index}")
         for way, probes in ways:
             wanted = {**shared, "way": way, "probes": list(probes)}
-            for row in run_in_child("eval.scale_indices:search", wanted, stage=f"searching {index}"):
+            for row in run_in_child("eval.cost.scale_indices:search", wanted, stage=f"searching {index}"):
                 rows.append({"index": index, "way": way, **row, **built})
                 print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
         for place in (folder / index, folder / "copy"):

@@ -22,20 +22,21 @@ from typing import Any
 import cv2
 import numpy as np
 
-from eval import options, speed_changes, speed_matching, speed_networks, speed_pipeline
-from eval.options import peer_folder
-from eval.peers import PEERS, load_peers, ours
-from eval.records import write_json
-from eval.timing import REPEATS, machine_rates, take_turns
+from eval.cost import speed_changes, speed_matching, speed_networks, speed_pipeline
+from eval.harness import options
+from eval.harness.options import peer_folder
+from eval.harness.peers import PEERS, load_peers, ours
+from eval.harness.records import write_json
+from eval.harness.timing import REPEATS, machine_rates, take_turns
 from kornia_bingan import BinGAN
 from kornia_bingan.descriptor import describe
 from kornia_bingan.errors import UsageError
-from kornia_bingan.images import ImageError, list_images, read_image
+from kornia_bingan.images.read import ImageError, list_images, read_image
 from kornia_bingan.keypoints import Keypoints, detect, support_regions, to_opencv
+from kornia_bingan.network.weights import find_weights
 from kornia_bingan.patches import build_pyramid
-from kornia_bingan.provenance import provenance
-from kornia_bingan.report import text_table
-from kornia_bingan.weights import find_weights
+from kornia_bingan.report.text import text_table
+from kornia_bingan.work.provenance import provenance
 
 MAX_KEYPOINTS = 4000
 PARTS = ("descriptors", "networks", "cutting", "matching", "pipeline")

@@ -12,14 +12,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from eval import speed_networks
-from eval.timing import take_turns
-from kornia_bingan import bits, folded, patches
+from eval.cost import speed_networks
+from eval.harness.timing import take_turns
+from kornia_bingan import bits, patches
 from kornia_bingan.descriptor import BATCH
-from kornia_bingan.folded import FoldedLayer, FoldedNetwork
-from kornia_bingan.network import PatchDiscriminator, PatchTrunk
+from kornia_bingan.network import inference
+from kornia_bingan.network.inference import FoldedLayer, FoldedNetwork
+from kornia_bingan.network.published import PatchDiscriminator, PatchTrunk
+from kornia_bingan.network.weights import find_weights, load_weights
 from kornia_bingan.patches import PATCH_SIZE, cut_patches
-from kornia_bingan.weights import find_weights, load_weights
 
 MATCHED = 8_000
 """Codes a side of the row about matching."""
@@ -31,7 +32,7 @@ Row = dict[str, Any]
 
 
 def of_networks(rows: list[Row]) -> list[Row]:
-    """Compare the rows of :func:`eval.speed_networks.measure` that differ by one change, at the first threads."""
+    """Compare the rows of :func:`eval.cost.speed_networks.measure` that differ by one change, at the first threads."""
     of = {(r["network"], r["form"]): r["patches_per_second"] for r in rows if r["threads"] == rows[0]["threads"]}
     reference = speed_networks.REFERENCE
     batches = f"{reference}, batches of {BATCH}"
@@ -104,7 +105,7 @@ def of_arrays(pyramid: list[NDArray[Any]], lafs: NDArray[Any]) -> list[Row]:
 
 
 def of_matching(rows: list[Row]) -> list[Row]:
-    """Compare our matching with two whole searches, from the rows of :func:`eval.speed_matching.measure`."""
+    """Compare our matching with two whole searches, from the rows of :func:`eval.cost.speed_matching.measure`."""
     text = "matching: backwards only from codes that passed the ratio test"
     both = [r for r in rows if (r["matcher"], r["codes"]) == ("faiss, both directions", MATCHED)]
     return [_row("", text, 1.5, row["times_slower"]) for row in both[:1]]
@@ -127,7 +128,7 @@ def _describe(network: FoldedNetwork, batches: tuple[Tensor, ...]) -> list[Tenso
 
 
 def _in_two_steps(network: FoldedNetwork, batches: tuple[Tensor, ...]) -> None:
-    with patch.object(folded, "_can_fuse", lambda dtype: False):
+    with patch.object(inference, "_can_fuse", lambda dtype: False):
         _describe(network, batches)
 
 

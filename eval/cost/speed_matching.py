@@ -15,12 +15,12 @@ import pycolmap
 import torch
 from numpy.typing import NDArray
 
-from eval.timing import machine_rates, take_turns
+from eval.harness.timing import machine_rates, take_turns
 from kornia_bingan import bits
 from kornia_bingan.colmap import write_features
+from kornia_bingan.colmap.types import Camera
 from kornia_bingan.keypoints import Keypoints
 from kornia_bingan.matching import match
-from kornia_bingan.model import Camera
 
 SHARED = 0.3
 """Share of the codes of one set that have a counterpart in the other, as in photos that overlap well."""

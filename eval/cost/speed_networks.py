@@ -18,16 +18,16 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import Tensor, nn
 
-from eval.metrics import fpr95
-from eval.timing import machine_rates, take_turns
+from eval.harness.metrics import fpr95
+from eval.harness.timing import machine_rates, take_turns
 from kornia_bingan import PatchDiscriminator, PatchTrunk, bits
 from kornia_bingan.descriptor import BATCH
-from kornia_bingan.folded import FoldedLayer, FoldedNetwork
-from kornia_bingan.network import multiply_adds
-from kornia_bingan.onnx_export import export_onnx
+from kornia_bingan.network.inference import FoldedLayer, FoldedNetwork
+from kornia_bingan.network.onnx import export_onnx
+from kornia_bingan.network.published import multiply_adds
+from kornia_bingan.network.weights import find_weights, load_weights
 from kornia_bingan.patches import cut_patches
-from kornia_bingan.views import Jitter, jitter_lafs
-from kornia_bingan.weights import find_weights, load_weights
+from kornia_bingan.train.jitter import Jitter, jitter_lafs
 
 NUM_PATCHES = 1024
 FORMER_BATCH = 512

@@ -1,6 +1,6 @@
 """Part of ``python -m eval speed``: cutting patches, a reconstruction stage by stage, and peak memory.
 
-``python -m eval.speed_pipeline describe PHOTO NAME`` and ``... match COUNT`` print the memory of one job.
+``python -m eval.cost.speed_pipeline describe PHOTO NAME`` and ``... match COUNT`` print the memory of one job.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from eval.timing import machine_rates, take_turns
+from eval.harness.timing import machine_rates, take_turns
 from kornia_bingan import BinGAN
-from kornia_bingan.child import run_in_child
 from kornia_bingan.descriptor import describe
-from kornia_bingan.images import read_image
+from kornia_bingan.images.read import read_image
 from kornia_bingan.keypoints import Keypoints, detect, support_regions
 from kornia_bingan.matching import match
 from kornia_bingan.patches import PATCH_SIZE, build_pyramid, cut_patches
-from kornia_bingan.reconstruction import ReconstructOptions, reconstruct_photos
+from kornia_bingan.reconstruct.pipeline import ReconstructOptions, reconstruct_photos
+from kornia_bingan.work.isolated import run_in_child
 
 MAX_KEYPOINTS = 4096
 MEGAPIXELS_12 = (3000, 4000)
@@ -80,7 +80,7 @@ def end_to_end(photos: Path, names: list[str], threads: int) -> list[dict[str, A
     with tempfile.TemporaryDirectory() as folder:
         arguments = {"database": f"{folder}/d.db", "images": str(photos), "threads": threads}
         started = time.perf_counter()
-        run_in_child("eval.speed_pipeline:sift_here", arguments, stage="SIFT extraction and matching")
+        run_in_child("eval.cost.speed_pipeline:sift_here", arguments, stage="SIFT extraction and matching")
         value = time.perf_counter() - started
     return [*rows, {"pipeline": "COLMAP, SIFT", "stage": "before mapping", "seconds": round(value, 2)}]
 
@@ -108,7 +108,7 @@ def memory(photo: Path, name: str, num_codes: int = NUM_CODES) -> list[dict[str,
         (f"describe a picture of 12 megapixels with {name}", ["describe", str(photo), name]),
         (f"match {num_codes:,} with {num_codes:,} codes", ["match", str(num_codes)]),
     ):
-        command = [sys.executable, "-m", "eval.speed_pipeline", *words]
+        command = [sys.executable, "-m", "eval.cost.speed_pipeline", *words]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         rows.append({"job": job, **json.loads(done.stdout)})
     return rows

@@ -24,17 +24,17 @@ import cv2
 import numpy as np
 import torch
 
-from eval.records import write_json
+from eval.harness.records import write_json
 from kornia_bingan import losses
-from kornia_bingan.memory import keep_freed_memory
-from kornia_bingan.network import Generator, PatchDiscriminator
-from kornia_bingan.optimiser import PublishedAdam
-from kornia_bingan.provenance import provenance
-from kornia_bingan.recipe import preset_config
-from kornia_bingan.report import text_table
-from kornia_bingan.train import train_step
-from kornia_bingan.training_state import TrainingState
-from kornia_bingan.views import Batch
+from kornia_bingan.network.published import Generator, PatchDiscriminator
+from kornia_bingan.report.text import text_table
+from kornia_bingan.train.adam import PublishedAdam
+from kornia_bingan.train.config import preset_config
+from kornia_bingan.train.jitter import Batch
+from kornia_bingan.train.loop import train_step
+from kornia_bingan.train.state import TrainingState
+from kornia_bingan.work.memory import keep_freed_memory
+from kornia_bingan.work.provenance import provenance
 
 SEED = 1
 WARM_UP = 2

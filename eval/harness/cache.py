@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kornia_bingan.errors import UsageError
-from kornia_bingan.files import atomic_path
+from kornia_bingan.work.files import atomic_path
 
 Arrays = dict[str, NDArray[Any]]
 Key = Mapping[str, Any]

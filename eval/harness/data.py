@@ -2,7 +2,8 @@
 
 Layouts:
 
-- scene: ``NAME/images/*`` and, where there is ground truth, ``NAME/cameras.json`` (:func:`kornia_bingan.scene
+- scene: ``NAME/images/*`` and, where there is ground truth, ``NAME/cameras.json``
+(:func:`kornia_bingan.datasets.rendered
   .load_cameras`);
 - sequence: ``NAME/1.jpg`` .. and ``NAME/H_1_2`` .., any picture format (HPatches: ``1.ppm``); Oxford's own names
   ``img1.ppm`` and ``H1to2p``; EVD's own folders ``1/NAME.png``, ``2/NAME.png``, ``h/NAME.txt``. A matrix maps the first
@@ -24,9 +25,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kornia_bingan.datasets.rendered import Camera, load_cameras
 from kornia_bingan.errors import UsageError
-from kornia_bingan.images import EXTENSIONS, list_images, read_image
-from kornia_bingan.scene import Camera, load_cameras
+from kornia_bingan.images.read import EXTENSIONS, list_images, read_image
 
 Image = NDArray[np.uint8]
 Matrix = NDArray[np.float64]

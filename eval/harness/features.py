@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.cache import cached, code_digest, digest
-from eval.peers import Describe, Peer
+from eval.harness.cache import cached, code_digest, digest
+from eval.harness.peers import Describe, Peer
 from kornia_bingan import keypoints
 from kornia_bingan.keypoints import Keypoints
-from kornia_bingan.provenance import versions
+from kornia_bingan.work.provenance import versions
 
 DETECTOR: keypoints.Detector = "dog"
 

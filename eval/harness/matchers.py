@@ -14,15 +14,16 @@ import numpy as np
 import pycolmap
 from numpy.typing import NDArray
 
-from eval.matching import mutual_matches
-from eval.peers import Peer
-from kornia_bingan import BinGAN, sift_model
-from kornia_bingan.child import run_in_child
+from eval.harness.matching import mutual_matches
+from eval.harness.peers import Peer
+from kornia_bingan import BinGAN
 from kornia_bingan.colmap import read_features, write_features
+from kornia_bingan.colmap import sift as sift_model
+from kornia_bingan.colmap.types import cameras_for
 from kornia_bingan.descriptor import describe
 from kornia_bingan.keypoints import Keypoints, from_opencv, to_opencv, unbiased_orb
 from kornia_bingan.matching import match
-from kornia_bingan.model import cameras_for
+from kornia_bingan.work.isolated import run_in_child
 
 Images = Mapping[str, NDArray[np.uint8]]
 Features = Mapping[str, Keypoints]

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from kornia_bingan.errors import UsageError
-from kornia_bingan.metrics import fpr95
+from kornia_bingan.train.metrics import fpr95
 
 __all__ = [
     "PrecisionCurve",

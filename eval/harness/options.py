@@ -12,13 +12,13 @@ from typing import Any
 import cv2
 import torch
 
-from eval.peers import PEERS, Peer, load_peers, name_of_weights, ours
-from eval.records import check_clean
+from eval.harness.peers import PEERS, Peer, load_peers, name_of_weights, ours
+from eval.harness.records import check_clean
 from kornia_bingan import BinGAN
 from kornia_bingan.errors import UsageError
-from kornia_bingan.memory import keep_freed_memory
-from kornia_bingan.provenance import provenance
-from kornia_bingan.weights import find_weights
+from kornia_bingan.network.weights import find_weights
+from kornia_bingan.work.memory import keep_freed_memory
+from kornia_bingan.work.provenance import provenance
 
 RESULTS = Path("eval/results")
 CACHE = Path("bench/cache")

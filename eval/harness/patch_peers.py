@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.peers import Peer, load_peers
+from eval.harness.peers import Peer, load_peers
 from kornia_bingan.errors import UsageError
 from kornia_bingan.keypoints import BLOB_SUPPORT, Keypoints
 
@@ -43,7 +43,7 @@ def patch_peers(
     """Build peers that see the whole patch, and those that see less because it suits them.
 
     Args:
-        names: of ``eval.peers.PEERS``.
+        names: of ``eval.harness.peers.PEERS``.
         folder: weights and tables of others.
         best: sides in sigma of those peers whose best support region is not the usual one.
         patch_sigma: side of a patch in sigma of the keypoint; None where it is not known, and then all see the whole.

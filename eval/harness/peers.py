@@ -30,10 +30,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from eval import peer_rows
-from eval.cache import code_digest
-from eval.matching import Norm
-from eval.peer_rows import (
+from eval.harness import peer_rows
+from eval.harness.cache import code_digest
+from eval.harness.matching import Norm
+from eval.harness.peer_rows import (
     BLID_SIDE_SIGMA,
     BRISK_SIDE_SIGMA,
     FIXED_WINDOW_MARGIN,
@@ -51,13 +51,14 @@ from eval.peer_rows import (
     sift_rows,
     sized_rows,
 )
-from kornia_bingan import BinGAN, bits, descriptor, keypoints, network, patches
+from kornia_bingan import BinGAN, bits, descriptor, keypoints, patches
 from kornia_bingan.errors import UsageError
-from kornia_bingan.files import sha256_of
 from kornia_bingan.keypoints import Keypoints
+from kornia_bingan.network import published as network
+from kornia_bingan.network.weights import find_weights, list_models
 from kornia_bingan.patches import PATCH_SIZE, build_pyramid, cut_patches
-from kornia_bingan.provenance import versions
-from kornia_bingan.weights import find_weights, list_models
+from kornia_bingan.work.files import sha256_of
+from kornia_bingan.work.provenance import versions
 
 Image = NDArray[np.uint8]
 Describe = Callable[[Image, Keypoints], NDArray[Any]]

@@ -9,10 +9,10 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
-from eval.markdown import RESULTS
-from kornia_bingan import files
+from eval.show.markdown import RESULTS
 from kornia_bingan.errors import UsageError
-from kornia_bingan.provenance import commit
+from kornia_bingan.work import files
+from kornia_bingan.work.provenance import commit
 
 DIRTY = ContextVar("DIRTY", default=False)
 """Whether results of a changed checkout were asked for."""
@@ -34,7 +34,7 @@ def check_clean(path: Path | None) -> None:
 
 
 def write_json(path: Path, record: Any) -> None:
-    """Write a record, see :func:`kornia_bingan.files.write_json`.
+    """Write a record, see :func:`kornia_bingan.work.files.write_json`.
 
     Raises:
         UsageError: see :func:`check_clean`.

@@ -26,18 +26,18 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from eval import options
-from eval.records import write_json
+from eval.harness import options
+from eval.harness.records import write_json
 from kornia_bingan import PatchTrunk, colmap
+from kornia_bingan.datasets.rendered import draw_texture
 from kornia_bingan.errors import JobError, UsageError
-from kornia_bingan.exif import read_exif
-from kornia_bingan.features import Features
-from kornia_bingan.images import image_size, read_image
+from kornia_bingan.images.exif import read_exif
+from kornia_bingan.images.read import image_size, read_image
 from kornia_bingan.keypoints import detect
-from kornia_bingan.provenance import provenance
-from kornia_bingan.report import text_table
-from kornia_bingan.scene import draw_texture
-from kornia_bingan.weights import load_weights, save_weights
+from kornia_bingan.network.weights import load_weights, save_weights
+from kornia_bingan.reconstruct.features import Features
+from kornia_bingan.report.text import text_table
+from kornia_bingan.work.provenance import provenance
 
 LIMIT_S = 20.0
 EXTREMES = (b"\0\0\0\0", b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\xff\xff\xff\x7f", b"\0\0\0\x80")

@@ -21,12 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from eval import options
-from eval.records import write_json
-from kornia_bingan.images import ImageError, read_image
-from kornia_bingan.provenance import provenance
-from kornia_bingan.report import text_table
-from kornia_bingan.scene import draw_texture
+from eval.harness import options
+from eval.harness.records import write_json
+from kornia_bingan.datasets.rendered import draw_texture
+from kornia_bingan.images.read import ImageError, read_image
+from kornia_bingan.report.text import text_table
+from kornia_bingan.work.provenance import provenance
 
 FORMATS = {
     "JPEG": ".jpg", "PNG": ".png", "TIFF": ".tif", "WebP": ".webp", "BMP": ".bmp", "PPM": ".ppm", "AVIF": ".avif",

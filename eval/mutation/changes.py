@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from eval.markdown import RESULTS, markdown, provenance_line, read
+from eval.show.markdown import RESULTS, markdown, provenance_line, read
 
 COUNTS = ("places", "tried", "caught", "explained")
 """Columns of a file; explained are survivors with a reason."""

@@ -14,7 +14,7 @@ Outcomes are kept in ``bench/mutants``: a killed command goes on. They hold for 
 is tried again when its tests have changed. All runs are forks of one process that has loaded the libraries but none of
 this repository, on a copy of the working tree.
 
-Survivors that no test can or need notice have their reason in ``eval/mutants.toml``; they count as survivors.
+Survivors that no test can or need notice have their reason in ``eval/mutation/mutants.toml``; they count as survivors.
 """
 
 from __future__ import annotations
@@ -42,29 +42,43 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from eval import options
-from eval.mutation import COUNTS, Mutant, find_mutants
-from eval.records import write_json
+from eval.harness import options
+from eval.harness.records import write_json
+from eval.mutation.changes import COUNTS, Mutant, find_mutants
 from kornia_bingan.errors import JobError, UsageError
-from kornia_bingan.files import atomic_path
-from kornia_bingan.provenance import provenance
-from kornia_bingan.report import text_table
+from kornia_bingan.report.text import text_table
+from kornia_bingan.work.files import atomic_path
+from kornia_bingan.work.provenance import provenance
 
-PACKAGE = (
-    *("losses", "metrics", "matching", "bits", "patches", "keypoints", "pairs", "exif", "colmap", "colmap_database"),
-    *("colmap_mapping", "network", "search_faiss", "search_index", "search_lancedb"),
-)
 FILES = (
-    *(f"kornia_bingan/{name}.py" for name in PACKAGE),
-    *(f"eval/{name}.py" for name in ("metrics", "m95", "peers", "peer_rows", "thresholds", "cifar10")),
+    "kornia_bingan/losses.py",
+    "kornia_bingan/train/metrics.py",
+    "kornia_bingan/matching.py",
+    "kornia_bingan/bits.py",
+    "kornia_bingan/patches.py",
+    "kornia_bingan/keypoints.py",
+    "kornia_bingan/reconstruct/pairs.py",
+    "kornia_bingan/images/exif.py",
+    "kornia_bingan/colmap/database.py",
+    "kornia_bingan/colmap/mapping.py",
+    "kornia_bingan/network/published.py",
+    "kornia_bingan/search/faiss_store.py",
+    "kornia_bingan/search/index.py",
+    "kornia_bingan/search/lance_store.py",
+    "eval/harness/metrics.py",
+    "eval/quality/m95.py",
+    "eval/harness/peers.py",
+    "eval/harness/peer_rows.py",
+    "eval/quality/thresholds.py",
+    "eval/quality/cifar10.py",
 )
 TESTS = {
-    "kornia_bingan/colmap_database.py": ("tests/test_colmap.py",),
-    "kornia_bingan/colmap_mapping.py": ("tests/test_colmap.py",),
-    "kornia_bingan/search_faiss.py": ("tests/test_search_stores.py",),
-    "kornia_bingan/search_index.py": ("tests/test_search_stores.py",),
-    "kornia_bingan/search_lancedb.py": ("tests/test_search_stores.py",),
-    "eval/peer_rows.py": ("tests/test_eval_peers.py", "tests/test_eval_protocols.py"),
+    "kornia_bingan/colmap/database.py": ("tests/colmap/test_colmap.py",),
+    "kornia_bingan/colmap/mapping.py": ("tests/colmap/test_colmap.py",),
+    "kornia_bingan/search/faiss_store.py": ("tests/search/test_stores.py",),
+    "kornia_bingan/search/index.py": ("tests/search/test_stores.py",),
+    "kornia_bingan/search/lance_store.py": ("tests/search/test_stores.py",),
+    "eval/harness/peer_rows.py": ("tests/eval/test_peers.py", "tests/eval/test_protocols.py"),
 }
 """Test files beside the one that is named after the file."""
 
@@ -112,8 +126,9 @@ def wilson(caught: int, tried: int) -> tuple[float, float]:
 
 def tests_of(file: str) -> list[str]:
     """Give the test files of a file: the one that is named after it, and those of ``TESTS``."""
-    stem = Path(file).stem
-    own = f"tests/test_eval_{stem}.py" if file.startswith("eval/") else f"tests/test_{stem}.py"
+    own = str(Path("tests") / Path(file.removeprefix("kornia_bingan/")).with_name(f"test_{Path(file).name}"))
+    if file.startswith("eval/"):
+        own = f"tests/eval/test_{Path(file).name}"
     names = [name for name in (own, *TESTS.get(file, ())) if Path(name).is_file()]
     if not names:
         raise UsageError(f"{file} has no {own}; give one of {', '.join(FILES)}")

@@ -31,21 +31,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from eval import options
-from eval.cache import cached, code_digest, digest
-from eval.curves import Line, Panel, svg_panels
-from eval.metrics import fpr95, fpr95_published, resampled_counts, roc_curve
-from eval.patch_peers import PATCH_PX, PatchPeer, describe_patches, patch_peers, patch_sigma_of
-from eval.records import check_clean, write_json
+from eval.harness import options
+from eval.harness.cache import cached, code_digest, digest
+from eval.harness.metrics import fpr95, fpr95_published, resampled_counts, roc_curve
+from eval.harness.patch_peers import PATCH_PX, PatchPeer, describe_patches, patch_peers, patch_sigma_of
+from eval.harness.records import check_clean, write_json
+from eval.show.curves import Line, Panel, svg_panels
 from kornia_bingan import BinGAN
 from kornia_bingan.bits import pack
-from kornia_bingan.brown import PairArrays, PatchSet, read_pair_arrays, read_patch_set
+from kornia_bingan.datasets.brown import PairArrays, PatchSet, read_pair_arrays, read_patch_set
 from kornia_bingan.errors import UsageError
-from kornia_bingan.files import atomic_path
-from kornia_bingan.network import PatchDiscriminator
-from kornia_bingan.provenance import provenance
-from kornia_bingan.report import text_table
-from kornia_bingan.weights import find_weights, read_description
+from kornia_bingan.network.published import PatchDiscriminator
+from kornia_bingan.network.weights import find_weights, read_description
+from kornia_bingan.report.text import text_table
+from kornia_bingan.work.files import atomic_path
+from kornia_bingan.work.provenance import provenance
 
 PEERS = (
     "sift",

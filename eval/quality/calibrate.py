@@ -17,15 +17,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eval import options
-from eval.features import cached_describe
-from eval.m95 import THRESHOLD_PX, Problem, epipolar_errors_px, load_problems
-from eval.matching import mutual_matches
-from eval.peers import Peer
-from eval.records import write_json
+from eval.harness import options
+from eval.harness.features import cached_describe
+from eval.harness.matching import mutual_matches
+from eval.harness.peers import Peer
+from eval.harness.records import write_json
+from eval.quality.m95 import THRESHOLD_PX, Problem, epipolar_errors_px, load_problems
 from kornia_bingan.errors import UsageError
 from kornia_bingan.matching import Calibration, match_probability
-from kornia_bingan.report import text_table
+from kornia_bingan.report.text import text_table
 
 BINS = 10
 STEPS = 50

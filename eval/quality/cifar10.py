@@ -36,19 +36,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from eval import hashing, options, picture_grid
-from eval.curves import Line, Panel, svg_panels
-from eval.metrics import bootstrap_interval
-from eval.peers import name_of_weights
-from eval.records import check_clean, write_json
+from eval.harness import options
+from eval.harness.metrics import bootstrap_interval
+from eval.harness.peers import name_of_weights
+from eval.harness.records import check_clean, write_json
+from eval.quality import hashing
+from eval.show import picture_grid
+from eval.show.curves import Line, Panel, svg_panels
 from kornia_bingan.bits import hamming_distances
+from kornia_bingan.datasets.pictures import Splits, read_picture_set
 from kornia_bingan.errors import UsageError
-from kornia_bingan.files import atomic_path
-from kornia_bingan.network import ImageDiscriminator, OfPictures
-from kornia_bingan.picture_sets import Splits, read_picture_set
-from kornia_bingan.provenance import provenance
-from kornia_bingan.report import text_table
-from kornia_bingan.retrieval_metrics import (
+from kornia_bingan.network.published import ImageDiscriminator, OfPictures
+from kornia_bingan.network.weights import find_weights, list_models, load_weights
+from kornia_bingan.report.text import text_table
+from kornia_bingan.train.retrieval_metrics import (
     Histogram,
     expected_average_precision,
     grouped_average_precision,
@@ -56,7 +57,8 @@ from kornia_bingan.retrieval_metrics import (
     precision_at,
     ranked_average_precision,
 )
-from kornia_bingan.weights import find_weights, list_models, load_weights
+from kornia_bingan.work.files import atomic_path
+from kornia_bingan.work.provenance import provenance
 
 BITS = (16, 32, 64)
 DEPTH = 1000
@@ -187,7 +189,7 @@ def label_of(name: str, width: int, network: OfPictures) -> str:
 
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m eval cifar10")
-    parser.add_argument("data", type=Path, help="folder of pictures, see kornia_bingan.picture_sets")
+    parser.add_argument("data", type=Path, help="folder of pictures, see kornia_bingan.datasets.pictures")
     parser.add_argument("--ours", nargs="*", help="shipped names or weights files; by default all shipped")
     parser.add_argument("--bits", type=int, nargs="*", default=list(BITS))
     parser.add_argument("--queries", type=int, default=0, help="only the first so many; all by default")

@@ -25,18 +25,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eval import options
-from eval.data import HomographySequence, find_sequences, read_sequence, transform
-from eval.features import cached_describe, cached_keypoints
-from eval.matching import Norm, mutual_matches
-from eval.metrics import drawn_groups, error_auc, interval_of
-from eval.peers import Describe
-from eval.records import write_json
-from eval.thresholds import read_thresholds, threshold_of
+from eval.harness import options
+from eval.harness.data import HomographySequence, find_sequences, read_sequence, transform
+from eval.harness.features import cached_describe, cached_keypoints
+from eval.harness.matching import Norm, mutual_matches
+from eval.harness.metrics import drawn_groups, error_auc, interval_of
+from eval.harness.peers import Describe
+from eval.harness.records import write_json
+from eval.quality.thresholds import read_thresholds, threshold_of
 from kornia_bingan.errors import UsageError
 from kornia_bingan.geometry import homography_inliers
 from kornia_bingan.keypoints import Keypoints
-from kornia_bingan.report import text_table
+from kornia_bingan.report.text import text_table
 
 MAX_KEYPOINTS = 2000
 MMA_PX = (1, 3, 5, 10)

@@ -31,10 +31,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from eval import matching, options
-from eval.cache import cached, code_digest, digest
-from eval.curves import Line, Panel, svg_panels
-from eval.data import (
+from eval.harness import matching, options
+from eval.harness.cache import cached, code_digest, digest
+from eval.harness.data import (
     HomographySequence,
     Scene,
     find_scenes,
@@ -44,16 +43,17 @@ from eval.data import (
     read_sequence,
     transform,
 )
-from eval.features import cached_describe, cached_keypoints, keypoints_digest
-from eval.matching import Norm, mutual_matches
-from eval.metrics import drawn_groups, drawn_photos, matches_at_precision, precision_curve, resampled_counts
-from eval.peers import Describe, Peer
-from eval.records import write_json
+from eval.harness.features import cached_describe, cached_keypoints, keypoints_digest
+from eval.harness.matching import Norm, mutual_matches
+from eval.harness.metrics import drawn_groups, drawn_photos, matches_at_precision, precision_curve, resampled_counts
+from eval.harness.peers import Describe, Peer
+from eval.harness.records import write_json
+from eval.show.curves import Line, Panel, svg_panels
+from kornia_bingan.datasets.rendered import Camera
 from kornia_bingan.errors import UsageError
-from kornia_bingan.files import atomic_path
 from kornia_bingan.keypoints import Keypoints
-from kornia_bingan.report import text_table
-from kornia_bingan.scene import Camera
+from kornia_bingan.report.text import text_table
+from kornia_bingan.work.files import atomic_path
 
 MAX_KEYPOINTS = 2000
 MAX_GAP = 4

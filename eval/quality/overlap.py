@@ -22,24 +22,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eval import options
-from eval.cache import cached, digest
-from eval.data import find_scenes, read_scene
-from eval.matchers import colmap_sift
-from eval.metrics import bootstrap_interval
-from eval.records import write_json
+from eval.harness import options
+from eval.harness.cache import cached, digest
+from eval.harness.data import find_scenes, read_scene
+from eval.harness.matchers import colmap_sift
+from eval.harness.metrics import bootstrap_interval
+from eval.harness.records import write_json
 from kornia_bingan import BinGAN
 from kornia_bingan.bits import hamming_distances
 from kornia_bingan.colmap import read_verification
 from kornia_bingan.errors import UsageError
-from kornia_bingan.files import sha256_of
-from kornia_bingan.global_code import global_code
-from kornia_bingan.images import list_images
-from kornia_bingan.network import OfPictures
-from kornia_bingan.provenance import provenance
-from kornia_bingan.report import text_table
-from kornia_bingan.search_index import encoder, photo_codes
-from kornia_bingan.weights import find_weights, load_weights
+from kornia_bingan.images.read import list_images
+from kornia_bingan.network.published import OfPictures
+from kornia_bingan.network.weights import find_weights, load_weights
+from kornia_bingan.report.text import text_table
+from kornia_bingan.search.index import encoder, photo_codes
+from kornia_bingan.search.photo_code import global_code
+from kornia_bingan.work.files import sha256_of
+from kornia_bingan.work.provenance import provenance
 
 LEAST_INLIERS = 30
 DEPTHS = (1, 5, 10, 20)

@@ -21,17 +21,17 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from eval import options
-from eval.data import PosedPair, find_scenes, pairs_of_scene, read_pairs, read_scene
-from eval.features import cached_describe, cached_keypoints
-from eval.matching import Norm, mutual_matches
-from eval.metrics import connected_photos, drawn_groups, drawn_photos, error_auc, interval_of
-from eval.peers import Describe
-from eval.records import write_json
-from eval.thresholds import read_thresholds, threshold_of
+from eval.harness import options
+from eval.harness.data import PosedPair, find_scenes, pairs_of_scene, read_pairs, read_scene
+from eval.harness.features import cached_describe, cached_keypoints
+from eval.harness.matching import Norm, mutual_matches
+from eval.harness.metrics import connected_photos, drawn_groups, drawn_photos, error_auc, interval_of
+from eval.harness.peers import Describe
+from eval.harness.records import write_json
+from eval.quality.thresholds import read_thresholds, threshold_of
 from kornia_bingan.errors import UsageError
 from kornia_bingan.keypoints import Keypoints
-from kornia_bingan.report import text_table
+from kornia_bingan.report.text import text_table
 
 MAX_KEYPOINTS = 2000
 MAX_GAP = 4

@@ -32,22 +32,22 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from eval import options
-from eval.brown import PEERS, describe_all, distances
-from eval.data import HomographySequence, find_sequences, read_sequence, transform
-from eval.metrics import average_precision, bootstrap_interval
-from eval.options import peer_folder
-from eval.patch_peers import patch_peers
-from eval.records import check_clean, write_json
+from eval.harness import options
+from eval.harness.data import HomographySequence, find_sequences, read_sequence, transform
+from eval.harness.metrics import average_precision, bootstrap_interval
+from eval.harness.options import peer_folder
+from eval.harness.patch_peers import patch_peers
+from eval.harness.records import check_clean, write_json
+from eval.quality.brown import PEERS, describe_all, distances
 from kornia_bingan.bits import hamming_distances
-from kornia_bingan.brown import halve_patches
+from kornia_bingan.datasets.brown import halve_patches
 from kornia_bingan.errors import UsageError
 from kornia_bingan.keypoints import detect
+from kornia_bingan.network.weights import find_weights
 from kornia_bingan.patches import build_pyramid, cut_patches
-from kornia_bingan.provenance import provenance
-from kornia_bingan.report import text_table
-from kornia_bingan.views import NO_JITTER, Jitter, jitter_lafs, near_duplicates
-from kornia_bingan.weights import find_weights
+from kornia_bingan.report.text import text_table
+from kornia_bingan.train.jitter import NO_JITTER, Jitter, jitter_lafs, near_duplicates
+from kornia_bingan.work.provenance import provenance
 
 SIDE = 65
 HALF_SIDE_SIZE = 2.5

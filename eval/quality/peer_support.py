@@ -16,13 +16,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from eval import options
-from eval.m95 import MAX_KEYPOINTS, PRECISION, THRESHOLD_PX, cached_evaluate, load_problems
-from eval.metrics import matches_at_precision
-from eval.peers import PEERS
-from eval.records import write_json
+from eval.harness import options
+from eval.harness.metrics import matches_at_precision
+from eval.harness.peers import PEERS
+from eval.harness.records import write_json
+from eval.quality.m95 import MAX_KEYPOINTS, PRECISION, THRESHOLD_PX, cached_evaluate, load_problems
 from kornia_bingan.errors import UsageError
-from kornia_bingan.report import text_table
+from kornia_bingan.report.text import text_table
 
 SIDES = "8,10,12,14,16,18,20,24,28"
 

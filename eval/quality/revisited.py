@@ -21,18 +21,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eval import options
-from eval.brown import PEERS, describe_all
-from eval.metrics import average_precision, bootstrap_interval
-from eval.options import peer_folder
-from eval.patch_peers import patch_peers, patch_sigma_of
-from eval.patch_tasks import all_distances
-from eval.records import check_clean, write_json
-from kornia_bingan.brown import read_patch_set
+from eval.harness import options
+from eval.harness.metrics import average_precision, bootstrap_interval
+from eval.harness.options import peer_folder
+from eval.harness.patch_peers import patch_peers, patch_sigma_of
+from eval.harness.records import check_clean, write_json
+from eval.quality.brown import PEERS, describe_all
+from eval.quality.patch_tasks import all_distances
+from kornia_bingan.datasets.brown import read_patch_set
 from kornia_bingan.errors import UsageError
-from kornia_bingan.provenance import provenance
-from kornia_bingan.report import text_table
-from kornia_bingan.weights import find_weights
+from kornia_bingan.network.weights import find_weights
+from kornia_bingan.report.text import text_table
+from kornia_bingan.work.provenance import provenance
 
 PACKAGE_LEAST = 1000
 PACKAGE_BLOCK = 128

@@ -20,16 +20,16 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from eval import options
-from eval.curves import Line, Panel, svg_panels
-from eval.data import HomographySequence, find_scenes, read_scene
-from eval.features import cached_describe, cached_keypoints
-from eval.hpatches import evaluate
-from eval.records import write_json
-from eval.thresholds import read_thresholds, threshold_of
+from eval.harness import options
+from eval.harness.data import HomographySequence, find_scenes, read_scene
+from eval.harness.features import cached_describe, cached_keypoints
+from eval.harness.records import write_json
+from eval.quality.hpatches import evaluate
+from eval.quality.thresholds import read_thresholds, threshold_of
+from eval.show.curves import Line, Panel, svg_panels
 from kornia_bingan.errors import UsageError
-from kornia_bingan.files import atomic_path
-from kornia_bingan.report import text_table
+from kornia_bingan.report.text import text_table
+from kornia_bingan.work.files import atomic_path
 
 PEERS = "rootsift,orb,teblid256,hashsift256"
 MAX_KEYPOINTS = 2000

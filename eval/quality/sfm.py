@@ -34,25 +34,26 @@ import numpy as np
 import pycolmap
 from numpy.typing import NDArray
 
-from eval import matchers, options
-from eval.cache import cached, code_digest, digest
-from eval.features import cached_keypoints, keypoints_digest
-from eval.matchers import Features, Images, Matcher
-from eval.metrics import error_auc
-from eval.pairs import pose_error_deg
-from eval.peers import load_peers
-from eval.records import check_clean, write_json
-from eval.thresholds import read_thresholds, threshold_of
-from kornia_bingan import BinGAN, colmap, colmap_database, colmap_mapping, matching
-from kornia_bingan.colmap import reconstruct, write_features, write_matches
+from eval.harness import matchers, options
+from eval.harness.cache import cached, code_digest, digest
+from eval.harness.features import cached_keypoints, keypoints_digest
+from eval.harness.matchers import Features, Images, Matcher
+from eval.harness.metrics import error_auc
+from eval.harness.peers import load_peers
+from eval.harness.records import check_clean, write_json
+from eval.quality.pairs import pose_error_deg
+from eval.quality.thresholds import read_thresholds, threshold_of
+from kornia_bingan import BinGAN, colmap, matching
+from kornia_bingan.colmap import database as colmap_database
+from kornia_bingan.colmap import mapping, reconstruct, write_features, write_matches
+from kornia_bingan.colmap.types import Model, cameras_for
+from kornia_bingan.datasets.rendered import Pose, load_cameras, pose_errors
 from kornia_bingan.errors import JobError, UsageError
-from kornia_bingan.images import list_images, read_image
-from kornia_bingan.model import Model, cameras_for
-from kornia_bingan.page import model_figure
-from kornia_bingan.provenance import provenance
-from kornia_bingan.report import text_table
-from kornia_bingan.scene import Pose, load_cameras, pose_errors
-from kornia_bingan.weights import find_weights
+from kornia_bingan.images.read import list_images, read_image
+from kornia_bingan.network.weights import find_weights
+from kornia_bingan.reconstruct.page import model_figure
+from kornia_bingan.report.text import text_table
+from kornia_bingan.work.provenance import provenance
 
 MAX_KEYPOINTS = 4096
 SEED = 0
@@ -176,7 +177,7 @@ def cached_evaluate(
         "matcher": matcher.name,
         "identity": matcher.identity,
         "seed": SEED,
-        "code": code_digest(sys.modules[__name__], matchers, matching, colmap, colmap_database, colmap_mapping),
+        "code": code_digest(sys.modules[__name__], matchers, matching, colmap, colmap_database, mapping),
         "pycolmap": pycolmap.__version__,
     }
 
@@ -290,7 +291,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--ours", default="bingan256", help="shipped names or weights files, separated by commas")
     parser.add_argument("--ratio", type=float, help="of our mutual ratio test; each its threshold by default")
     options.add_regions(parser)
-    parser.add_argument("--peers", default="", help="others of eval/peers.py, separated by commas")
+    parser.add_argument("--peers", default="", help="others of eval/harness/peers.py, separated by commas")
     parser.add_argument("--peer-weights", type=Path, default=Path("../shared/data/peers"))
     parser.add_argument("--own-detector", action="store_true", help="add SIFT and ORB with their own keypoints")
     parser.add_argument("--max-keypoints", type=int, default=MAX_KEYPOINTS)

@@ -21,15 +21,15 @@ import cv2  # noqa: F401 - before pycolmap, see colmap_database
 import numpy as np
 import pycolmap
 
-from eval.matchers import Images, Matched, Matcher, colmap_sift, read_raw_matches
-from eval.records import write_json
-from eval.sfm import against_truth, evaluate
-from kornia_bingan.child import Report, run_in_child
+from eval.harness.matchers import Images, Matched, Matcher, colmap_sift, read_raw_matches
+from eval.harness.records import write_json
+from eval.quality.sfm import against_truth, evaluate
 from kornia_bingan.colmap import read_features, read_model
 from kornia_bingan.errors import UsageError
-from kornia_bingan.images import list_images, read_image
-from kornia_bingan.provenance import provenance
-from kornia_bingan.report import text_table
+from kornia_bingan.images.read import list_images, read_image
+from kornia_bingan.report.text import text_table
+from kornia_bingan.work.isolated import Report, run_in_child
+from kornia_bingan.work.provenance import provenance
 
 MEASURES = ("points", "observations", "mean_reprojection_error_px", "rotation_deg", "position_percent")
 

@@ -19,17 +19,17 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from eval import options
-from eval.data import find_scenes, read_scene
-from eval.m95 import MAX_KEYPOINTS, PRECISION, THRESHOLD_PX, evaluate, scene_problem
-from eval.metrics import matches_at_precision
-from eval.peer_rows import root_sift_rows
-from eval.records import write_json
+from eval.harness import options
+from eval.harness.data import find_scenes, read_scene
+from eval.harness.metrics import matches_at_precision
+from eval.harness.peer_rows import root_sift_rows
+from eval.harness.records import write_json
+from eval.quality.m95 import MAX_KEYPOINTS, PRECISION, THRESHOLD_PX, evaluate, scene_problem
 from kornia_bingan import BinGAN
 from kornia_bingan.descriptor import describe
 from kornia_bingan.errors import UsageError
 from kornia_bingan.keypoints import BLOB_SUPPORT, Keypoints, detect, from_opencv, support_half_sides
-from kornia_bingan.report import text_table
+from kornia_bingan.report.text import text_table
 
 Image = NDArray[np.uint8]
 

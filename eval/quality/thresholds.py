@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from eval import options
-from eval.m95 import PRECISION, Result, cached_evaluate, load_problems
-from eval.metrics import matches_at_precision
-from eval.records import write_json
+from eval.harness import options
+from eval.harness.metrics import matches_at_precision
+from eval.harness.records import write_json
+from eval.quality.m95 import PRECISION, Result, cached_evaluate, load_problems
 from kornia_bingan.errors import UsageError
-from kornia_bingan.report import text_table
+from kornia_bingan.report.text import text_table
 
 FILE = options.RESULTS / "thresholds.json"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from eval.markdown import RESULTS, ROOT, markdown, provenance_line, read, with_interval
+from eval.show.markdown import RESULTS, ROOT, markdown, provenance_line, read, with_interval
 
 
 def models() -> str:

@@ -18,14 +18,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from eval import options
-from eval.features import cached_describe
-from eval.m95 import THRESHOLD_PX, Problem, epipolar_errors_px, load_problems, transfer_errors_px
-from eval.matching import mutual_matches
-from eval.peers import Peer
-from eval.records import write_json
-from eval.thresholds import read_thresholds, threshold_of
-from kornia_bingan.files import atomic_path
+from eval.harness import options
+from eval.harness.features import cached_describe
+from eval.harness.matching import mutual_matches
+from eval.harness.peers import Peer
+from eval.harness.records import write_json
+from eval.quality.m95 import THRESHOLD_PX, Problem, epipolar_errors_px, load_problems, transfer_errors_px
+from eval.quality.thresholds import read_thresholds, threshold_of
+from kornia_bingan.work.files import atomic_path
 
 PEERS = "rootsift,orb"
 WIDTH = 1200

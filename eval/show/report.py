@@ -14,11 +14,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from eval import ablation
-from eval.markdown import provenances
+from eval.show.markdown import provenances
+from eval.training import ablation
 from kornia_bingan.errors import UsageError
-from kornia_bingan.files import atomic_path
-from kornia_bingan.page import Cell, render
+from kornia_bingan.report.html import Cell, render
+from kornia_bingan.work.files import atomic_path
 
 RESULTS = Path("eval/results")
 Record = dict[str, Any]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from eval.markdown import RESULTS, markdown, provenance_line, read
+from eval.show.markdown import RESULTS, markdown, provenance_line, read
 
 
 def _cost(value: Any) -> str:

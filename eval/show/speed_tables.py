@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from eval.markdown import RESULTS, markdown, provenance_line, read
+from eval.show.markdown import RESULTS, markdown, provenance_line, read
 
 Format = Callable[[Any], str]
 

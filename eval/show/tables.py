@@ -11,11 +11,12 @@ import re
 from collections.abc import Callable
 from functools import partial
 
-from eval import descriptor_tables as of_descriptors
-from eval import mutation, scale_tables, speed_tables
-from eval import training_tables as of_training
-from eval.markdown import ROOT
-from kornia_bingan.files import atomic_path
+from eval.mutation import changes
+from eval.show import descriptor_tables as of_descriptors
+from eval.show import scale_tables, speed_tables
+from eval.show import training_tables as of_training
+from eval.show.markdown import ROOT
+from kornia_bingan.work.files import atomic_path
 
 FILES = ("README.md", "eval/RESULTS.md")
 
@@ -40,9 +41,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "recipe-search": lambda: of_training.recipe_search("recipe-search"),
     "support": lambda: of_descriptors.support("support"),
     "calibration": lambda: of_descriptors.calibration("calibration-bingan256"),
-    "mutants": lambda: mutation.table("mutants"),
-    "mutants-package": lambda: mutation.table("mutants-package"),
-    "mutants-eval": lambda: mutation.table("mutants-eval"),
+    "mutants": lambda: changes.table("mutants"),
+    "mutants-package": lambda: changes.table("mutants-package"),
+    "mutants-eval": lambda: changes.table("mutants-eval"),
     "robustness": lambda: of_descriptors.robustness("robustness-validate"),
 }
 TABLES |= speed_tables.TABLES | scale_tables.TABLES

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from eval.ablation import TITLES, measure_of
-from eval.markdown import RESULTS, markdown, provenance_line, read
+from eval.show.markdown import RESULTS, markdown, provenance_line, read
+from eval.training.ablation import TITLES, measure_of
 
 
 def ablation(name: str) -> str:

@@ -15,12 +15,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from eval.curves import Line, Panel, svg_panels
-from eval.options import rows_of_runs
-from eval.records import write_json
+from eval.harness.options import rows_of_runs
+from eval.harness.records import write_json
+from eval.show.curves import Line, Panel, svg_panels
 from kornia_bingan.errors import UsageError
-from kornia_bingan.files import atomic_path
-from kornia_bingan.report import text_table
+from kornia_bingan.report.text import text_table
+from kornia_bingan.work.files import atomic_path
 
 PATCH_MEASURES = {"fpr95": "codes", "fpr95_median": "codes, median threshold", "fpr95_descriptor": "float"}
 PICTURE_MEASURES = {"map": "codes", "map_median": "codes, median threshold"}

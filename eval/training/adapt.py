@@ -15,10 +15,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from eval.options import rows_of_runs
-from eval.records import write_json
+from eval.harness.options import rows_of_runs
+from eval.harness.records import write_json
 from kornia_bingan.errors import UsageError
-from kornia_bingan.report import text_table
+from kornia_bingan.report.text import text_table
 
 
 def read_row(folder: Path) -> dict[str, Any]:

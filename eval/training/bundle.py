@@ -21,16 +21,16 @@ from pathlib import Path
 
 import kornia_bingan
 from kornia_bingan.errors import UsageError
-from kornia_bingan.files import atomic_path
-from kornia_bingan.recipe import TrainConfig, check_config, preset_config
+from kornia_bingan.train.config import TrainConfig, check_config, preset_config
+from kornia_bingan.work.files import atomic_path
 
 PROGRAM = '''"""Continue or start the training of config.json; the result is in out/."""
 
 import json
 from pathlib import Path
 
-from kornia_bingan.recipe import preset_config
-from kornia_bingan.train import train
+from kornia_bingan.train.config import preset_config
+from kornia_bingan.train.loop import train
 
 config = json.loads(Path("config.json").read_text())
 print(train(preset_config(config["preset"], Path("data"), Path("out"), **config["changes"])))
@@ -67,11 +67,12 @@ def main(argv: list[str]) -> int:
     check_config(preset_config(arguments.preset, arguments.data, Path("out"), **changes))
     if not arguments.data.is_dir():
         raise UsageError(f"{arguments.data} is no folder")
-    sources = sorted(Path(kornia_bingan.__file__).parent.glob("*.py"))
+    package = Path(kornia_bingan.__file__).parent
+    sources = sorted(package.rglob("*.py"))
     texts = {"run.py": PROGRAM, "config.json": json.dumps({"preset": arguments.preset, "changes": changes}, indent=1)}
     with atomic_path(arguments.archive) as temporary, tarfile.open(temporary, "w:gz") as archive:
         for path in sources:
-            archive.add(path, f"run/kornia_bingan/{path.name}")
+            archive.add(path, f"run/kornia_bingan/{path.relative_to(package)}")
         for name, text in texts.items():
             entry = tarfile.TarInfo(f"run/{name}")
             entry.size = len(text.encode())

@@ -16,14 +16,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from eval.options import rows_of_runs
-from eval.recipe_search import NOT_SETTINGS, changes
-from eval.records import write_json
+from eval.harness.options import rows_of_runs
+from eval.harness.records import write_json
+from eval.training.recipe_search import NOT_SETTINGS, changes
 from kornia_bingan.errors import UsageError
-from kornia_bingan.network import multiply_adds
-from kornia_bingan.picture_network import PictureNetwork
-from kornia_bingan.recipe import PICTURE_NETWORKS
-from kornia_bingan.report import text_table
+from kornia_bingan.network.pictures import PictureNetwork
+from kornia_bingan.network.published import multiply_adds
+from kornia_bingan.report.text import text_table
+from kornia_bingan.train.config import PICTURE_NETWORKS
 
 SAME = ("seed", "validation_pairs", "queries_aside")
 """Settings that decide which pictures validation takes."""

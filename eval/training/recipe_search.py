@@ -16,13 +16,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from eval.options import rows_of_runs
-from eval.records import write_json
+from eval.harness.options import rows_of_runs
+from eval.harness.records import write_json
 from kornia_bingan.errors import UsageError
-from kornia_bingan.network import multiply_adds
-from kornia_bingan.recipe import TrainConfig, describe_config
-from kornia_bingan.report import text_table
-from kornia_bingan.weights import load_weights
+from kornia_bingan.network.published import multiply_adds
+from kornia_bingan.network.weights import load_weights
+from kornia_bingan.report.text import text_table
+from kornia_bingan.train.config import TrainConfig, describe_config
 
 NOT_SETTINGS = ("data", "out", "preset", "time_limit", "checkpoint_every", "log_every", "validate_every", "threads")
 

@@ -22,12 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from kornia_bingan.errors import UsageError
-from kornia_bingan.files import atomic_path, sha256_of, write_json
-from kornia_bingan.network import multiply_adds
-from kornia_bingan.recipe import PICTURE_NETWORKS, describe_config, preset_config
-from kornia_bingan.weights import load_weights, read_description
+from kornia_bingan.network.published import multiply_adds
+from kornia_bingan.network.weights import load_weights, read_description
+from kornia_bingan.train.config import PICTURE_NETWORKS, describe_config, preset_config
+from kornia_bingan.work.files import atomic_path, sha256_of, write_json
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 WEIGHTS = ROOT / "weights"
 RESULTS = ROOT / "eval" / "results"
 LARGEST_FILE = 8 * 2**20

@@ -3,9 +3,9 @@
     python -m eval six_cells SETS RUNS [--sets liberty notredame yosemite] [--steps N] [--train-pairs 50000]
                              [--pairs 10000] [--preset brown] [--out eval/results/six-cells.json]
 
-SETS holds the three sets in Brown's layout; they cannot be shipped, see :mod:`kornia_bingan.brown_files`. RUNS gets one
-run folder for each set; the same command goes on after a kill, and makes longer runs of nothing: give another RUNS for
-other settings. FPR@95 in percent, of the codes at threshold 0, on the pairs of ``m50_A_A_0.txt``:
+SETS holds the three sets in Brown's layout; they cannot be shipped, see :mod:`kornia_bingan.datasets.brown_files`. RUNS
+gets one run folder for each set; the same command goes on after a kill, and makes longer runs of nothing: give another
+RUNS for other settings. FPR@95 in percent, of the codes at threshold 0, on the pairs of ``m50_A_A_0.txt``:
 
 - ``fpr95``: the whole list, the smallest distance at which 95 % of the matches are accepted;
 - ``published``: the same by the published code's rank; ``first_half`` by that rank on the first half of the list, which
@@ -20,20 +20,20 @@ from typing import Any
 
 import numpy as np
 
-from eval import options
-from eval.brown import describe_with_network
-from eval.metrics import fpr95, fpr95_published
-from eval.records import write_json
-from eval.training_tables import PUBLISHED_BROWN
+from eval.harness import options
+from eval.harness.metrics import fpr95, fpr95_published
+from eval.harness.records import write_json
+from eval.quality.brown import describe_with_network
+from eval.show.training_tables import PUBLISHED_BROWN
 from kornia_bingan.bits import pack
-from kornia_bingan.brown import read_patch_set
+from kornia_bingan.datasets.brown import read_patch_set
 from kornia_bingan.errors import JobError, UsageError
-from kornia_bingan.files import sha256_of
-from kornia_bingan.provenance import provenance
-from kornia_bingan.recipe import preset_config
-from kornia_bingan.report import text_table
-from kornia_bingan.train import train
-from kornia_bingan.weights import load_weights
+from kornia_bingan.network.weights import load_weights
+from kornia_bingan.report.text import text_table
+from kornia_bingan.train.config import preset_config
+from kornia_bingan.train.loop import train
+from kornia_bingan.work.files import sha256_of
+from kornia_bingan.work.provenance import provenance
 
 _CELLS = (
     ("yosemite", "notredame"),

@@ -20,8 +20,8 @@ import tyro
 
 import kornia_bingan
 from kornia_bingan.errors import JobError, UsageError
-from kornia_bingan.files import printable
-from kornia_bingan.runs import QUIET
+from kornia_bingan.work.files import printable
+from kornia_bingan.work.run_folder import QUIET
 
 Photos = Annotated[Path, tyro.conf.Positional]
 Source = Annotated[str, tyro.conf.Positional]
@@ -92,8 +92,8 @@ def reconstruct(
         scheduler: address of a running Dask scheduler, such as tcp://10.0.0.1:8786, whose workers share the work.
         json: print summary.json on stdout instead of a table.
     """
-    from kornia_bingan.reconstruction import DEFAULT_RATIO, ReconstructOptions, reconstruct_photos
-    from kornia_bingan.remote import local_photos
+    from kornia_bingan.images.fetch import local_photos
+    from kornia_bingan.reconstruct.pipeline import DEFAULT_RATIO, ReconstructOptions, reconstruct_photos
 
     _prepare()
     options = ReconstructOptions(
@@ -153,10 +153,10 @@ def describe(
         scheduler: address of a running Dask scheduler, such as tcp://10.0.0.1:8786, whose workers share the work.
         json: print one JSON object on stdout instead of a table.
     """
-    from kornia_bingan.features import describe_folder
-    from kornia_bingan.remote import local_photos
-    from kornia_bingan.report import skipped_lines, text_table
-    from kornia_bingan.runs import TimeLimit
+    from kornia_bingan.images.fetch import local_photos
+    from kornia_bingan.reconstruct.features import describe_folder
+    from kornia_bingan.report.text import skipped_lines, text_table
+    from kornia_bingan.work.run_folder import TimeLimit
 
     _prepare()
     done = describe_folder(
@@ -210,11 +210,11 @@ def match(
 
     from kornia_bingan import matching
     from kornia_bingan.descriptor import BinGAN
-    from kornia_bingan.features import describe_photo
     from kornia_bingan.geometry import fundamental_inliers
-    from kornia_bingan.images import read_color, sample_ranges, write_image
-    from kornia_bingan.reconstruction import DEFAULT_RATIO
-    from kornia_bingan.report import draw_matches, text_table
+    from kornia_bingan.images.read import read_color, sample_ranges, write_image
+    from kornia_bingan.reconstruct.features import describe_photo
+    from kornia_bingan.reconstruct.pipeline import DEFAULT_RATIO
+    from kornia_bingan.report.text import draw_matches, text_table
 
     _prepare()
     if out is not None and out.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
@@ -259,8 +259,8 @@ def patches(
         seed: of the pairs.
         json: print one JSON object on stdout instead of a table.
     """
-    from kornia_bingan.patch_sets import PatchSetOptions, make_patch_set
-    from kornia_bingan.report import text_table
+    from kornia_bingan.datasets.patch_sets import PatchSetOptions, make_patch_set
+    from kornia_bingan.report.text import text_table
 
     if len(paths) < 2:
         raise UsageError("give at least one folder of photos and the folder of the set")
@@ -281,7 +281,7 @@ def demo(out: Path = Path("demo"), descriptor: str = "bingan256", json: bool = F
         descriptor: shipped name or weights file.
         json: print one JSON object on stdout instead of a table.
     """
-    from kornia_bingan.demo import demo_table, run_demo
+    from kornia_bingan.cli.demo import demo_table, run_demo
 
     _prepare()
     result = run_demo(out, descriptor=descriptor)
@@ -292,7 +292,8 @@ def demo(out: Path = Path("demo"), descriptor: str = "bingan256", json: bool = F
 
 def _write_page(out: Path, photos: Path) -> None:
     """Write OUT/report.html unless it is there, or say how to get it."""
-    from kornia_bingan.page import INSTALL, page_available, write_page
+    from kornia_bingan.reconstruct.page import write_page
+    from kornia_bingan.report.html import INSTALL, page_available
 
     if (out / "report.html").exists():
         return
@@ -321,9 +322,9 @@ def index(
         scheduler: address of a running Dask scheduler, such as tcp://10.0.0.1:8786, whose workers share the work.
         json: print one JSON object on stdout instead of a table.
     """
-    from kornia_bingan.remote import local_photos
-    from kornia_bingan.report import skipped_lines, text_table
-    from kornia_bingan.search_index import LANCEDB, update_index
+    from kornia_bingan.images.fetch import local_photos
+    from kornia_bingan.report.text import skipped_lines, text_table
+    from kornia_bingan.search.index import LANCEDB, update_index
 
     _prepare()
     place = index.removeprefix(LANCEDB)
@@ -359,13 +360,13 @@ def search(
         descriptor: weights file, if the index was made with weights that are not shipped.
         json: print one JSON object on stdout instead of a table.
     """
-    from kornia_bingan.report import text_table
-    from kornia_bingan.search_index import search_index
+    from kornia_bingan.report.text import text_table
+    from kornia_bingan.search.index import search_index
 
     _prepare()
     found = search_index(index, picture, top, descriptor)
     if out is not None:
-        from kornia_bingan.page import write_search_page
+        from kornia_bingan.search.page import write_search_page
 
         write_search_page(out, picture, index, found)
     rows = [[one.name, str(one.distance)] for one in found]
@@ -396,8 +397,8 @@ def scene(
             that see it; good on walls and ground, rough on leaves and wires.
         json: print one JSON object on stdout instead of a table.
     """
-    from kornia_bingan.report import text_table
-    from kornia_bingan.scene_export import export_scene
+    from kornia_bingan.reconstruct.scene_export import export_scene
+    from kornia_bingan.report.text import text_table
 
     _prepare()
     done = export_scene(out, scene, target, photos=photos, normals=normals)
@@ -419,8 +420,8 @@ def export(out: Photos, descriptor: str = "bingan256", json: bool = False) -> in
         descriptor: shipped name or weights file.
         json: print one JSON object on stdout instead of a table.
     """
-    from kornia_bingan.onnx_export import export_onnx
-    from kornia_bingan.report import text_table
+    from kornia_bingan.network.onnx import export_onnx
+    from kornia_bingan.report.text import text_table
 
     values = export_onnx(descriptor, out)
     _print(values, text_table(["", "value"], [[name, str(value)] for name, value in values.items()]), json)
@@ -433,8 +434,8 @@ def doctor(json: bool = False) -> int:
     Args:
         json: print one JSON object on stdout instead of a table.
     """
-    from kornia_bingan.doctor import examine
-    from kornia_bingan.report import text_table
+    from kornia_bingan.cli.doctor import examine
+    from kornia_bingan.report.text import text_table
 
     checks = examine()
     rows = [[check.name, check.state, check.found, check.advice] for check in checks]
@@ -453,15 +454,15 @@ def _numbers(name: str, words: Sequence[str]) -> tuple[float, ...]:
 
 def _prepare() -> None:
     """Settings of a process that works alone: memory of freed tensors is kept for the next ones."""
-    from kornia_bingan.memory import keep_freed_memory
+    from kornia_bingan.work.memory import keep_freed_memory
 
     keep_freed_memory()
 
 
 def _train(arguments: list[str]) -> int:
     """Parse ``bingan train`` in two steps, so that --help and the defaults are those of the preset."""
-    from kornia_bingan.recipe import PRESETS, TrainConfig, preset_config
-    from kornia_bingan.train import train
+    from kornia_bingan.train.config import PRESETS, TrainConfig, preset_config
+    from kornia_bingan.train.loop import train
 
     # "from" is no name for a field in Python. Going on from weights needs other settings than a start from nothing.
     arguments = [re.sub(r"^--from(?=$|=)", "--start", word) for word in arguments]
@@ -483,7 +484,7 @@ def _train(arguments: list[str]) -> int:
         args=[word for word in arguments if word != "--json"],
     )
     result = train(config)
-    from kornia_bingan.report import skipped_lines, text_table
+    from kornia_bingan.report.text import skipped_lines, text_table
 
     rows = [[name, "", str(value)] for name, value in result.items() if not isinstance(value, dict | list)]
     before = result["before"]

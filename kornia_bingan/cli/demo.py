@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from kornia_bingan.colmap import read_model
-from kornia_bingan.model import Model
-from kornia_bingan.reconstruction import ReconstructOptions, reconstruct_photos
-from kornia_bingan.report import text_table
-from kornia_bingan.scene import Scene, pose_errors, render_scene
-from kornia_bingan.sift_model import reconstruct_with_sift
+from kornia_bingan.colmap.sift import reconstruct_with_sift
+from kornia_bingan.colmap.types import Model
+from kornia_bingan.datasets.rendered import Scene, pose_errors, render_scene
+from kornia_bingan.reconstruct.pipeline import ReconstructOptions, reconstruct_photos
+from kornia_bingan.report.text import text_table
 
 NUM_VIEWS = 12
 

@@ -9,21 +9,45 @@ against OpenCV's: ratio 2.000, median difference of angles 0.02 degrees.)
 
 Bad input is refused here, because the library would crash or read foreign memory. What may still crash, verification
 and mapping, runs in a child process; a fault there is a :class:`~kornia_bingan.errors.JobError`.
+
+The names are imported on first use, since pycolmap is heavy.
 """
 
 from __future__ import annotations
 
-from kornia_bingan.colmap_database import (
-    CAMERA_MODELS,
-    read_cameras,
-    read_features,
-    read_verification,
-    verify,
-    write_features,
-    write_matches,
-)
-from kornia_bingan.colmap_mapping import read_model, reconstruct, write_points
-from kornia_bingan.model import Camera, Model, NoModelError, Verification, cameras_for
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kornia_bingan.colmap.database import (
+        CAMERA_MODELS,
+        read_cameras,
+        read_features,
+        read_verification,
+        verify,
+        write_features,
+        write_matches,
+    )
+    from kornia_bingan.colmap.mapping import read_model, reconstruct, write_points
+    from kornia_bingan.colmap.types import Camera, Model, NoModelError, Verification, cameras_for
+
+_MODULE_OF = {
+    "CAMERA_MODELS": "database",
+    "Camera": "types",
+    "Model": "types",
+    "NoModelError": "types",
+    "Verification": "types",
+    "cameras_for": "types",
+    "read_cameras": "database",
+    "read_features": "database",
+    "read_model": "mapping",
+    "read_verification": "database",
+    "reconstruct": "mapping",
+    "verify": "database",
+    "write_features": "database",
+    "write_matches": "database",
+    "write_points": "mapping",
+}
 
 __all__ = [
     "CAMERA_MODELS",
@@ -42,3 +66,9 @@ __all__ = [
     "write_matches",
     "write_points",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULE_OF:
+        return getattr(import_module(f"kornia_bingan.colmap.{_MODULE_OF[name]}"), name)
+    raise AttributeError(f"module 'kornia_bingan.colmap' has no attribute '{name}'")

@@ -15,11 +15,11 @@ import numpy as np
 import pycolmap
 from numpy.typing import NDArray
 
-from kornia_bingan.child import Report, run_in_child
+from kornia_bingan.colmap.types import Camera, Verification, by
 from kornia_bingan.errors import JobError, UsageError
-from kornia_bingan.files import atomic_path
 from kornia_bingan.keypoints import Keypoints
-from kornia_bingan.model import Camera, Verification, by
+from kornia_bingan.work.files import atomic_path
+from kornia_bingan.work.isolated import Report, run_in_child
 
 HALF_PIXEL = 0.5
 DEFAULT_FOCAL = 1.2

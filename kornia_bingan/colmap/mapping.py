@@ -13,12 +13,12 @@ import cv2  # noqa: F401 - before pycolmap, see colmap_database
 import numpy as np
 import pycolmap
 
-from kornia_bingan.child import Report, run_in_child
-from kornia_bingan.colmap_database import camera_from_colmap, open_database, pixels_from_colmap, read_verification
+from kornia_bingan.colmap.database import camera_from_colmap, open_database, pixels_from_colmap, read_verification
+from kornia_bingan.colmap.types import Mapper, Model, NoModelError
 from kornia_bingan.errors import UsageError
-from kornia_bingan.files import atomic_path, partial_path
-from kornia_bingan.images import read_color, sample_ranges
-from kornia_bingan.model import Mapper, Model, NoModelError
+from kornia_bingan.images.read import read_color, sample_ranges
+from kornia_bingan.work.files import atomic_path, partial_path
+from kornia_bingan.work.isolated import Report, run_in_child
 
 
 def reconstruct(

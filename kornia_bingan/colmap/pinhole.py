@@ -16,8 +16,8 @@ import numpy as np
 import pycolmap
 from numpy.typing import NDArray
 
+from kornia_bingan.colmap.types import by
 from kornia_bingan.errors import JobError
-from kornia_bingan.model import by
 
 Floats = NDArray[np.float64]
 Places = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]

@@ -14,10 +14,10 @@ import pycolmap
 from tqdm import tqdm
 
 from kornia_bingan import colmap
-from kornia_bingan.child import Report, run_in_child
 from kornia_bingan.errors import JobError
-from kornia_bingan.images import ImageError, Skipped, list_images, no_photos, read_image, reason_for, sample_ranges
-from kornia_bingan.runs import no_progress
+from kornia_bingan.images.read import ImageError, Skipped, list_images, no_photos, read_image, reason_for, sample_ranges
+from kornia_bingan.work.isolated import Report, run_in_child
+from kornia_bingan.work.run_folder import no_progress
 
 MAX_KEYPOINTS = 8192
 """COLMAP's own default."""

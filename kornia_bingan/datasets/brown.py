@@ -1,7 +1,7 @@
 """A PhotoTour folder becomes patches, point ids and labelled pairs, and the other way round.
 
 The layout is the one of Brown, Hua and Winder, "Discriminative learning of local image descriptors", PAMI 2011: the
-sets Liberty, Notredame and Yosemite, and whatever :mod:`kornia_bingan.patch_sets` makes of photos.
+sets Liberty, Notredame and Yosemite, and whatever :mod:`kornia_bingan.datasets.patch_sets` makes of photos.
 
 * ``patchesNNNN.bmp``: sheets of 1024 x 1024 grey pixels, 16 x 16 patches of 64 x 64 read along the rows; the last sheet
   is padded.
@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kornia_bingan.brown_files import (
+from kornia_bingan.datasets.brown_files import (
     ORIGIN,
     PATCH_SIDE,
     PATCHES_A_SHEET,
@@ -40,7 +40,7 @@ from kornia_bingan.brown_files import (
     write_sheets,
 )
 from kornia_bingan.errors import JobError, UsageError
-from kornia_bingan.files import partial_path
+from kornia_bingan.work.files import partial_path
 
 Indices = NDArray[np.integer[Any]]
 Pairs = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]

@@ -1,6 +1,6 @@
 """What a PhotoTour folder consists of: sheets of patches, and texts with a row of numbers a patch.
 
-See :mod:`kornia_bingan.brown` for the layout.
+See :mod:`kornia_bingan.datasets.brown` for the layout.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from kornia_bingan.errors import JobError, UsageError
-from kornia_bingan.files import atomic_path
-from kornia_bingan.images import ImageError, read_image
+from kornia_bingan.images.read import ImageError, read_image
+from kornia_bingan.work.files import atomic_path
 
 PATCH_SIDE = 64
 SHEET_SIDE = 1024

@@ -29,7 +29,7 @@ import numpy as np
 import pycolmap
 from numpy.typing import NDArray
 
-from kornia_bingan.colmap_database import pixels_from_colmap
+from kornia_bingan.colmap.database import pixels_from_colmap
 from kornia_bingan.errors import JobError, UsageError
 from kornia_bingan.keypoints import Keypoints
 

@@ -1,8 +1,8 @@
 """Folders of photos become a patch set of the PhotoTour layout, to train on and to measure with.
 
 Which patches show the same point is decided by the geometry of a reconstruction and not by a descriptor, see
-:mod:`kornia_bingan.observations`. The set can be read by whatever reads the official ones, see
-:mod:`kornia_bingan.brown`; beside the official files there are
+:mod:`kornia_bingan.datasets.observations`. The set can be read by whatever reads the official ones, see
+:mod:`kornia_bingan.datasets.brown`; beside the official files there are
 
 * ``summary.json``: counts, options, the photos and where the numbers come from;
 * ``keypoints.txt``: a row a patch, its image (a place in the summary's ``images``), x, y, size and angle of its
@@ -24,23 +24,23 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from kornia_bingan.brown import atomic_folder, write_patch_set
-from kornia_bingan.brown_files import PATCH_SIDE
-from kornia_bingan.errors import JobError, UsageError
-from kornia_bingan.files import write_json
-from kornia_bingan.images import Ranges, Skipped, read_image, sample_ranges
-from kornia_bingan.keypoints import Detector, Keypoints, detect, support_regions
-from kornia_bingan.observations import (
+from kornia_bingan.colmap.sift import reconstruct_with_sift
+from kornia_bingan.datasets.brown import atomic_folder, write_patch_set
+from kornia_bingan.datasets.brown_files import PATCH_SIDE
+from kornia_bingan.datasets.observations import (
     SparseScene,
     Tolerances,
     come_close,
     find_observations,
     read_scene,
 )
+from kornia_bingan.errors import JobError, UsageError
+from kornia_bingan.images.read import Ranges, Skipped, read_image, sample_ranges
+from kornia_bingan.keypoints import Detector, Keypoints, detect, support_regions
 from kornia_bingan.patches import build_pyramid, cut_patches
-from kornia_bingan.provenance import provenance
-from kornia_bingan.runs import no_progress
-from kornia_bingan.sift_model import reconstruct_with_sift
+from kornia_bingan.work.files import write_json
+from kornia_bingan.work.provenance import provenance
+from kornia_bingan.work.run_folder import no_progress
 
 Rows = NDArray[np.int64]
 _TRIES = 50  # rounds of drawing non-matching pairs: small sets run out of them
@@ -117,7 +117,7 @@ class PatchSetSummary:
         scenes: one a folder of photos.
         images: (place in ``scenes``, name) of every image; ids in ``interest.txt`` and ``keypoints.txt`` count them.
         options: what was asked.
-        provenance: see :func:`kornia_bingan.provenance.provenance`.
+        provenance: see :func:`kornia_bingan.work.provenance.provenance`.
     """
 
     patches: int

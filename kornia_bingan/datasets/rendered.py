@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from kornia_bingan.errors import JobError, UsageError
-from kornia_bingan.files import atomic_path, write_json
+from kornia_bingan.work.files import atomic_path, write_json
 
 Array = NDArray[np.float64]
 Pose = tuple[ArrayLike, ArrayLike]

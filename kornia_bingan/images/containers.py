@@ -1,7 +1,7 @@
 """The bytes of an image file become its size, its orientation and the certainty that it is whole.
 
 Only the container is read, not the pixels: decoders disagree on orientation from format to format and from version to
-version, and some return half of a file that is cut short without a word. `kornia_bingan.images` builds on this.
+version, and some return half of a file that is cut short without a word. `kornia_bingan.images.read` builds on this.
 """
 
 from __future__ import annotations
@@ -239,7 +239,7 @@ def open_by_pillow(source: Path | IO[bytes]) -> Image.Image:
         pass  # AVIF needs none where Pillow was built with it
     else:
         pillow_heif.register_heif_opener()
-    with _pillow_lock:  # Pillow's limit, 179 megapixels, holds for the process; `kornia_bingan.images` has its own
+    with _pillow_lock:  # Pillow's limit, 179 megapixels, holds for the process; `kornia_bingan.images.read` has its own
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
             return Image.open(source)

@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import ExifTags, Image
 
-from kornia_bingan.containers import open_by_pillow, png_exif
+from kornia_bingan.images.containers import open_by_pillow, png_exif
 
 FILM_DIAGONAL_MM = math.hypot(36, 24)
 """35 mm equivalents compare diagonals (CIPA DCG-001)."""

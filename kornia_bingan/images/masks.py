@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kornia_bingan.errors import UsageError
-from kornia_bingan.images import ImageError, image_size, list_pictures, read_image
+from kornia_bingan.images.read import ImageError, image_size, list_pictures, read_image
 
 
 def find_masks(photos: Path, names: Sequence[str], folder: Path) -> dict[str, Path]:

@@ -2,7 +2,7 @@
 
 One policy for everything that reads a picture: pixels stand as a viewer shows them (EXIF orientation applied, once),
 alpha is ignored, and a file that is cut short is refused although OpenCV gives half a JPEG without a word. What the
-container says is read in `kornia_bingan.containers`; only the pixels are left to OpenCV.
+container says is read in `kornia_bingan.images.containers`; only the pixels are left to OpenCV.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from kornia_bingan.containers import ContainerError, ImageHeader, open_heif, read_header
 from kornia_bingan.errors import UsageError
-from kornia_bingan.files import atomic_path, printable
-from kornia_bingan.folders import list_files
-from kornia_bingan.runs import LOG, UNREADABLE
+from kornia_bingan.images.containers import ContainerError, ImageHeader, open_heif, read_header
+from kornia_bingan.images.folders import list_files
+from kornia_bingan.work.files import atomic_path, printable
+from kornia_bingan.work.run_folder import LOG, UNREADABLE
 
 EXTENSIONS = (
     *(".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".ppm", ".pgm", ".pbm", ".pnm"),

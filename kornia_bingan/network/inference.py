@@ -17,7 +17,8 @@ from torch.nn import functional as F
 
 from kornia_bingan.bits import is_recording
 from kornia_bingan.errors import UsageError
-from kornia_bingan.network import LEAK, PatchDiscriminator, PatchTrunk
+from kornia_bingan.network.published import LEAK, PatchDiscriminator, PatchTrunk
+from kornia_bingan.work.machine import has_bfloat16
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
@@ -165,11 +166,3 @@ def _folded_discriminator(network: PatchDiscriminator) -> list[_Layer]:
     ]
     weight, *others = layers[0]
     return [(weight.sum(1, keepdim=True), *others), *layers[1:]]
-
-
-def has_bfloat16(device: torch.device) -> bool:
-    """Say whether a device computes in bfloat16 rather than to imitate it; False where nobody knows."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
-    return device.type == "cpu" and supported is not None and bool(supported())

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from kornia_bingan.errors import JobError, UsageError
-from kornia_bingan.files import atomic_path
-from kornia_bingan.folded import FoldedNetwork
-from kornia_bingan.network import OfPictures
-from kornia_bingan.weights import find_weights, load_weights
+from kornia_bingan.network.inference import FoldedNetwork
+from kornia_bingan.network.published import OfPictures
+from kornia_bingan.network.weights import find_weights, load_weights
+from kornia_bingan.work.files import atomic_path
 
 OPSET = 18
 

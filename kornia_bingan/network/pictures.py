@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kornia_bingan.taps import Taps
+from kornia_bingan.network.taps import Taps
 
 PROJECTION = 64
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kornia_bingan.picture_network import PictureNetwork
-from kornia_bingan.taps import Taps
+from kornia_bingan.network.pictures import PictureNetwork
+from kornia_bingan.network.taps import Taps
 
 LEAK = 0.2
 BITS = 256

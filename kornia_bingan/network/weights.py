@@ -15,8 +15,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from kornia_bingan.errors import UsageError
-from kornia_bingan.files import atomic_path, sha256_of
-from kornia_bingan.network import NETWORKS, Network
+from kornia_bingan.network.published import NETWORKS, Network
+from kornia_bingan.work.files import atomic_path, sha256_of
 
 _KEY = "kornia_bingan"
 

@@ -15,11 +15,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from kornia_bingan.engine import Engine, check_engine, open_engine, run_units
 from kornia_bingan.errors import UsageError
-from kornia_bingan.files import atomic_path, file_name, sha256_of
-from kornia_bingan.folded import Precision
-from kornia_bingan.images import (
+from kornia_bingan.images.masks import find_masks, read_mask
+from kornia_bingan.images.read import (
     ImageError,
     Ranges,
     Skipped,
@@ -32,11 +30,13 @@ from kornia_bingan.images import (
     without_copies,
 )
 from kornia_bingan.keypoints import Detector, Keypoints, detect
-from kornia_bingan.masks import find_masks, read_mask
+from kornia_bingan.network.inference import Precision
+from kornia_bingan.network.weights import find_weights
 from kornia_bingan.patches import SIDE_LIMIT
-from kornia_bingan.runs import LOG_FILE, TimeLimit, checksums, log_to, open_run
-from kornia_bingan.units import Failed, Unit, local_file
-from kornia_bingan.weights import find_weights
+from kornia_bingan.work.engine import Engine, check_engine, open_engine, run_units
+from kornia_bingan.work.files import atomic_path, file_name, sha256_of
+from kornia_bingan.work.run_folder import LOG_FILE, TimeLimit, checksums, log_to, open_run
+from kornia_bingan.work.unit import Failed, Unit, local_file
 
 if TYPE_CHECKING:
     from kornia_bingan.descriptor import BinGAN
@@ -112,7 +112,7 @@ class Features:
 def features_path(folder: Path, name: str) -> Path:
     """Give the file of a photo's features; sub-folders are kept, so that no two names share a file.
 
-    It is the name and ``.npz``; only one too long for that is cut, see :func:`kornia_bingan.files.file_name`.
+    It is the name and ``.npz``; only one too long for that is cut, see :func:`kornia_bingan.work.files.file_name`.
     """
     path = folder / name
     return path.with_name(file_name(path.name, ".npz"))
@@ -135,10 +135,10 @@ def describe_photo(
         model: describes.
         detector: finds.
         max_keypoints: strongest that are kept.
-        mask: a picture of the photo's size, black where nothing is to be found; see :mod:`kornia_bingan.masks`.
+        mask: a picture of the photo's size, black where nothing is to be found; see :mod:`kornia_bingan.images.masks`.
         max_size: a photo with a longer side is reduced to this many pixels before; keypoints are given in pixels of the
             photo all the same. 0 reduces nothing.
-        ranges: see :func:`kornia_bingan.images.sample_ranges`.
+        ranges: see :func:`kornia_bingan.images.read.sample_ranges`.
 
     Raises:
         ImageError: photo or mask cannot be read.
@@ -200,7 +200,7 @@ def describe_folder(
         out: absent, empty, or a run of the same photos and options, which goes on where it was.
         descriptor: shipped name or weights file.
         detector, max_keypoints, masks, max_size, workers, scheduler: as in
-            :class:`kornia_bingan.reconstruction.ReconstructOptions`.
+            :class:`kornia_bingan.reconstruct.pipeline.ReconstructOptions`.
         limit: checked between two photos.
 
     Raises:
@@ -269,7 +269,7 @@ def describe_photos(
         The photos that cannot be read, or that no process survived, with the reason.
 
     Raises:
-        JobError: the time limit was reached between two photos, or see :func:`kornia_bingan.engine.run_units`.
+        JobError: the time limit was reached between two photos, or see :func:`kornia_bingan.work.engine.run_units`.
         UsageError: the weights are no weights, or an option is impossible.
     """
 

@@ -1,78 +1,25 @@
-"""The files of a reconstruction become one HTML page that needs no network.
-
-The page is rendered by Jinja2 and its plots by Plotly, whose script is part of the page; both come with the extra
-``report``. What users wrote (names of photos) is escaped.
-"""
+"""The files of a reconstruction become one HTML page that needs no network."""
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from kornia_bingan.errors import UsageError
-from kornia_bingan.features import Features, features_path
-from kornia_bingan.files import atomic_path, printable
-from kornia_bingan.images import read_color, sample_ranges
-from kornia_bingan.model import Model
-from kornia_bingan.report import Summary
-from kornia_bingan.search_index import Found, read_about
+from kornia_bingan.colmap.types import Model
+from kornia_bingan.reconstruct.features import Features, features_path
+from kornia_bingan.report.html import Cell, number_cell, render, text_cell, thumbnail, write_html
+from kornia_bingan.report.text import Summary
+from kornia_bingan.work.files import printable
 
 MAX_POINTS = 50_000
 """Points that the page shows at most, those with the longest tracks; keeps it near 10 MB."""
 MAX_THUMBNAILS = 300
 MAX_PAIRS = 2000
-THUMBNAIL_HEIGHT = 64
-SEARCH_HEIGHT = 160
-
-INSTALL = "pip install 'kornia_bingan[report]'"
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A cell of a table: what is shown, what it is sorted by, and whether it is the best of its column."""
-
-    text: str
-    value: str | float
-    best: bool = False
-    image: str = ""
-
-
-def page_available() -> bool:
-    """Say whether the libraries of the extra ``report`` are installed."""
-    return all(find_spec(name) is not None for name in ("jinja2", "plotly"))
-
-
-def render(template: str, title: str, provenance: Any, folders: Sequence[Path] = (), **values: Any) -> str:
-    """Render a template to a page of its own.
-
-    Args:
-        template: file name in ``templates/`` or in ``folders``.
-        title: of the page.
-        provenance: anything JSON can hold; printed at the end.
-        folders: more folders of templates.
-        values: what the template uses.
-
-    Raises:
-        UsageError: the extra ``report`` is not installed.
-    """
-    if not page_available():
-        raise UsageError(f"the page needs Jinja2 and Plotly: {INSTALL}")
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from plotly.offline import get_plotlyjs
-
-    loader = FileSystemLoader([*folders, Path(__file__).parent / "templates"])
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
-    text = json.dumps(provenance, indent=1)
-    return environment.get_template(template).render(title=title, plotly_js=get_plotlyjs(), provenance=text, **values)
 
 
 def write_page(out: Path, photos: Path) -> Path:
@@ -95,7 +42,7 @@ def write_page(out: Path, photos: Path) -> Path:
     names = sorted(name for name in run["identity"]["photos"] if features_path(folder, name).is_file())
     shown = np.argsort(-model.track_length, kind="stable")[:MAX_POINTS]
     pair_rows = [
-        [_text(a), _text(b), _number(count), _text("yes" if count else "no")]
+        [text_cell(a), text_cell(b), number_cell(count), text_cell("yes" if count else "no")]
         for (a, b), count in sorted(inliers.items(), key=lambda item: -item[1])
     ]
     note = f"the {MAX_PAIRS:,} of {len(pair_rows):,} pairs with the most inliers" if len(pair_rows) > MAX_PAIRS else ""
@@ -113,6 +60,7 @@ def write_page(out: Path, photos: Path) -> Path:
         "reconstruction.html",
         f"Reconstruction of {photos.name or 'photos'}",
         run["provenance"],
+        [Path(__file__).parent / "templates"],
         cards=cards,
         model_figure=model_figure(model, shown),
         model_note=(
@@ -125,56 +73,13 @@ def write_page(out: Path, photos: Path) -> Path:
         pair_note=note,
         turned_note=summary.turned_note(),
         seconds_figure=seconds_figure(summary.seconds),
-        skipped=[[_text(printable(item["name"])), _text(printable(item["reason"]))] for item in summary.skipped],
+        skipped=[
+            [text_cell(printable(item["name"])), text_cell(printable(item["reason"]))] for item in summary.skipped
+        ],
     )
     path = out / "report.html"
-    _write_text(path, page)
+    write_html(path, page)
     return path
-
-
-def write_search_page(out: Path, picture: Path, index: Path | str, found: Sequence[Found]) -> None:
-    """Write a page with the picture that was searched for, and those that were found, with their distances.
-
-    Args:
-        out: HTML file.
-        picture: the query.
-        index: for the folder of the photos; those that are gone have no thumbnail.
-        found: of :func:`kornia_bingan.search_index.search_index`.
-
-    Raises:
-        UsageError: the extra ``report`` is not installed.
-    """
-    about = read_about(index)
-    folder = Path(about["photos"])
-    photos = [
-        {"name": one.name, "distance": one.distance, "image": thumbnail(folder / one.name, SEARCH_HEIGHT)}
-        for one in found
-    ]
-    page = render(
-        "search.html",
-        f"Photos like {picture.name}",
-        {key: about[key] for key in ("weights", "sha256", "kind", "bits")},
-        query={"name": picture.name, "image": thumbnail(picture, SEARCH_HEIGHT)},
-        photos=photos,
-        bits=about["bits"],
-    )
-    _write_text(out, page)
-
-
-def _write_text(path: Path, page: str) -> None:
-    try:
-        with atomic_path(path) as temporary:
-            temporary.write_text(page, encoding="utf-8", errors="backslashreplace")  # names may hold any bytes
-    except OSError as error:
-        raise UsageError(f"{path} cannot be written: {error.strerror}; give a file in a writable folder") from error
-
-
-def _text(text: str) -> Cell:
-    return Cell(text, text)
-
-
-def _number(value: float) -> Cell:
-    return Cell(f"{value:,}", value)
 
 
 def _photo_rows(
@@ -190,20 +95,8 @@ def _photo_rows(
         image = thumbnail(photos / name) if number < MAX_THUMBNAILS else ""
         count = len(Features.read(features_path(folder, name)).keypoints)
         state = "yes" if name in registered else "no"
-        rows.append([Cell(name, name, image=image), _text(state), _number(count), _number(totals[name])])
+        rows.append([Cell(name, name, image=image), text_cell(state), number_cell(count), number_cell(totals[name])])
     return rows
-
-
-def thumbnail(path: Path, height: int = THUMBNAIL_HEIGHT) -> str:
-    """Give a small JPEG of a photo as a data URL; empty if the photo cannot be read any more."""
-    try:
-        image = read_color(path, sample_ranges(path.parent, [path.name], say=False))
-    except UsageError:
-        return ""
-    width = max(1, round(image.shape[1] * height / image.shape[0]))
-    small = cv2.resize(image, (min(width, 4 * height), height), interpolation=cv2.INTER_AREA)
-    data = cv2.imencode(".jpg", cv2.cvtColor(small, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 80])[1]
-    return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()
 
 
 def model_figure(model: Model, shown: NDArray[np.int64]) -> dict[str, Any]:

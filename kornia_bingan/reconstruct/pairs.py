@@ -13,13 +13,13 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from kornia_bingan.engine import Engine, run_units
 from kornia_bingan.errors import JobError, UsageError
-from kornia_bingan.exif import Position
-from kornia_bingan.features import DAMAGED, features_path, read_codes
-from kornia_bingan.files import atomic_path
-from kornia_bingan.runs import TimeLimit
-from kornia_bingan.units import Failed, Unit
+from kornia_bingan.images.exif import Position
+from kornia_bingan.reconstruct.features import DAMAGED, features_path, read_codes
+from kornia_bingan.work.engine import Engine, run_units
+from kornia_bingan.work.files import atomic_path
+from kornia_bingan.work.run_folder import TimeLimit
+from kornia_bingan.work.unit import Failed, Unit
 
 Pair = tuple[str, str]
 

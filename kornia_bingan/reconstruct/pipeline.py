@@ -27,15 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from kornia_bingan.engine import check_engine, open_engine
-from kornia_bingan.errors import JobError, UsageError
-from kornia_bingan.exif import Exif, Position, read_exif
-from kornia_bingan.features import Features, check_max_size, describe_photos, features_path
-from kornia_bingan.files import atomic_path, printable, sha256_of
-from kornia_bingan.images import Skipped, image_header, list_images, log_skipped, no_photos, without_copies
-from kornia_bingan.keypoints import Detector
-from kornia_bingan.masks import find_masks
-from kornia_bingan.model import (
+from kornia_bingan.colmap.types import (
     Camera,
     Mapper,
     Model,
@@ -46,7 +38,13 @@ from kornia_bingan.model import (
     cameras_for,
     fixed_camera,
 )
-from kornia_bingan.pairs import (
+from kornia_bingan.errors import JobError, UsageError
+from kornia_bingan.images.exif import Exif, Position, read_exif
+from kornia_bingan.images.masks import find_masks
+from kornia_bingan.images.read import Skipped, image_header, list_images, log_skipped, no_photos, without_copies
+from kornia_bingan.keypoints import Detector
+from kornia_bingan.reconstruct.features import Features, check_max_size, describe_photos, features_path
+from kornia_bingan.reconstruct.pairs import (
     Block,
     Pair,
     Way,
@@ -57,9 +55,11 @@ from kornia_bingan.pairs import (
     parse_choice,
     read_pairs,
 )
-from kornia_bingan.provenance import versions
-from kornia_bingan.report import PairStatistics, Summary
-from kornia_bingan.runs import LOG, LOG_FILE, Stopwatch, TimeLimit, checksums, log_to, no_progress, open_run
+from kornia_bingan.report.text import PairStatistics, Summary
+from kornia_bingan.work.engine import check_engine, open_engine
+from kornia_bingan.work.files import atomic_path, printable, sha256_of
+from kornia_bingan.work.provenance import versions
+from kornia_bingan.work.run_folder import LOG, LOG_FILE, Stopwatch, TimeLimit, checksums, log_to, no_progress, open_run
 
 DEFAULT_RATIO = 0.8
 """Largest Hamming ratio of a match, see :func:`kornia_bingan.match`."""
@@ -91,7 +91,7 @@ class ReconstructOptions:
         gps: write the positions that photos say into the database.
         seed: of everything random.
         time_limit: seconds after which the command stops, to be continued by the same command; 0 is no limit.
-        masks: folder of masks, see :mod:`kornia_bingan.masks`.
+        masks: folder of masks, see :mod:`kornia_bingan.images.masks`.
         max_size: photos with a longer side are reduced to so many pixels for detection and description; the model is in
             pixels of the photos all the same. 0 reduces nothing.
         workers: processes on this machine that describe and match; 0 works in this one. A program that asks for them
@@ -137,7 +137,7 @@ def reconstruct_photos(photos: Path, out: Path, options: ReconstructOptions | No
         JobError: fewer than two photos are usable, they do not give a model (with what matching found), the time limit
             was reached, or COLMAP crashed.
     """
-    from kornia_bingan.weights import find_weights
+    from kornia_bingan.network.weights import find_weights
 
     options = options or ReconstructOptions()
     photos, out = Path(photos), Path(out)

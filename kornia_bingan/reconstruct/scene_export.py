@@ -27,16 +27,16 @@ import pycolmap
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from kornia_bingan.colmap_mapping import atomic_folder
+from kornia_bingan.colmap.mapping import atomic_folder
+from kornia_bingan.colmap.pinhole import Pinhole, Undistortion, pinhole_for, undistort_model
+from kornia_bingan.colmap.types import by
 from kornia_bingan.errors import UsageError
-from kornia_bingan.files import sha256_of, write_json
-from kornia_bingan.images import Ranges, image_header, read_color, sample_ranges
-from kornia_bingan.model import by
-from kornia_bingan.pinhole import Pinhole, Undistortion, pinhole_for, undistort_model
-from kornia_bingan.provenance import provenance
-from kornia_bingan.report import Summary
-from kornia_bingan.runs import no_progress
-from kornia_bingan.scene_files import Shot, point_normals, write_meshlab, write_ply, write_transforms
+from kornia_bingan.images.read import Ranges, image_header, read_color, sample_ranges
+from kornia_bingan.reconstruct.scene_files import Shot, point_normals, write_meshlab, write_ply, write_transforms
+from kornia_bingan.report.text import Summary
+from kornia_bingan.work.files import sha256_of, write_json
+from kornia_bingan.work.provenance import provenance
+from kornia_bingan.work.run_folder import no_progress
 
 Target = Literal["3dgs", "nerfstudio", "openmvs", "meshlab"]
 

@@ -16,8 +16,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from kornia_bingan.files import write_json
-from kornia_bingan.pinhole import Pinhole
+from kornia_bingan.colmap.pinhole import Pinhole
+from kornia_bingan.work.files import write_json
 
 Floats = NDArray[np.float64]
 

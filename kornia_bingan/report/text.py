@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kornia_bingan.errors import UsageError
-from kornia_bingan.files import printable, write_json
+from kornia_bingan.work.files import printable, write_json
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kornia_bingan.errors import UsageError
-from kornia_bingan.files import atomic_path, write_json
+from kornia_bingan.work.files import atomic_path, write_json
 
 MOST_EXACT = 1_000_000
 """Codes compared exhaustively: at 2,048 bits each that takes 0.09 s, and the command needs seconds to start."""

@@ -1,9 +1,9 @@
 """A folder of photos becomes an index of codes, and a picture finds the most similar ones in it.
 
-INDEX is a folder, searched by faiss (:mod:`kornia_bingan.search_faiss`), or ``lancedb://`` and a path or the address of
-object storage, searched by LanceDB (:mod:`kornia_bingan.search_lancedb`); one word tells both commands which. The same
-command adds new photos, describes changed ones again (by size and time of the file) and forgets those that are gone; a
-killed one goes on with the photos that are not stored yet. Pictures with the same bytes are kept once.
+INDEX is a folder, searched by faiss (:mod:`kornia_bingan.search.faiss_store`), or ``lancedb://`` and a path or the
+address of object storage, searched by LanceDB (:mod:`kornia_bingan.search.lance_store`); one word tells both commands
+which. The same command adds new photos, describes changed ones again (by size and time of the file) and forgets those
+that are gone; a killed one goes on with the photos that are not stored yet. Pictures with the same bytes are kept once.
 """
 
 from __future__ import annotations
@@ -19,12 +19,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kornia_bingan.engine import Engine, check_engine, open_engine, run_units
+from kornia_bingan.datasets.pictures import reduce_picture
 from kornia_bingan.errors import JobError, UsageError
-from kornia_bingan.files import sha256_of
-from kornia_bingan.folded import Precision
-from kornia_bingan.global_code import CELL_BITS, global_code
-from kornia_bingan.images import (
+from kornia_bingan.images.read import (
     ImageError,
     Ranges,
     Skipped,
@@ -37,13 +34,16 @@ from kornia_bingan.images import (
     sample_ranges,
 )
 from kornia_bingan.keypoints import detect
-from kornia_bingan.network import OfPictures
-from kornia_bingan.picture_sets import reduce_picture
-from kornia_bingan.runs import LOG_FILE, alone_in, log_to
-from kornia_bingan.search_faiss import FaissStore, Row, Stamp
-from kornia_bingan.search_lancedb import LanceStore
-from kornia_bingan.units import Failed, Unit, local_file
-from kornia_bingan.weights import find_weights, load_weights
+from kornia_bingan.network.inference import Precision
+from kornia_bingan.network.published import OfPictures
+from kornia_bingan.network.weights import find_weights, load_weights
+from kornia_bingan.search.faiss_store import FaissStore, Row, Stamp
+from kornia_bingan.search.lance_store import LanceStore
+from kornia_bingan.search.photo_code import CELL_BITS, global_code
+from kornia_bingan.work.engine import Engine, check_engine, open_engine, run_units
+from kornia_bingan.work.files import sha256_of
+from kornia_bingan.work.run_folder import LOG_FILE, alone_in, log_to
+from kornia_bingan.work.unit import Failed, Unit, local_file
 
 if TYPE_CHECKING:
     from kornia_bingan.descriptor import BinGAN
@@ -158,7 +158,7 @@ def update_index(
     Raises:
         UsageError: there are no photos, the index was made with other weights, its place holds something else, or
             another process works in its folder.
-        JobError: no photo can be read, or see :func:`kornia_bingan.engine.open_engine`.
+        JobError: no photo can be read, or see :func:`kornia_bingan.work.engine.open_engine`.
     """
     store = open_store(index)
     names, foreign = list_images(photos)

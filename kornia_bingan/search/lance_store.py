@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kornia_bingan.errors import UsageError
-from kornia_bingan.search_faiss import MOST_EXACT, PROBES, TRAINING_PER_LIST, Row, Stamp, num_lists, parse_about
+from kornia_bingan.search.faiss_store import MOST_EXACT, PROBES, TRAINING_PER_LIST, Row, Stamp, num_lists, parse_about
 
 FINISHED = "finished"
 _DELETED_AT_ONCE = 1000

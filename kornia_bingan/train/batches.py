@@ -9,15 +9,14 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from kornia_bingan.brown import PatchSet, read_patch_set
+from kornia_bingan.datasets.brown import PatchSet, read_patch_set
+from kornia_bingan.datasets.pictures import Splits, read_picture_set
 from kornia_bingan.errors import UsageError
-from kornia_bingan.images import Skipped
+from kornia_bingan.images.read import Skipped
 from kornia_bingan.keypoints import BLOB_SUPPORT
 from kornia_bingan.patches import build_pyramid, cut_patches
-from kornia_bingan.picture_sets import Splits, read_picture_set
-from kornia_bingan.picture_views import NO_PICTURE_JITTER, draw_views
-from kornia_bingan.recipe import PICTURE_NETWORKS, TrainConfig
-from kornia_bingan.views import (
+from kornia_bingan.train.config import PICTURE_NETWORKS, TrainConfig
+from kornia_bingan.train.jitter import (
     NO_JITTER,
     Batch,
     Jitter,
@@ -29,6 +28,7 @@ from kornia_bingan.views import (
     near_duplicates,
     split_photos,
 )
+from kornia_bingan.train.picture_jitter import NO_PICTURE_JITTER, draw_views
 
 VALIDATION_DATABASE = 5000
 """Pictures that validation searches, beside its queries."""

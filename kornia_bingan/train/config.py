@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 from kornia_bingan import losses
 from kornia_bingan.errors import UsageError
-from kornia_bingan.picture_views import NO_PICTURE_JITTER, PictureJitter
-from kornia_bingan.views import NO_JITTER, Jitter
+from kornia_bingan.train.jitter import NO_JITTER, Jitter
+from kornia_bingan.train.picture_jitter import NO_PICTURE_JITTER, PictureJitter
 
 PICTURE_NETWORKS = ("ImageDiscriminator", "PictureNetwork")
 """Networks that learn from a set of small pictures."""

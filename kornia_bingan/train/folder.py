@@ -9,14 +9,14 @@ from typing import Any
 
 import torch
 
-from kornia_bingan import distributed
 from kornia_bingan.errors import UsageError
-from kornia_bingan.files import atomic_path, sha256_of, write_json
-from kornia_bingan.provenance import provenance
-from kornia_bingan.recipe import TrainConfig, describe_config
-from kornia_bingan.sources import Source
-from kornia_bingan.training_state import TrainingState, read_checkpoint
-from kornia_bingan.weights import find_weights
+from kornia_bingan.network.weights import find_weights
+from kornia_bingan.train import processes
+from kornia_bingan.train.batches import Source
+from kornia_bingan.train.config import TrainConfig, describe_config
+from kornia_bingan.train.state import TrainingState, read_checkpoint
+from kornia_bingan.work.files import atomic_path, sha256_of, write_json
+from kornia_bingan.work.provenance import provenance
 
 NOT_IDENTITY = ("out", "time_limit", "checkpoint_every", "tensorboard")
 """Settings that may differ when a run is continued."""
@@ -25,7 +25,7 @@ NOT_IDENTITY = ("out", "time_limit", "checkpoint_every", "tensorboard")
 def open_run(config: TrainConfig, source: Source) -> None:
     """Make the run folder, or check that it holds the same run."""
     identity = {k: v for k, v in describe_config(config).items() if k not in NOT_IDENTITY}
-    identity.update(source.contents, processes=distributed.world())
+    identity.update(source.contents, processes=processes.world())
     if config.start:
         identity["start_sha256"] = sha256_of(find_weights(config.start))
     path = config.out / "run.json"
@@ -34,7 +34,7 @@ def open_run(config: TrainConfig, source: Source) -> None:
         known = _with_younger_settings(run["identity"])
         if identity["steps"] != known.get("steps") and _not_yet_falling(config, known):
             known["steps"] = run["identity"]["steps"] = run["config"]["steps"] = config.steps
-            if distributed.rank() == 0:
+            if processes.rank() == 0:
                 write_json(path, run)
         changed = sorted(key for key in identity.keys() | known.keys() if identity.get(key) != known.get(key))
         if changed:
@@ -42,10 +42,10 @@ def open_run(config: TrainConfig, source: Source) -> None:
                 f"{config.out} holds a run with other settings ({', '.join(changed)}: {known.get(changed[0])}, now "
                 f"{identity.get(changed[0])}); give another --out, or the same settings to continue it"
             )
-    elif distributed.rank() == 0:
+    elif processes.rank() == 0:
         config.out.mkdir(parents=True, exist_ok=True)
         write_json(path, {"identity": identity, "config": describe_config(config), "provenance": provenance()})
-    distributed.wait()
+    processes.wait()
 
 
 def _with_younger_settings(known: dict[str, Any]) -> dict[str, Any]:
@@ -77,7 +77,7 @@ def resume(config: TrainConfig, state: TrainingState) -> None:
     checkpoint, log = config.out / "checkpoint.pt", config.out / "log.jsonl"
     if checkpoint.exists():
         state.load(checkpoint)
-    if log.exists() and distributed.rank() == 0:
+    if log.exists() and processes.rank() == 0:
         lines = [line for line in log.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
         kept = [line for line in lines if json.loads(line)["step"] <= state.step] if checkpoint.exists() else []
         with atomic_path(log) as temporary:

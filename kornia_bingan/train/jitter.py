@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from kornia_bingan.errors import JobError
-from kornia_bingan.images import (
+from kornia_bingan.images.read import (
     ImageError,
     Skipped,
     list_images,
@@ -28,7 +28,7 @@ from kornia_bingan.images import (
 )
 from kornia_bingan.keypoints import detect, support_regions
 from kornia_bingan.patches import PATCH_SIZE, build_pyramid, cut_patches
-from kornia_bingan.runs import checksums, no_progress
+from kornia_bingan.work.run_folder import checksums, no_progress
 
 Floats = NDArray[np.float32]
 

@@ -35,23 +35,24 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from kornia_bingan import distributed, losses
+from kornia_bingan import losses
 from kornia_bingan.errors import JobError, UsageError
-from kornia_bingan.files import sha256_of
-from kornia_bingan.images import log_skipped
-from kornia_bingan.memory import keep_freed_memory
-from kornia_bingan.network import ImageDiscriminator, Network, PatchTrunk, multiply_adds
-from kornia_bingan.picture_network import PictureNetwork
-from kornia_bingan.recipe import TrainConfig, check_config, describe_config
-from kornia_bingan.run_folder import NOT_IDENTITY, check_out, open_run, resume
-from kornia_bingan.run_plots import draw_log, draw_patches, write_tensorboard
-from kornia_bingan.runs import LOG, LOG_FILE, log_to, no_progress
-from kornia_bingan.sources import Source, open_source
-from kornia_bingan.taps import Taps
-from kornia_bingan.training_state import TrainingState
-from kornia_bingan.validation import validate
-from kornia_bingan.views import Batch
-from kornia_bingan.weights import find_weights, load_weights, save_weights
+from kornia_bingan.images.read import log_skipped
+from kornia_bingan.network.pictures import PictureNetwork
+from kornia_bingan.network.published import ImageDiscriminator, Network, PatchTrunk, multiply_adds
+from kornia_bingan.network.taps import Taps
+from kornia_bingan.network.weights import find_weights, load_weights, save_weights
+from kornia_bingan.train import processes
+from kornia_bingan.train.batches import Source, open_source
+from kornia_bingan.train.config import TrainConfig, check_config, describe_config
+from kornia_bingan.train.folder import NOT_IDENTITY, check_out, open_run, resume
+from kornia_bingan.train.jitter import Batch
+from kornia_bingan.train.plots import draw_log, draw_patches, write_tensorboard
+from kornia_bingan.train.state import TrainingState
+from kornia_bingan.train.validation import validate
+from kornia_bingan.work.files import sha256_of
+from kornia_bingan.work.memory import keep_freed_memory
+from kornia_bingan.work.run_folder import LOG, LOG_FILE, log_to, no_progress
 
 
 def discriminator_losses(state: TrainingState, batch: Batch) -> dict[str, Tensor]:
@@ -67,7 +68,7 @@ def discriminator_losses(state: TrainingState, batch: Batch) -> dict[str, Tensor
             with torch.no_grad():
                 # All rows on every process, since the generator normalises by the statistics of its batch.
                 noise = state.generator.sample_noise(len(batch.patches0) * len(views), state.noise)
-                fake = distributed.share(state.generator(noise))
+                fake = processes.share(state.generator(noise))
         regularised = config.lambda_dmr > 0 or config.lambda_bre > 0
         taps, low, high = _run_discriminator(
             state.network, real, fake, own_passes=regularised and not config.shared_pass
@@ -76,12 +77,12 @@ def discriminator_losses(state: TrainingState, batch: Batch) -> dict[str, Tensor
     if fake is not None:
         logits = taps.logits.float()
         terms["gan"] = losses.gan_discriminator(
-            distributed.gather(logits[: len(real)]), distributed.gather(logits[len(real) :])
+            processes.gather(logits[: len(real)]), processes.gather(logits[len(real) :])
         )
-    lows = [distributed.gather(part) for part in low.float().chunk(len(views))]
+    lows = [processes.gather(part) for part in low.float().chunk(len(views))]
     low = torch.cat(lows)
     if regularised:
-        high = torch.cat([distributed.gather(part) for part in high.detach().float().chunk(len(views))])
+        high = torch.cat([processes.gather(part) for part in high.detach().float().chunk(len(views))])
         if config.centre_high:
             high = high - high.mean(0)
     if config.lambda_dmr > 0:
@@ -99,7 +100,7 @@ def discriminator_losses(state: TrainingState, batch: Batch) -> dict[str, Tensor
     if config.lambda_descriptor > 0:
         terms["descriptor"] = losses.two_view(lows[0], lows[1], config.temperature, ignore, codes=False)
     if config.lambda_projection > 0:
-        first, second = (distributed.gather(part) for part in taps.matching[: len(real)].float().chunk(2))
+        first, second = (processes.gather(part) for part in taps.matching[: len(real)].float().chunk(2))
         terms["projection"] = losses.two_view(first, second, config.projection_temperature, ignore, codes=False)
     if config.lambda_second_order > 0:
         terms["second_order"] = losses.second_order(lows[0], lows[1])
@@ -148,14 +149,14 @@ def generator_loss(state: TrainingState, batch: Batch) -> Tensor:
     assert state.generator is not None
     with state.autocast():
         real = state.prepare(batch.patches0)
-        fake = distributed.share(state.generator(state.generator.sample_noise(len(batch.patches0), state.noise)))
+        fake = processes.share(state.generator(state.generator.sample_noise(len(batch.patches0), state.noise)))
         if state.network.uses_batch_statistics:
             with torch.no_grad():
                 target = state.network(real).matching
             matching = state.network(fake).matching
         else:
             target, matching = state.network(torch.cat([real, fake])).matching.chunk(2)
-    return losses.feature_matching(distributed.gather(target.detach().float()), distributed.gather(matching.float()))
+    return losses.feature_matching(processes.gather(target.detach().float()), processes.gather(matching.float()))
 
 
 def train_step(state: TrainingState, batch: Batch, generator_batch: Batch | None) -> dict[str, float]:
@@ -163,7 +164,7 @@ def train_step(state: TrainingState, batch: Batch, generator_batch: Batch | None
     config = state.config
     # Noise is the same on all processes, dropout is not.
     state.noise.manual_seed(_seed_of(config.seed, state.step, 0))
-    torch.manual_seed(_seed_of(config.seed, state.step, 1 + distributed.rank()))
+    torch.manual_seed(_seed_of(config.seed, state.step, 1 + processes.rank()))
     state.network.train()
     rate = state.set_learning_rate()
     terms = discriminator_losses(state, batch)
@@ -191,7 +192,7 @@ def _seed_of(*numbers: int) -> int:
 def _step(optimiser: torch.optim.Optimizer, module: nn.Module, loss: Tensor) -> None:
     optimiser.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
-    distributed.average_gradients(module)
+    processes.average_gradients(module)
     optimiser.step()
 
 
@@ -250,25 +251,25 @@ def train(config: TrainConfig) -> dict[str, Any]:
         keep_freed_memory()
     torch.set_num_threads(config.threads or max(1, torch.get_num_threads() - 1))
     cv2.setNumThreads(1)
-    distributed.start("cuda" if config.device != "cpu" and torch.cuda.is_available() else "cpu")
+    processes.start("cuda" if config.device != "cpu" and torch.cuda.is_available() else "cpu")
     try:
-        if config.batch_size % distributed.world():
-            raise UsageError(f"a batch of {config.batch_size} does not divide by {distributed.world()} processes")
+        if config.batch_size % processes.world():
+            raise UsageError(f"a batch of {config.batch_size} does not divide by {processes.world()} processes")
         check_out(config.out)
         source = open_source(config)
         open_run(config, source)
-        with log_to(config.out / LOG_FILE) if distributed.rank() == 0 else nullcontext():
+        with log_to(config.out / LOG_FILE) if processes.rank() == 0 else nullcontext():
             log_skipped(source.skipped)
             state = TrainingState(config)
             resume(config, state)
             LOG.info("from step %d to %d", state.step, config.steps)
             return _learn(config, source, state, started)
     finally:
-        distributed.stop()
+        processes.stop()
 
 
 def _learn(config: TrainConfig, source: Source, state: TrainingState, started: float) -> dict[str, Any]:
-    writes = distributed.rank() == 0
+    writes = processes.rank() == 0
     if state.step == 0:
         _initialise(state, source)
     last: dict[str, float] = {}
@@ -312,7 +313,7 @@ def _learn(config: TrainConfig, source: Source, state: TrainingState, started: f
         draw_patches(config.out, source.validation.patches, state.generator, config.seed)
         if config.tensorboard:
             write_tensorboard(config.out)
-    distributed.wait()
+    processes.wait()
     taken = state.seconds - before
     lines = (config.out / "log.jsonl").read_text(encoding="utf-8").splitlines() if writes else []
     validations = [line for line in map(json.loads, lines) if line["kind"] == "validation"]

@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 from kornia_bingan.errors import UsageError
-from kornia_bingan.images import read_color, write_image
-from kornia_bingan.network import Generator
+from kornia_bingan.images.read import read_color, write_image
+from kornia_bingan.network.published import Generator
 
 Picture = NDArray[np.uint8]
 

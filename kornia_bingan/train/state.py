@@ -13,14 +13,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from kornia_bingan import distributed
 from kornia_bingan.errors import UsageError
-from kornia_bingan.files import atomic_path
-from kornia_bingan.folded import has_bfloat16
-from kornia_bingan.network import NETWORKS, Generator, ImageDiscriminator, Network, PatchDiscriminator
-from kornia_bingan.optimiser import OrthogonalMomentum, PublishedAdam
-from kornia_bingan.recipe import TrainConfig
-from kornia_bingan.weights import find_weights, load_weights
+from kornia_bingan.network.published import NETWORKS, Generator, ImageDiscriminator, Network, PatchDiscriminator
+from kornia_bingan.network.weights import find_weights, load_weights
+from kornia_bingan.train import processes
+from kornia_bingan.train.adam import OrthogonalMomentum, PublishedAdam
+from kornia_bingan.train.config import TrainConfig
+from kornia_bingan.work.files import atomic_path
+from kornia_bingan.work.machine import has_bfloat16
 
 WARM_UP = 50
 
@@ -42,7 +42,7 @@ class TrainingState:
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
         kind = ("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device
-        self.device = distributed.local_device(kind)
+        self.device = processes.local_device(kind)
         bfloat16 = config.precision == "bfloat16" or (config.precision == "auto" and has_bfloat16(self.device))
         self.precision = torch.bfloat16 if bfloat16 else torch.float32
         torch.manual_seed(config.seed)
@@ -97,7 +97,7 @@ class TrainingState:
     def prepare(self, patches: NDArray[np.float32]) -> Tensor:
         """Turn patches (N, 1, 32, 32) into this process's part of the network's input."""
         x = self.network.prepare(torch.from_numpy(patches).to(self.device))
-        return distributed.share(x).contiguous(memory_format=torch.channels_last)
+        return processes.share(x).contiguous(memory_format=torch.channels_last)
 
     @torch.no_grad()
     def update_average(self) -> None:

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from kornia_bingan import losses
-from kornia_bingan.metrics import fpr95
-from kornia_bingan.retrieval_metrics import expected_average_precision, histogram
-from kornia_bingan.sources import ValidationPairs, ValidationPictures
-from kornia_bingan.training_state import TrainingState
+from kornia_bingan.train.batches import ValidationPairs, ValidationPictures
+from kornia_bingan.train.metrics import fpr95
+from kornia_bingan.train.retrieval_metrics import expected_average_precision, histogram
+from kornia_bingan.train.state import TrainingState
 
 _BATCH = 500
 

@@ -12,10 +12,10 @@ import torch
 from tqdm import tqdm
 
 from kornia_bingan.errors import UsageError
-from kornia_bingan.files import sha256_of
-from kornia_bingan.folded import has_bfloat16
-from kornia_bingan.runs import TimeLimit, no_progress
-from kornia_bingan.units import Unit, keep_file
+from kornia_bingan.work.files import sha256_of
+from kornia_bingan.work.machine import has_bfloat16
+from kornia_bingan.work.run_folder import TimeLimit, no_progress
+from kornia_bingan.work.unit import Unit, keep_file
 
 INSTALL = "pip install 'kornia_bingan[cluster]'"
 
@@ -26,7 +26,7 @@ class Engine:
 
     Attributes:
         client: Dask's client; None stands for this process.
-        sha256: of the weights; units find the file by :func:`kornia_bingan.units.local_file`.
+        sha256: of the weights; units find the file by :func:`kornia_bingan.work.unit.local_file`.
         precision: in which every process computes.
     """
 
@@ -80,7 +80,7 @@ def open_engine(
         keep_file(sha256, weights)
         yield Engine(None, sha256, precision)
         return
-    from kornia_bingan import cluster
+    from kornia_bingan.work import workers as cluster
 
     with cluster.connect(workers, scheduler) as client:
         cluster.equip(client, weights.read_bytes(), sha256, precision, shared, workers)
@@ -103,7 +103,7 @@ def run_units(
     Args:
         engine: see :func:`open_engine`.
         function: can be imported; what it returns and raises can be pickled.
-        units: see :class:`kornia_bingan.units.Unit`.
+        units: see :class:`kornia_bingan.work.unit.Unit`.
         total: sum of their sizes.
         description: of the progress bar.
         done: what units are when they are done, for the message of the limit.
@@ -111,7 +111,7 @@ def run_units(
         limit: checked before each unit.
 
     Returns:
-        Name and result; with Dask, :class:`kornia_bingan.units.Failed` stands for a unit that kills its process.
+        Name and result; with Dask, :class:`kornia_bingan.work.unit.Failed` stands for a unit that kills its process.
 
     Raises:
         JobError: the time limit was reached, or the cluster is gone.
@@ -129,7 +129,7 @@ def run_units(
                 yield unit.name, function(*unit.arguments)
                 bar.update(unit.size)
             return
-        from kornia_bingan import cluster
+        from kornia_bingan.work import workers as cluster
 
         for unit, result in cluster.run(engine.client, function, units, check):
             yield unit.name, result

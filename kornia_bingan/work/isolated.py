@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import IO, Any
 
 from kornia_bingan.errors import JobError, UsageError
-from kornia_bingan.files import atomic_path
+from kornia_bingan.work.files import atomic_path
 
 _TAIL_BYTES = 64 * 1024
 _START = "import json,sys; job=json.loads(sys.stdin.readline()); sys.path[:]=job['path']; "
-_START += "from kornia_bingan.child import serve; serve(job)"
+_START += "from kornia_bingan.work.isolated import serve; serve(job)"
 
 Report = Callable[[Any], None]
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import kornia_bingan
-from kornia_bingan.files import sha256_of
+from kornia_bingan.work.files import sha256_of
 
 # Several distributions may bring one library; the first that is installed counts.
 _DISTRIBUTIONS = {
@@ -76,7 +76,7 @@ def commit() -> str | None:
     them, which the commands that ask write themselves. An installed package has no commit, also when its environment
     lies inside somebody else's repository.
     """
-    folder = Path(__file__).resolve().parent.parent
+    folder = Path(__file__).resolve().parents[2]
     if not (folder / ".git").exists():
         return None
     try:

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import IO, Any, TextIO
 
 from kornia_bingan.errors import JobError, UsageError
-from kornia_bingan.files import printable, sha256_of, write_json
-from kornia_bingan.provenance import provenance, versions
+from kornia_bingan.work.files import printable, sha256_of, write_json
+from kornia_bingan.work.provenance import provenance, versions
 
 _LOCK = ".lock"
 _OWNER = ".lock-owner"

@@ -3,9 +3,9 @@
 A unit is a plain function that can be imported, with plain arguments. It reads files and writes its own, which appears
 whole or not at all, so it may be repeated, anywhere, and a kill loses only the units in work. The same function does
 the unit everywhere, and the files come out byte for byte the same: the network's batches are of one size, the number of
-threads changes no sum (tests/test_engine.py), and the precision is chosen once, by the machine that gives the command.
-Machines must have the same versions of the libraries, which is checked. Processors of different kinds may round
-differently, so one kind for one run.
+threads changes no sum (tests/work/test_engine.py), and the precision is chosen once, by the machine that gives the
+command. Machines must have the same versions of the libraries, which is checked. Processors of different kinds may
+round differently, so one kind for one run.
 """
 
 from __future__ import annotations

@@ -28,10 +28,10 @@ from distributed.comm.core import CommClosedError
 from distributed.system import MEMORY_LIMIT
 
 from kornia_bingan.errors import JobError
-from kornia_bingan.folded import has_bfloat16
-from kornia_bingan.memory import keep_freed_memory
-from kornia_bingan.provenance import usable_cores, versions
-from kornia_bingan.units import Failed, Unit, keep_file
+from kornia_bingan.work.machine import has_bfloat16
+from kornia_bingan.work.memory import keep_freed_memory
+from kornia_bingan.work.provenance import usable_cores, versions
+from kornia_bingan.work.unit import Failed, Unit, keep_file
 
 CONNECT_S = 5
 """Seconds in which a scheduler must answer, and its first worker be there."""
@@ -174,7 +174,7 @@ def run(
 
     Args:
         client: see :func:`connect`.
-        function: see :func:`kornia_bingan.engine.run_units`.
+        function: see :func:`kornia_bingan.work.engine.run_units`.
         units: many; some for each thread of the workers are sent at a time.
         check: called often; what it raises ends the run.
 

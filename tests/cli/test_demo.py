@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kornia_bingan.demo import demo_table, run_demo
+from kornia_bingan.cli.demo import demo_table, run_demo
 
 
 def test_the_demo_finds_its_scene_again_and_goes_on(tmp_path: Path) -> None:

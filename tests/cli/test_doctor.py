@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from kornia_bingan import doctor, weights
 from kornia_bingan.cli import main
+from kornia_bingan.cli.commands import doctor
+from kornia_bingan.network import weights
 
 
 def test_a_good_installation_has_no_red_line(capsys: pytest.CaptureFixture[str]) -> None:

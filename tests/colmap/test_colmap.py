@@ -8,11 +8,20 @@ import numpy as np
 import pycolmap
 import pytest
 
-from kornia_bingan import colmap, colmap_database, colmap_mapping
-from kornia_bingan.colmap import Camera, read_features, read_model, read_verification, write_features, write_matches
+from kornia_bingan import colmap
+from kornia_bingan.colmap import (
+    Camera,
+    mapping,
+    read_features,
+    read_model,
+    read_verification,
+    write_features,
+    write_matches,
+)
+from kornia_bingan.colmap import database as colmap_database
 from kornia_bingan.errors import JobError, UsageError
 from kornia_bingan.keypoints import Keypoints, detect
-from tests.image_bytes import encode, exif, with_exif
+from tests.helpers.image_bytes import encode, exif, with_exif
 
 
 def keypoints(xy, size=8.0, angle_deg=30.0):
@@ -109,7 +118,7 @@ def test_arrays_of_double_precision_are_stored_as_float32(tmp_path, columns):
 
 
 def test_scale_and_orientation_are_those_of_colmaps_own_detector(tmp_path):
-    from tests.conftest import texture
+    from tests.helpers.photos import texture
 
     (tmp_path / "images").mkdir()
     image = texture(300, 400)
@@ -404,7 +413,7 @@ def test_a_smaller_error_has_fewer_inliers_and_few_inliers_are_no_pair(tmp_path,
 def test_the_settings_of_a_reconstruction_reach_colmaps_mappers(tmp_path, monkeypatch):
     database, matches, _ = scene(tmp_path, images=3)
     write_matches(database, matches)
-    in_this_process(monkeypatch, colmap_mapping)
+    in_this_process(monkeypatch, mapping)
     given = []
 
     def incremental(path, images, out, options, **_):
@@ -443,8 +452,8 @@ def test_the_largest_model_has_most_images_then_most_points_then_came_first():
         def __init__(self, images, points):
             self.num_reg_images, self.num_points3D = (lambda: images), (lambda: points)
 
-    assert colmap_mapping._largest({0: Size(3, 90), 1: Size(5, 10), 2: Size(5, 20), 3: Size(5, 20)}) == "2"
-    assert colmap_mapping._largest({}) is None
+    assert mapping._largest({0: Size(3, 90), 1: Size(5, 10), 2: Size(5, 20), 3: Size(5, 20)}) == "2"
+    assert mapping._largest({}) is None
 
 
 def test_matches_that_fit_no_geometry_are_rejected(tmp_path):
@@ -584,5 +593,5 @@ def test_png_can_be_written_after_the_import_and_torch_is_not_loaded():
         "assert cv2.imencode('.png', np.random.default_rng(0).integers(0, 255, (300, 400, 3)).astype(np.uint8))[0];"
         "import sys; assert 'torch' not in sys.modules"
     )
-    for module in ("colmap", "colmap_mapping"):
+    for module in ("colmap.database", "colmap.mapping"):
         subprocess.run([sys.executable, "-c", code.format(module)], check=True)

@@ -8,9 +8,9 @@ import numpy as np
 import pycolmap
 import pytest
 
-from kornia_bingan.colmap_database import read_cameras, read_features, read_verification, write_features, write_matches
+from kornia_bingan.colmap.database import read_cameras, read_features, read_verification, write_features, write_matches
+from kornia_bingan.colmap.types import Camera
 from kornia_bingan.errors import UsageError
-from kornia_bingan.model import Camera
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,9 @@ import numpy as np
 import pycolmap
 import pytest
 
+from kornia_bingan.colmap.pinhole import Pinhole, Undistortion, pinhole_for, undistort_model
 from kornia_bingan.errors import JobError
-from kornia_bingan.pinhole import Pinhole, Undistortion, pinhole_for, undistort_model
-from tests.conftest import texture
+from tests.helpers.photos import texture
 
 
 def camera(model: str, *params: float, size: tuple[int, int] = (400, 300)) -> pycolmap.Camera:

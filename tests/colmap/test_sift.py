@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from kornia_bingan.colmap import read_model
+from kornia_bingan.colmap.sift import reconstruct_with_sift
+from kornia_bingan.datasets.rendered import Camera, cameras_on_arc, pose_errors, render_view, room
 from kornia_bingan.errors import JobError, UsageError
-from kornia_bingan.scene import Camera, cameras_on_arc, pose_errors, render_view, room
-from kornia_bingan.sift_model import reconstruct_with_sift
-from tests.conftest import texture
-from tests.image_bytes import encode, exif, with_exif
+from tests.helpers.image_bytes import encode, exif, with_exif
+from tests.helpers.photos import texture
 
 
 @pytest.fixture(scope="module")

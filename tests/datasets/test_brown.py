@@ -12,10 +12,10 @@ import cv2
 import numpy as np
 import pytest
 
-from kornia_bingan import brown_files
-from kornia_bingan.brown import atomic_folder, halve_patches, read_pair_arrays, read_patch_set, write_patch_set
+from kornia_bingan.datasets import brown_files
+from kornia_bingan.datasets.brown import atomic_folder, halve_patches, read_pair_arrays, read_patch_set, write_patch_set
 from kornia_bingan.errors import JobError, UsageError
-from kornia_bingan.images import ImageError
+from kornia_bingan.images.read import ImageError
 
 COUNT = 600  # three sheets, the last one 88 patches long
 

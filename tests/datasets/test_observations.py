@@ -5,18 +5,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kornia_bingan.errors import JobError, UsageError
-from kornia_bingan.images import read_image
-from kornia_bingan.keypoints import Keypoints, detect
-from kornia_bingan.observations import (
+from kornia_bingan.datasets.observations import (
     Tolerances,
     come_close,
     find_observations,
     pairs_within,
     read_scene,
 )
-from kornia_bingan.scene import Camera
-from tests.known_scene import KnownScene, affine, is_seen, make_known_scene, trace, write_text_model
+from kornia_bingan.datasets.rendered import Camera
+from kornia_bingan.errors import JobError, UsageError
+from kornia_bingan.images.read import read_image
+from kornia_bingan.keypoints import Keypoints, detect
+from tests.helpers.known_scene import KnownScene, affine, is_seen, make_known_scene, trace, write_text_model
 
 
 def keypoints(xy: object, size: object = 8.0, angle_deg: object = 30.0) -> Keypoints:

@@ -9,13 +9,13 @@ import cv2
 import numpy as np
 import pytest
 
-from kornia_bingan.brown import read_patch_set
+from kornia_bingan.datasets.brown import read_patch_set
+from kornia_bingan.datasets.observations import Tolerances
+from kornia_bingan.datasets.patch_sets import PatchSetOptions, make_patch_set, matching_pairs
 from kornia_bingan.errors import JobError, UsageError
-from kornia_bingan.images import read_image
-from kornia_bingan.metrics import fpr95
-from kornia_bingan.observations import Tolerances
-from kornia_bingan.patch_sets import PatchSetOptions, make_patch_set, matching_pairs
-from tests.known_scene import KnownScene, is_seen, make_known_scene, trace
+from kornia_bingan.images.read import read_image
+from kornia_bingan.train.metrics import fpr95
+from tests.helpers.known_scene import KnownScene, is_seen, make_known_scene, trace
 
 OPTIONS = PatchSetOptions(max_keypoints=3000, pair_counts=(100, 400, 10000))
 

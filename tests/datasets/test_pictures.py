@@ -13,15 +13,15 @@ import pytest
 import torch
 
 from kornia_bingan import BinGAN
+from kornia_bingan.datasets.pictures import read_picture_set, reduce_picture
 from kornia_bingan.errors import UsageError
-from kornia_bingan.network import ImageDiscriminator
-from kornia_bingan.picture_sets import read_picture_set, reduce_picture
-from kornia_bingan.picture_views import NO_PICTURE_JITTER, PictureJitter, blurred, draw_views, recolour
-from kornia_bingan.recipe import preset_config
-from kornia_bingan.sources import open_source
-from kornia_bingan.train import train
-from kornia_bingan.weights import load_weights
-from tests.test_train import log_of
+from kornia_bingan.network.published import ImageDiscriminator
+from kornia_bingan.network.weights import load_weights
+from kornia_bingan.train.batches import open_source
+from kornia_bingan.train.config import preset_config
+from kornia_bingan.train.loop import train
+from kornia_bingan.train.picture_jitter import NO_PICTURE_JITTER, PictureJitter, blurred, draw_views, recolour
+from tests.train.test_loop import log_of
 
 CLASSES = ("bird", "ship")
 

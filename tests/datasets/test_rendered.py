@@ -9,9 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from kornia_bingan.errors import JobError, UsageError
-from kornia_bingan.images import image_size, list_images, read_image
-from kornia_bingan.scene import (
+from kornia_bingan.datasets.rendered import (
     Array,
     Camera,
     Plane,
@@ -21,6 +19,8 @@ from kornia_bingan.scene import (
     render_scene,
     render_view,
 )
+from kornia_bingan.errors import JobError, UsageError
+from kornia_bingan.images.read import image_size, list_images, read_image
 
 K = np.array([[300.0, 0, 101.0], [0, 310.0, 73.0], [0, 0, 1]])
 

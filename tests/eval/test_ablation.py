@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from eval import ablation
+from eval.training import ablation
 from kornia_bingan.errors import UsageError
-from kornia_bingan.recipe import preset_config
-from kornia_bingan.train import train
-from tests.conftest import write_photos
-from tests.test_train import SMALL
+from kornia_bingan.train.config import preset_config
+from kornia_bingan.train.loop import train
+from tests.helpers.photos import write_photos
+from tests.train.test_loop import SMALL
 
 
 def test_runs_are_compared_by_their_logs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eval import brown
-from eval.metrics import fpr95
-from kornia_bingan.brown import write_patch_set
+from eval.harness.metrics import fpr95
+from eval.quality import brown
+from kornia_bingan.datasets.brown import write_patch_set
 from kornia_bingan.errors import UsageError
-from tests.conftest import texture
+from tests.helpers.photos import texture
 
 USUAL = ("--regions", "usual")
 

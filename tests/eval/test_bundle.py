@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from eval import bundle
+from eval.training import bundle
 from kornia_bingan.errors import UsageError
-from tests.conftest import write_photos
+from tests.helpers.photos import write_photos
 
 
 def test_the_bundle_trains_where_only_five_packages_are(tmp_path: Path) -> None:

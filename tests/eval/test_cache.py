@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import eval.cache
-import eval.metrics
-from eval.cache import Arrays, cached, code_digest, digest
+import eval.harness.cache
+import eval.harness.metrics
+from eval.harness.cache import Arrays, cached, code_digest, digest
 from kornia_bingan.errors import UsageError
 
 
@@ -76,4 +76,8 @@ def test_digests_see_content_shape_and_dtype() -> None:
     digests = [digest(a), digest(a.reshape(2, 3)), digest(a.astype(np.int8)), digest(a[::-1]), digest(a, a)]
     assert len(set(digests)) == 5
     assert digest(a.reshape(2, 3)[:, ::2]) == digest(np.array([[0, 2], [3, 5]], np.uint8))
-    assert code_digest(eval.cache) != code_digest(eval.cache, eval.metrics) != code_digest(eval.metrics)
+    assert (
+        code_digest(eval.harness.cache)
+        != code_digest(eval.harness.cache, eval.harness.metrics)
+        != code_digest(eval.harness.metrics)
+    )

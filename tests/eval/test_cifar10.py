@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from eval import cifar10, hashing, picture_grid
+from eval.quality import cifar10, hashing
+from eval.show import picture_grid
+from kornia_bingan.datasets.pictures import PictureSet, Splits
 from kornia_bingan.errors import UsageError
-from kornia_bingan.files import sha256_of
-from kornia_bingan.picture_network import PictureNetwork
-from kornia_bingan.picture_sets import PictureSet, Splits
-from kornia_bingan.weights import save_weights
-from tests.test_pictures import tree  # noqa: F401 - a fixture
+from kornia_bingan.network.pictures import PictureNetwork
+from kornia_bingan.network.weights import save_weights
+from kornia_bingan.work.files import sha256_of
+from tests.datasets.test_pictures import tree  # noqa: F401 - a fixture
 
 
 def two_classes(seed: int, count: int) -> tuple[np.ndarray, np.ndarray]:

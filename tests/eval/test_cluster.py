@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from eval import cluster, speed_tables
+from eval.cost import cluster
+from eval.show import speed_tables
 from kornia_bingan.errors import UsageError
-from tests.conftest import write_photos
+from tests.helpers.photos import write_photos
 
 
 def test_costs_and_a_killed_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

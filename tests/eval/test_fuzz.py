@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eval import fuzz
+from eval.inputs import fuzz
 from kornia_bingan.errors import UsageError
 
 

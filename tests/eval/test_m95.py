@@ -9,12 +9,12 @@ import cv2
 import numpy as np
 import pytest
 
-from eval import m95
-from eval.peers import load_peers
+from eval.harness.peers import load_peers
+from eval.quality import m95
+from kornia_bingan.datasets.rendered import cameras_on_arc
 from kornia_bingan.errors import UsageError
 from kornia_bingan.keypoints import Keypoints, detect
-from kornia_bingan.scene import cameras_on_arc
-from tests.conftest import texture, write_wall
+from tests.helpers.photos import texture, write_wall
 
 
 def keypoints_at(xy: np.ndarray) -> Keypoints:

@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 
 import kornia_bingan
-from eval.matching import mutual_matches
+from eval.harness.matching import mutual_matches
 from kornia_bingan.errors import UsageError
 
 

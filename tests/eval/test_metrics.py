@@ -8,8 +8,8 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, roc_curve
 
-import kornia_bingan.metrics
-from eval import metrics as m
+import kornia_bingan.train.metrics
+from eval.harness import metrics as m
 from kornia_bingan.errors import UsageError
 
 INF = math.inf
@@ -24,7 +24,7 @@ def labelled(seed: int, ties: bool) -> tuple[NDArray[np.float64], NDArray[np.boo
 
 
 def test_the_exact_fpr95_is_the_packages() -> None:
-    assert m.fpr95 is kornia_bingan.metrics.fpr95
+    assert m.fpr95 is kornia_bingan.train.metrics.fpr95
 
 
 def test_published_fpr95_by_hand() -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from eval import mutants
-from eval.mutation import Mutant, find_mutants
+from eval.mutation import mutants
+from eval.mutation.changes import Mutant, find_mutants
 from kornia_bingan.errors import JobError, UsageError
 
 SOURCE = '''"""Sums."""

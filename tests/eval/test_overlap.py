@@ -7,12 +7,13 @@ import cv2
 import numpy as np
 import pytest
 
-from eval import overlap, retrieval_pairs
+from eval.cost import retrieval_pairs
+from eval.quality import overlap
+from kornia_bingan.datasets.rendered import render_scene
 from kornia_bingan.errors import UsageError
-from kornia_bingan.network import ImageDiscriminator
-from kornia_bingan.scene import render_scene
-from kornia_bingan.weights import save_weights
-from tests.conftest import texture
+from kornia_bingan.network.published import ImageDiscriminator
+from kornia_bingan.network.weights import save_weights
+from tests.helpers.photos import texture
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 import pytest
 
-from eval import patch_tasks
-from eval.data import HomographySequence
+from eval.harness.data import HomographySequence
+from eval.quality import patch_tasks
 from kornia_bingan.errors import UsageError
-from tests.conftest import texture
+from tests.helpers.photos import texture
 
 LEVELS = ("easy", "hard", "tough")
 

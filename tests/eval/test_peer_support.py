@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from eval import m95, options, peer_support
+from eval.harness import options
+from eval.quality import m95, peer_support
+from kornia_bingan.datasets.rendered import render_scene
 from kornia_bingan.errors import UsageError
-from kornia_bingan.scene import render_scene
 
 
 def row(side: float | None, total: int, *, usual: bool = False) -> dict[str, object]:

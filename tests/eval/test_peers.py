@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import nn
 
-from eval import patch_peers, peer_rows, peers
+from eval.harness import patch_peers, peer_rows, peers
 from kornia_bingan.errors import UsageError
-from kornia_bingan.files import sha256_of
 from kornia_bingan.keypoints import Keypoints, detect, to_opencv
-from kornia_bingan.weights import find_weights
-from tests.conftest import texture
+from kornia_bingan.network.weights import find_weights
+from kornia_bingan.work.files import sha256_of
+from tests.helpers.photos import texture
 
 
 @pytest.fixture(scope="module")

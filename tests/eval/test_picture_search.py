@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from eval import picture_search
+from eval.training import picture_search
 from kornia_bingan.errors import UsageError
-from kornia_bingan.recipe import preset_config
-from kornia_bingan.train import train
-from tests.conftest import write_photos
-from tests.test_picture_network import config_of
-from tests.test_pictures import tree  # noqa: F401
-from tests.test_train import SMALL
+from kornia_bingan.train.config import preset_config
+from kornia_bingan.train.loop import train
+from tests.datasets.test_pictures import tree  # noqa: F401
+from tests.helpers.photos import write_photos
+from tests.network.test_pictures import config_of
+from tests.train.test_loop import SMALL
 
 
 def test_runs_are_compared_by_their_last_validation(

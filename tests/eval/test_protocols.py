@@ -10,13 +10,16 @@ import cv2
 import numpy as np
 import pytest
 
-from eval import calibrate, hpatches, options, pairs, pictures, robustness, speed, thresholds
-from eval.data import HomographySequence, PosedPair, pairs_of_scene, read_scene
+from eval.cost import speed
+from eval.harness import options
+from eval.harness.data import HomographySequence, PosedPair, pairs_of_scene, read_scene
+from eval.quality import calibrate, hpatches, pairs, robustness, thresholds
+from eval.show import pictures
+from kornia_bingan.datasets.rendered import render_scene
 from kornia_bingan.errors import UsageError
 from kornia_bingan.keypoints import Keypoints
 from kornia_bingan.matching import Calibration, match_probability
-from kornia_bingan.scene import render_scene
-from tests.conftest import texture
+from tests.helpers.photos import texture
 
 NAMES = "rootsift,orb"
 USUAL = ("--regions", "usual")

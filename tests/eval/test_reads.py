@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eval import reads
-from eval.markdown import RESULTS
+from eval.inputs import reads
+from eval.show.markdown import RESULTS
 
 
 def test_the_committed_table_says_what_is_read_today(tmp_path: Path) -> None:

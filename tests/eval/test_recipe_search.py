@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from eval import adapt, recipe_search
+from eval.training import adapt, recipe_search
 from kornia_bingan.errors import UsageError
-from kornia_bingan.recipe import preset_config
-from kornia_bingan.train import train
-from tests.conftest import write_photos
-from tests.test_train import SMALL
+from kornia_bingan.train.config import preset_config
+from kornia_bingan.train.loop import train
+from tests.helpers.photos import write_photos
+from tests.train.test_loop import SMALL
 
 
 def measured(name: str, rootsift: int, code: int, real: int) -> dict[str, Any]:

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from eval import __main__ as command
-from eval import descriptor_tables, markdown, records, tables, thresholds, training_tables
+from eval.harness import records
+from eval.quality import thresholds
+from eval.show import descriptor_tables, markdown, tables, training_tables
 from kornia_bingan.errors import UsageError
 
 CLEAN, DIRTY = "0123456789abcdef" * 2 + "01234567", "fedcba9876543210" * 2 + "fedcba98-dirty"

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from eval import report
+from eval.show import report
 from kornia_bingan.errors import UsageError
-from tests.browser import BROWSER, ask
+from tests.helpers.browser import BROWSER, ask
 
-RESULTS = Path(__file__).parents[1] / "eval" / "results"
+RESULTS = Path(__file__).parents[2] / "eval" / "results"
 
 
 def test_the_best_of_a_column_is_marked_ties_included() -> None:

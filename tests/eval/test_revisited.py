@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
 
-from eval import revisited
-from kornia_bingan.brown import write_patch_set
+from eval.quality import revisited
+from kornia_bingan.datasets.brown import write_patch_set
 from kornia_bingan.errors import UsageError
-from tests.conftest import texture
+from tests.helpers.photos import texture
 
 USUAL = ("--regions", "usual")
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eval import scale, scale_tables
+from eval.cost import scale
+from eval.show import scale_tables
 from kornia_bingan.errors import UsageError
-from kornia_bingan.images import list_images, read_image
+from kornia_bingan.images.read import list_images, read_image
 from tests import conftest
 
 

@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 import pytest
 
-from eval import scale_indices, scale_search
+from eval.cost import scale_indices, scale_search
 from kornia_bingan.errors import UsageError
-from tests.conftest import texture
+from tests.helpers.photos import texture
 
 
 def test_search_of_many_codes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

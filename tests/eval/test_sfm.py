@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eval import sfm, sfm_check, tables
+from eval.quality import sfm, sfm_check
+from eval.show import tables
+from kornia_bingan.datasets.rendered import render_scene
 from kornia_bingan.errors import UsageError
-from kornia_bingan.scene import render_scene
 
 
 def test_a_rendered_scene_is_compared_with_sift_and_the_truth(

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from eval import ship
+from eval.training import ship
 from kornia_bingan.errors import UsageError
-from kornia_bingan.recipe import preset_config
-from kornia_bingan.train import train
-from kornia_bingan.views import Jitter
-from kornia_bingan.weights import load_weights
-from tests.conftest import write_photos
-from tests.test_train import SMALL
+from kornia_bingan.network.weights import load_weights
+from kornia_bingan.train.config import preset_config
+from kornia_bingan.train.jitter import Jitter
+from kornia_bingan.train.loop import train
+from tests.helpers.photos import write_photos
+from tests.train.test_loop import SMALL
 
 
 @pytest.fixture(scope="module")

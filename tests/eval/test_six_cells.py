@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from eval.__main__ import main
-from eval.six_cells import PUBLISHED, score, tables
-from kornia_bingan.brown import read_patch_set, write_patch_set
+from eval.training.six_cells import PUBLISHED, score, tables
+from kornia_bingan.datasets.brown import read_patch_set, write_patch_set
 from kornia_bingan.losses import hard_sign
-from kornia_bingan.weights import load_weights
-from tests.conftest import texture
+from kornia_bingan.network.weights import load_weights
+from tests.helpers.photos import texture
 
 SETS = ("liberty", "notredame", "yosemite")
 

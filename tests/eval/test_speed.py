@@ -8,18 +8,19 @@ import numpy as np
 import pytest
 import torch
 
-from eval import speed, speed_changes, speed_matching, speed_networks, speed_pipeline, speed_tables
-from eval.timing import machine_rates, take_turns
+from eval.cost import speed, speed_changes, speed_matching, speed_networks, speed_pipeline
+from eval.harness.timing import machine_rates, take_turns
+from eval.show import speed_tables
 from kornia_bingan import bits
 from kornia_bingan.errors import UsageError
-from kornia_bingan.files import write_json
-from kornia_bingan.folded import FoldedNetwork
 from kornia_bingan.keypoints import detect, support_regions
 from kornia_bingan.matching import match
+from kornia_bingan.network.inference import FoldedNetwork
+from kornia_bingan.network.weights import find_weights, load_weights
 from kornia_bingan.patches import build_pyramid
-from kornia_bingan.provenance import provenance
-from kornia_bingan.weights import find_weights, load_weights
-from tests.conftest import texture
+from kornia_bingan.work.files import write_json
+from kornia_bingan.work.provenance import provenance
+from tests.helpers.photos import texture
 
 
 def test_functions_take_turns_after_a_warm_up() -> None:

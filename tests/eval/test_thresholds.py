@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eval import thresholds
-from eval.m95 import Result
+from eval.quality import thresholds
+from eval.quality.m95 import Result
 from kornia_bingan.errors import UsageError
-from tests.conftest import write_wall
+from tests.helpers.photos import write_wall
 
 
 def m95_result(ratio: list[float], correct: list[bool]) -> Result:

@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from kornia_bingan.datasets.rendered import Camera, Plane, cameras_on_arc, render_view, room
 from kornia_bingan.keypoints import detect
-from kornia_bingan.scene import Camera, Plane, cameras_on_arc, render_view, room
 
 Floats = NDArray[np.float64]
 

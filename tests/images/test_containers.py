@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kornia_bingan.containers import ContainerError, ImageHeader, read_header
-from tests.image_bytes import encode, exif, png, png_chunk, tiff, with_exif, with_segment
+from kornia_bingan.images.containers import ContainerError, ImageHeader, read_header
+from tests.helpers.image_bytes import encode, exif, png, png_chunk, tiff, with_exif, with_segment
 
 WIDTH, HEIGHT = 80, 60
 NOISE = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)

@@ -15,14 +15,14 @@ from PIL import ExifTags, Image
 
 from kornia_bingan.cli import main
 from kornia_bingan.colmap import Camera, cameras_for, write_features
+from kornia_bingan.colmap.types import fixed_camera
+from kornia_bingan.datasets.rendered import render_scene
 from kornia_bingan.errors import UsageError
-from kornia_bingan.exif import FILM_DIAGONAL_MM, Exif, _position, read_exif
-from kornia_bingan.images import read_image
+from kornia_bingan.images.exif import FILM_DIAGONAL_MM, Exif, _position, read_exif
+from kornia_bingan.images.read import read_image
 from kornia_bingan.keypoints import detect
-from kornia_bingan.model import fixed_camera
-from kornia_bingan.scene import render_scene
-from tests.conftest import texture
-from tests.image_bytes import encode, png, png_chunk, with_exif, with_segment
+from tests.helpers.image_bytes import encode, png, png_chunk, with_exif, with_segment
+from tests.helpers.photos import texture
 
 TAG = ExifTags.Base
 
@@ -193,7 +193,9 @@ PARIS: dict[int, object] = {1: "N", 2: (48.0, 30.0, 0.0), 3: "E", 4: (2.0, 15.0,
 def test_the_exif_block_of_a_heic_is_read_before_any_picture_was_decoded(tmp_path: Path) -> None:
     pillow_heif.register_heif_opener()
     Image.fromarray(texture(60, 80)).save(tmp_path / "a.heic", "HEIF", exif=with_camera(24, PARIS))
-    program = "from pathlib import Path; from kornia_bingan.exif import read_exif; print(read_exif(Path('a.heic')))"
+    program = (
+        "from pathlib import Path; from kornia_bingan.images.exif import read_exif; print(read_exif(Path('a.heic')))"
+    )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, check=True)
     assert done.stdout.strip() == str(Exif(24 / FILM_DIAGONAL_MM, (48.5, 2.25, 35.0)))
 

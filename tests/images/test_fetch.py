@@ -10,8 +10,8 @@ import pytest
 
 from kornia_bingan import cli
 from kornia_bingan.errors import JobError, UsageError
-from kornia_bingan.remote import local_photos
-from tests.conftest import write_photos
+from kornia_bingan.images.fetch import local_photos
+from tests.helpers.photos import write_photos
 
 FEW = ["--descriptor", "bingan256-lite", "--max-keypoints", "200"]
 

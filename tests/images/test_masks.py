@@ -9,10 +9,10 @@ import pytest
 
 from kornia_bingan.cli import main
 from kornia_bingan.errors import UsageError
-from kornia_bingan.features import Features
+from kornia_bingan.images.masks import find_masks
 from kornia_bingan.keypoints import detect
-from kornia_bingan.masks import find_masks
-from tests.conftest import texture
+from kornia_bingan.reconstruct.features import Features
+from tests.helpers.photos import texture
 
 
 @pytest.fixture

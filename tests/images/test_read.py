@@ -13,11 +13,19 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from kornia_bingan import images
 from kornia_bingan.errors import UsageError
-from kornia_bingan.images import ImageError, Skipped, image_size, list_images, read_color, read_image, sample_ranges
-from tests.conftest import texture
-from tests.image_bytes import encode, exif, png, png_chunk, tiff, with_exif
+from kornia_bingan.images import read as images
+from kornia_bingan.images.read import (
+    ImageError,
+    Skipped,
+    image_size,
+    list_images,
+    read_color,
+    read_image,
+    sample_ranges,
+)
+from tests.helpers.image_bytes import encode, exif, png, png_chunk, tiff, with_exif
+from tests.helpers.photos import texture
 
 WIDTH, HEIGHT = 80, 60
 LOSSLESS_WEBP = (64, 101)
@@ -408,9 +416,8 @@ def test_avif_is_turned_by_its_orientation(tmp_path: Path) -> None:
 def test_heic_says_what_it_needs(tmp_path: Path) -> None:
     pillow_heif.register_heif_opener()
     Image.fromarray(texture(60, 80)).save(tmp_path / "a.heic", "HEIF")
-    program = (
-        "import sys; sys.modules['pillow_heif'] = None; from kornia_bingan import images; images.read_image('a.heic')"
-    )
+    program = "import sys; sys.modules['pillow_heif'] = None\nfrom kornia_bingan.images import read_image\n"
+    program += "read_image('a.heic')"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, check=False)
     assert "a.heic is a HEIC or AVIF picture, which needs pip install 'kornia_bingan[heic]'" in done.stderr
 

@@ -4,13 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from kornia_bingan import BinGAN, PatchDiscriminator, PatchTrunk, folded
+from kornia_bingan import BinGAN, PatchDiscriminator, PatchTrunk
 from kornia_bingan.descriptor import describe
 from kornia_bingan.errors import UsageError
-from kornia_bingan.folded import FoldedNetwork, Precision, has_bfloat16
 from kornia_bingan.keypoints import detect, support_regions
+from kornia_bingan.network import inference
+from kornia_bingan.network.inference import FoldedNetwork, Precision
 from kornia_bingan.patches import build_pyramid, cut_patches
-from tests.conftest import texture
+from kornia_bingan.work.machine import has_bfloat16
+from tests.helpers.photos import texture
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +89,7 @@ def test_codes_do_not_need_the_fused_operation(
 ) -> None:
     model = FoldedNetwork(trained_a_little(network, patches), "float32")
     expected = model.describe(patches)
-    monkeypatch.setattr(folded, "_can_fuse", lambda dtype: False)
+    monkeypatch.setattr(inference, "_can_fuse", lambda dtype: False)
     torch.testing.assert_close(model.describe(patches), expected, rtol=1e-4, atol=1e-5)
 
 

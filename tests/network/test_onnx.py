@@ -9,13 +9,14 @@ import onnxruntime
 import pytest
 import torch
 
-from kornia_bingan import BinGAN, PatchTrunk, bits, onnx_export
+from kornia_bingan import BinGAN, PatchTrunk, bits
 from kornia_bingan.cli import main
 from kornia_bingan.errors import JobError
-from kornia_bingan.network import ImageDiscriminator
-from kornia_bingan.onnx_export import export_onnx
-from kornia_bingan.picture_network import PictureNetwork
-from kornia_bingan.weights import load_weights, save_weights
+from kornia_bingan.network import onnx as onnx_export
+from kornia_bingan.network.onnx import export_onnx
+from kornia_bingan.network.pictures import PictureNetwork
+from kornia_bingan.network.published import ImageDiscriminator
+from kornia_bingan.network.weights import load_weights, save_weights
 
 
 @pytest.fixture(scope="module")

@@ -12,18 +12,18 @@ import pytest
 import torch
 
 from kornia_bingan import BinGAN
+from kornia_bingan.datasets.pictures import read_picture_set
 from kornia_bingan.errors import UsageError
-from kornia_bingan.network import multiply_adds
-from kornia_bingan.picture_network import PictureNetwork
-from kornia_bingan.picture_sets import read_picture_set
-from kornia_bingan.recipe import TrainConfig, preset_config
-from kornia_bingan.sources import open_source
-from kornia_bingan.train import train
-from kornia_bingan.training_state import TrainingState
-from kornia_bingan.weights import load_weights, save_weights
-from tests.test_network import numpy_conv
-from tests.test_pictures import tree  # noqa: F401
-from tests.test_train import check_killed_run, log_of
+from kornia_bingan.network.pictures import PictureNetwork
+from kornia_bingan.network.published import multiply_adds
+from kornia_bingan.network.weights import load_weights, save_weights
+from kornia_bingan.train.batches import open_source
+from kornia_bingan.train.config import TrainConfig, preset_config
+from kornia_bingan.train.loop import train
+from kornia_bingan.train.state import TrainingState
+from tests.datasets.test_pictures import tree  # noqa: F401
+from tests.network.test_published import numpy_conv
+from tests.train.test_loop import check_killed_run, log_of
 
 STAGES = ((4, 1), (6, 2), (8, 0))
 SMALL: dict[str, Any] = {

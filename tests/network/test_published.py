@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from kornia_bingan.network import Generator, ImageDiscriminator, PatchDiscriminator, PatchTrunk, multiply_adds
+from kornia_bingan.network.published import Generator, ImageDiscriminator, PatchDiscriminator, PatchTrunk, multiply_adds
 
 NETWORKS = [PatchDiscriminator, PatchTrunk]
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from kornia_bingan import weights
 from kornia_bingan.errors import UsageError
-from kornia_bingan.files import sha256_of
-from kornia_bingan.network import PatchDiscriminator, PatchTrunk, multiply_adds
+from kornia_bingan.network import weights
+from kornia_bingan.network.published import PatchDiscriminator, PatchTrunk, multiply_adds
+from kornia_bingan.work.files import sha256_of
 
 
 def small_trunk() -> PatchTrunk:

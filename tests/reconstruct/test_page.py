@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import html
 import json
 import re
+from html import escape
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from kornia_bingan import page
+from kornia_bingan.colmap.types import Camera, Model
+from kornia_bingan.datasets.rendered import render_scene
 from kornia_bingan.errors import UsageError
-from kornia_bingan.model import Camera, Model
-from kornia_bingan.reconstruction import ReconstructOptions, reconstruct_photos
-from kornia_bingan.scene import render_scene
-from tests.browser import BROWSER, ask
+from kornia_bingan.reconstruct import page
+from kornia_bingan.reconstruct.pipeline import ReconstructOptions, reconstruct_photos
+from kornia_bingan.report import html
+from kornia_bingan.report.html import thumbnail
+from tests.helpers.browser import BROWSER, ask
 
 NASTY = '<b>&".jpg'
 
@@ -40,7 +42,7 @@ def test_the_page_stands_alone_and_escapes_names(report: Path) -> None:
     text = report.read_text(encoding="utf-8")
     assert not re.search(r"""(?:src|href)=["']?https?:""", text.split("</head>")[1])
     assert NASTY not in text
-    assert html.escape(NASTY, quote=True).replace("&quot;", "&#34;") in text
+    assert escape(NASTY, quote=True).replace("&quot;", "&#34;") in text
     assert "broken.jpg" in text
     assert "3 / 3" in text
     assert report.stat().st_size < 10 * 2**20
@@ -49,13 +51,13 @@ def test_the_page_stands_alone_and_escapes_names(report: Path) -> None:
 
 
 def test_missing_libraries_are_named(report: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(page, "page_available", lambda: False)
+    monkeypatch.setattr(html, "page_available", lambda: False)
     with pytest.raises(UsageError, match=r"kornia_bingan\[report\]"):
         page.write_page(report.parent, report.parent)
 
 
 def test_photos_that_are_gone_have_no_thumbnail(tmp_path: Path) -> None:
-    assert page.thumbnail(tmp_path / "absent.jpg") == ""
+    assert thumbnail(tmp_path / "absent.jpg") == ""
     with pytest.raises(UsageError):
         page.write_page(tmp_path, tmp_path)
 

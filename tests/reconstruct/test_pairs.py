@@ -7,10 +7,10 @@ import faiss
 import numpy as np
 import pytest
 
-from kornia_bingan import pairs as pairs_module
 from kornia_bingan.errors import UsageError
-from kornia_bingan.exif import Position
-from kornia_bingan.pairs import (
+from kornia_bingan.images.exif import Position
+from kornia_bingan.reconstruct import pairs as pairs_module
+from kornia_bingan.reconstruct.pairs import (
     BLOCK_PAIRS,
     SEQUENTIAL_OVERLAP,
     Block,

@@ -11,16 +11,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kornia_bingan import reconstruction
 from kornia_bingan.colmap import read_features, read_model
+from kornia_bingan.datasets.rendered import Scene, pose_errors, render_scene
 from kornia_bingan.errors import JobError, UsageError
-from kornia_bingan.features import Features, features_path
-from kornia_bingan.files import sha256_of
-from kornia_bingan.pairs import choose_pairs
-from kornia_bingan.reconstruction import ReconstructOptions, check_options, reconstruct_photos
-from kornia_bingan.report import Summary
-from kornia_bingan.scene import Scene, pose_errors, render_scene
-from tests.conftest import run_and_die, texture
+from kornia_bingan.reconstruct import pipeline
+from kornia_bingan.reconstruct.features import Features, features_path
+from kornia_bingan.reconstruct.pairs import choose_pairs
+from kornia_bingan.reconstruct.pipeline import ReconstructOptions, check_options, reconstruct_photos
+from kornia_bingan.report.text import Summary
+from kornia_bingan.work.files import sha256_of
+from tests.conftest import run_and_die
+from tests.helpers.photos import texture
 
 OPTIONS = ReconstructOptions(max_keypoints=700)
 
@@ -78,7 +79,7 @@ def test_a_finished_run_gives_its_summary_again(
 
     before, written = results(whole), times()
     for stage in ("describe_photos", "match_photos", "_verify", "_map"):
-        monkeypatch.setattr(reconstruction, stage, None)  # nothing is done again
+        monkeypatch.setattr(pipeline, stage, None)  # nothing is done again
     again = reconstruct_photos(scene[0], whole, OPTIONS)
     assert times() == written
     assert again.to_json() == Summary.read(whole / "summary.json").to_json()
@@ -92,7 +93,8 @@ def test_a_killed_run_ends_with_the_same_model(
     photos, made = scene
     out = tmp_path / "out"
     program = (
-        "from pathlib import Path\nfrom kornia_bingan.reconstruction import ReconstructOptions, reconstruct_photos\n"
+        "from pathlib import Path\n"
+        "from kornia_bingan.reconstruct.pipeline import ReconstructOptions, reconstruct_photos\n"
         f"reconstruct_photos(Path({str(photos)!r}), Path({str(out)!r}), ReconstructOptions(max_keypoints=700))\n"
     )
     run_and_die(program, out / reached.format(sorted(made.cameras)[0]))

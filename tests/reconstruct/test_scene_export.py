@@ -20,14 +20,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from kornia_bingan import cli
+from kornia_bingan.datasets.rendered import Camera, Plane, cameras_on_arc, pose_errors, render_view, room
 from kornia_bingan.errors import UsageError
-from kornia_bingan.images import list_images
-from kornia_bingan.page import write_page
-from kornia_bingan.reconstruction import ReconstructOptions, reconstruct_photos
-from kornia_bingan.report import Summary
-from kornia_bingan.scene import Camera, Plane, cameras_on_arc, pose_errors, render_view, room
-from kornia_bingan.scene_export import Target, export_scene, picture_names
-from tests.image_bytes import encode, exif, with_exif
+from kornia_bingan.images.read import list_images
+from kornia_bingan.reconstruct.page import write_page
+from kornia_bingan.reconstruct.pipeline import ReconstructOptions, reconstruct_photos
+from kornia_bingan.reconstruct.scene_export import Target, export_scene, picture_names
+from kornia_bingan.report.text import Summary
+from tests.helpers.image_bytes import encode, exif, with_exif
 
 Floats = NDArray[np.float64]
 

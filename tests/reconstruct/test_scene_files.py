@@ -7,8 +7,8 @@ import numpy as np
 import pycolmap
 import pytest
 
-from kornia_bingan.pinhole import Pinhole
-from kornia_bingan.scene_files import Shot, point_normals, write_ply, write_transforms
+from kornia_bingan.colmap.pinhole import Pinhole
+from kornia_bingan.reconstruct.scene_files import Shot, point_normals, write_ply, write_transforms
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 50])

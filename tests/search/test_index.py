@@ -13,16 +13,17 @@ import numpy as np
 import pytest
 import torch
 
-from kornia_bingan import BinGAN, cli, descriptor, search_index
+from kornia_bingan import BinGAN, cli, descriptor
 from kornia_bingan.errors import JobError, UsageError
-from kornia_bingan.network import ImageDiscriminator
-from kornia_bingan.picture_network import PictureNetwork
-from kornia_bingan.runs import alone_in
-from kornia_bingan.search_faiss import FaissStore, Stamp
-from kornia_bingan.search_index import Found, encoder, photo_codes, update_index
-from kornia_bingan.weights import find_weights, save_weights
-from tests.browser import BROWSER, ask
-from tests.conftest import texture
+from kornia_bingan.network.pictures import PictureNetwork
+from kornia_bingan.network.published import ImageDiscriminator
+from kornia_bingan.network.weights import find_weights, save_weights
+from kornia_bingan.search import index as search_index
+from kornia_bingan.search.faiss_store import FaissStore, Stamp
+from kornia_bingan.search.index import Found, encoder, photo_codes, update_index
+from kornia_bingan.work.run_folder import alone_in
+from tests.helpers.browser import BROWSER, ask
+from tests.helpers.photos import texture
 
 
 def view(seed: int, shift: int) -> np.ndarray:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from kornia_bingan.errors import UsageError
-from kornia_bingan.global_code import global_code
+from kornia_bingan.search.photo_code import global_code
 
 
 def codes_of(seed: int, count: int) -> np.ndarray:

@@ -12,11 +12,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from kornia_bingan import search_faiss, search_lancedb
 from kornia_bingan.errors import UsageError
-from kornia_bingan.search_faiss import FaissStore, Row, Stamp, num_lists
-from kornia_bingan.search_index import open_store
-from kornia_bingan.search_lancedb import LanceStore
+from kornia_bingan.search import faiss_store, lance_store
+from kornia_bingan.search.faiss_store import FaissStore, Row, Stamp, num_lists
+from kornia_bingan.search.index import open_store
+from kornia_bingan.search.lance_store import LanceStore
 
 ABOUT = {"format": 1, "weights": "w", "sha256": "0", "kind": "picture", "bits": 64, "photos": "/"}
 STORES = ["", "lancedb://"]
@@ -67,7 +67,7 @@ def test_the_ranking_is_exhaustive_and_ties_go_by_name(scheme: str, tmp_path: Pa
 def test_many_codes_get_an_inverted_file_that_is_kept_up_to_date(
     scheme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (search_faiss, search_lancedb):
+    for module in (faiss_store, lance_store):
         monkeypatch.setattr(module, "MOST_EXACT", 500)
     index = f"{scheme}{tmp_path / 'index'}"
     rows = rows_of(range(1000))
@@ -108,7 +108,7 @@ def test_the_faiss_index_is_mapped_and_not_read(tmp_path: Path) -> None:
     flat.add(np.zeros((400_000, 256), np.uint8))  # 100 MB
     faiss.write_index_binary(flat, str(tmp_path / "codes.faiss"))
     before = anonymous_mb()
-    mapped = search_faiss.read_mapped(tmp_path / "codes.faiss")
+    mapped = faiss_store.read_mapped(tmp_path / "codes.faiss")
     distances, _ = mapped.search(np.zeros((1, 256), np.uint8), 1)
     assert distances[0, 0] == 0
     assert anonymous_mb() - before < 20
@@ -177,7 +177,7 @@ def absent() -> None:
 
 
 def test_a_damaged_inverted_file_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(search_faiss, "MOST_EXACT", 100)
+    monkeypatch.setattr(faiss_store, "MOST_EXACT", 100)
     rows = rows_of(range(200))
     store = update(str(tmp_path / "index"), rows)
     code = rows["it's 00000.jpg"][1]
@@ -199,10 +199,10 @@ def test_a_damaged_inverted_file_is_a_sentence(tmp_path: Path, monkeypatch: pyte
 
 def test_the_answer_of_a_server_becomes_a_short_reason() -> None:
     long = 'IO { body: Some("<Error><Code>NoSuchBucket</Code><Message>The bucket does not exist</Message>' + 500 * "x"
-    assert search_lancedb._reason(RuntimeError(long)) == "The bucket does not exist"
-    assert search_lancedb._reason(RuntimeError(201 * "x")) == 200 * "x" + "..."
-    assert search_lancedb._reason(RuntimeError(200 * "x")) == 200 * "x"
-    assert search_lancedb._reason(RuntimeError("no file, /home/x.rs:3\nmore")) == "no file"
+    assert lance_store._reason(RuntimeError(long)) == "The bucket does not exist"
+    assert lance_store._reason(RuntimeError(201 * "x")) == 200 * "x" + "..."
+    assert lance_store._reason(RuntimeError(200 * "x")) == 200 * "x"
+    assert lance_store._reason(RuntimeError("no file, /home/x.rs:3\nmore")) == "no file"
 
 
 @pytest.mark.parametrize("scheme", STORES)
@@ -216,5 +216,5 @@ def test_an_inverted_file_has_as_many_lists_as_the_root_of_the_codes_and_at_leas
 
 
 def test_a_folder_whose_name_is_no_utf8() -> None:
-    assert search_faiss._is_utf8(Path("ü"))
-    assert not search_faiss._is_utf8(Path("\udcff"))
+    assert faiss_store._is_utf8(Path("ü"))
+    assert not faiss_store._is_utf8(Path("\udcff"))

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from kornia_bingan.optimiser import OrthogonalMomentum, PublishedAdam, orthogonalised
+from kornia_bingan.train.adam import OrthogonalMomentum, PublishedAdam, orthogonalised
 
 
 def test_update_equals_a_numpy_transcription_also_after_a_reload() -> None:

@@ -6,15 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kornia_bingan.brown import read_patch_set, write_patch_set
+from kornia_bingan.datasets.brown import read_patch_set, write_patch_set
 from kornia_bingan.errors import UsageError
-from kornia_bingan.recipe import check_config, preset_config
-from kornia_bingan.sources import draw_tracks, open_source, pairs_of_views, read_tracks
-from kornia_bingan.train import train
-from kornia_bingan.views import NO_JITTER, Batch, Jitter
-from kornia_bingan.weights import read_description
-from tests.conftest import texture, write_photos
-from tests.test_train import SMALL, log_of
+from kornia_bingan.network.weights import read_description
+from kornia_bingan.train.batches import draw_tracks, open_source, pairs_of_views, read_tracks
+from kornia_bingan.train.config import check_config, preset_config
+from kornia_bingan.train.jitter import NO_JITTER, Batch, Jitter
+from kornia_bingan.train.loop import train
+from tests.helpers.photos import texture, write_photos
+from tests.train.test_loop import SMALL, log_of
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from kornia_bingan.errors import JobError, UsageError
-from kornia_bingan.views import (
+from kornia_bingan.train.jitter import (
     NO_JITTER,
     Jitter,
     Photo,
@@ -20,7 +20,7 @@ from kornia_bingan.views import (
     near_duplicates,
     split_photos,
 )
-from tests.conftest import texture, write_photos
+from tests.helpers.photos import texture, write_photos
 
 
 @pytest.fixture(scope="module")

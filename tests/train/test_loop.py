@@ -12,11 +12,12 @@ import torch
 
 from kornia_bingan import BinGAN, cli
 from kornia_bingan.errors import JobError, UsageError
-from kornia_bingan.files import sha256_of
-from kornia_bingan.recipe import PRESETS, TrainConfig, preset_config
-from kornia_bingan.train import train
-from kornia_bingan.weights import load_weights, read_description
-from tests.conftest import run_and_die, write_photos
+from kornia_bingan.network.weights import load_weights, read_description
+from kornia_bingan.train.config import PRESETS, TrainConfig, preset_config
+from kornia_bingan.train.loop import train
+from kornia_bingan.work.files import sha256_of
+from tests.conftest import run_and_die
+from tests.helpers.photos import write_photos
 
 SMALL: dict[str, Any] = {
     "layers": ((8, 2), (16, 2)),
@@ -105,8 +106,8 @@ def check_killed_run(preset: str, data: Path, tmp_path: Path, changes: dict[str,
     whole = train(preset_config(preset, data, tmp_path / "whole", **changes))
     out = tmp_path / "killed"
     program = (
-        "from pathlib import Path\nfrom kornia_bingan.recipe import preset_config\n"
-        "from kornia_bingan.train import train\n"
+        "from pathlib import Path\nfrom kornia_bingan.train.config import preset_config\n"
+        "from kornia_bingan.train.loop import train\n"
         f"train(preset_config({preset!r}, Path({str(data)!r}), Path({str(out)!r}), **{changes!r}))"
     )
     run_and_die(program, out / "checkpoint.pt", times=2)
@@ -183,8 +184,8 @@ def test_two_processes_have_the_losses_of_one(data: Path, tmp_path: Path) -> Non
     program = tmp_path / "program.py"
     two = f"preset_config('brown', Path({str(data)!r}), Path({str(tmp_path / 'two')!r}), **{changes!r})"
     program.write_text(
-        "from pathlib import Path\nfrom kornia_bingan.recipe import preset_config\n"
-        f"from kornia_bingan.train import train\ntrain({two})\n"
+        "from pathlib import Path\nfrom kornia_bingan.train.config import preset_config\n"
+        f"from kornia_bingan.train.loop import train\ntrain({two})\n"
     )
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(program)]
     subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
@@ -197,9 +198,9 @@ def test_two_processes_have_the_losses_of_one(data: Path, tmp_path: Path) -> Non
 
 
 def test_processes_must_divide_the_batch(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from kornia_bingan import distributed
+    from kornia_bingan.train import processes
 
-    monkeypatch.setattr(distributed, "world", lambda: 5)
+    monkeypatch.setattr(processes, "world", lambda: 5)
     with pytest.raises(UsageError, match="does not divide by 5"):
         train(preset_config("photos", data, tmp_path / "run", **SMALL))
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from kornia_bingan.errors import UsageError
-from kornia_bingan.metrics import fpr95
+from kornia_bingan.train.metrics import fpr95
 
 
 def slow_fpr95(matches: list[float], non_matches: list[float]) -> float:

@@ -7,13 +7,13 @@ import cv2
 import numpy as np
 import pytest
 
-from kornia_bingan import run_plots
 from kornia_bingan.errors import UsageError
-from kornia_bingan.network import Generator
-from kornia_bingan.recipe import preset_config
-from kornia_bingan.train import train
-from tests.conftest import write_photos
-from tests.test_train import SMALL
+from kornia_bingan.network.published import Generator
+from kornia_bingan.train import plots
+from kornia_bingan.train.config import preset_config
+from kornia_bingan.train.loop import train
+from tests.helpers.photos import write_photos
+from tests.train.test_loop import SMALL
 
 
 def write_log(out: Path) -> None:
@@ -25,7 +25,7 @@ def write_log(out: Path) -> None:
 
 def test_log_is_read_by_name(tmp_path: Path) -> None:
     write_log(tmp_path)
-    series = run_plots.read_log(tmp_path)
+    series = plots.read_log(tmp_path)
     assert series["val/fpr95"] == ([0, 30], [80.0, 40.0])
     assert len(series["gan"][0]) == 30
     assert set(series) == {"val/fpr95", "gan"}
@@ -33,7 +33,7 @@ def test_log_is_read_by_name(tmp_path: Path) -> None:
 
 def test_curves_fall_where_the_values_fall(tmp_path: Path) -> None:
     write_log(tmp_path)
-    picture = cv2.imread(str(run_plots.draw_log(tmp_path)))
+    picture = cv2.imread(str(plots.draw_log(tmp_path)))
     assert picture is not None
     panel = picture[:, 480:960]  # gan, val/fpr95
     blue = (panel.astype(int) - [160, 60, 20]).__abs__().sum(2) < 60
@@ -44,13 +44,13 @@ def test_curves_fall_where_the_values_fall(tmp_path: Path) -> None:
 def test_patches_of_both_kinds(tmp_path: Path) -> None:
     real = np.zeros((70, 1, 32, 32), np.float32)
     real[0] = 1
-    picture = cv2.imread(str(run_plots.draw_patches(tmp_path, real, Generator(1), 0)), cv2.IMREAD_GRAYSCALE)
+    picture = cv2.imread(str(plots.draw_patches(tmp_path, real, Generator(1), 0)), cv2.IMREAD_GRAYSCALE)
     assert picture is not None
     assert picture.shape == (256, 256 + 16 + 256)
     assert (picture[:32, :32] == 255).all()
     assert (picture[32:, :256] == 0).all()
     assert picture[:, 272:].std() > 0
-    alone = cv2.imread(str(run_plots.draw_patches(tmp_path, real[:3], None, 0)), cv2.IMREAD_GRAYSCALE)
+    alone = cv2.imread(str(plots.draw_patches(tmp_path, real[:3], None, 0)), cv2.IMREAD_GRAYSCALE)
     assert alone is not None
     assert alone.shape == (256, 256)
 
@@ -75,4 +75,4 @@ def test_without_tensorboard_the_extra_is_named(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     write_log(tmp_path)
     with pytest.raises(UsageError, match=r"kornia_bingan\[tensorboard\]"):
-        run_plots.write_tensorboard(tmp_path)
+        plots.write_tensorboard(tmp_path)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
 
-from kornia_bingan import retrieval_metrics as rm
 from kornia_bingan.errors import UsageError
+from kornia_bingan.train import retrieval_metrics as rm
 
 
 def slow_ap(hits: list[bool]) -> float:

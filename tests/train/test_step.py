@@ -12,14 +12,14 @@ import pytest
 import torch
 
 from kornia_bingan import losses
-from kornia_bingan import train as training
-from kornia_bingan.network import Generator, PatchDiscriminator, Taps
-from kornia_bingan.picture_sets import PictureSet, Splits
-from kornia_bingan.picture_views import NO_PICTURE_JITTER
-from kornia_bingan.recipe import PRESETS, TrainConfig, describe_config, preset_config
-from kornia_bingan.sources import Source, ValidationPairs, picture_source
-from kornia_bingan.training_state import TrainingState
-from kornia_bingan.views import NO_JITTER, Batch, Jitter
+from kornia_bingan.datasets.pictures import PictureSet, Splits
+from kornia_bingan.network.published import Generator, PatchDiscriminator, Taps
+from kornia_bingan.train import loop as training
+from kornia_bingan.train.batches import Source, ValidationPairs, picture_source
+from kornia_bingan.train.config import PRESETS, TrainConfig, describe_config, preset_config
+from kornia_bingan.train.jitter import NO_JITTER, Batch, Jitter
+from kornia_bingan.train.picture_jitter import NO_PICTURE_JITTER
+from kornia_bingan.train.state import TrainingState
 from tests.test_losses import slow_gan, slow_regularisers
 
 UNUSUAL: dict[str, Any] = {

@@ -17,10 +17,10 @@ from PIL import Image
 from kornia_bingan import BinGAN, match
 from kornia_bingan.descriptor import describe
 from kornia_bingan.errors import UsageError
-from kornia_bingan.images import image_size, read_image
+from kornia_bingan.images.read import image_size, read_image
 from kornia_bingan.keypoints import detect
 from kornia_bingan.opencv import BinGANExtractor
-from tests.conftest import texture
+from tests.helpers.photos import texture
 
 Array = NDArray[np.uint8]
 

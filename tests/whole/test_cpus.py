@@ -16,10 +16,10 @@ OLDER = Machine("avx2", ("SSE4.1", "SSE4.2", "AVX", "FP16", "AVX2"))
 def test_what_is_left_out_exists_and_is_left_out_once() -> None:
     names = [name for of_kind in LEFT_OUT.values() for name in of_kind]
     assert len(names) == len(set(names))
-    every = {path.name for path in Path(cpus.__file__).parent.glob("test_*.py")}
-    left_out = {f"test_{name}.py" for name in names}
+    every = {path.relative_to(Path(cpus.__file__).parents[1]) for path in Path(cpus.__file__).parent.rglob("test_*.py")}
+    left_out = {Path("tests", f"{name}.py") for name in names}
     assert left_out < every
-    assert {Path(module).name for module in modules()} == every - left_out
+    assert {Path(module) for module in modules()} == every - left_out
 
 
 def test_a_setting_is_limited_to_what_the_processor_has() -> None:

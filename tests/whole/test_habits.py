@@ -14,7 +14,7 @@ from packaging.utils import canonicalize_name
 
 import kornia_bingan
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def read(name: str) -> str:

@@ -1,4 +1,4 @@
-"""A module imports only from its left; the line stands in CONTRIBUTING.md."""
+"""What belongs to a line imports only from the lines above; the lines stand in CONTRIBUTING.md."""
 
 from __future__ import annotations
 
@@ -7,19 +7,22 @@ import json
 import re
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "kornia_bingan"
-MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")
+FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+ENTRIES = {path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in FILES}
 
 
-def module_line() -> list[str]:
-    block = re.search(r"```modules\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)
+def import_lines() -> list[list[str]]:
+    """The files and folders of the package, line by line."""
+    block = re.search(r"```imports\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)
     assert block is not None
-    return block[1].split()
+    return [line.split() for line in block[1].splitlines()]
 
 
 def imported_names(source: str) -> set[str]:
@@ -41,43 +44,57 @@ def imported_names(source: str) -> set[str]:
     return names
 
 
-def own_modules(source: str) -> set[str]:
-    """Which of our modules a source imports; a public name taken from the package itself counts as "?" + name."""
+def own_entries(source: str) -> set[str]:
+    """From which of our files and folders a source imports; a name of the package itself counts as "?" + name."""
     found = set()
     for name in imported_names(source):
         package, _, rest = name.partition(".")
         if package == "kornia_bingan" and rest and not rest.startswith("__"):
-            module = rest.partition(".")[0]
-            found.add(module if module in module_line() else f"?{module}")
+            entry = rest.partition(".")[0]
+            found.add(entry if entry in ENTRIES else f"?{entry}")
     return found
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
 def test_imports_are_found_wherever_they_stand() -> None:
     source = """
-import os, kornia_bingan.files
+import os, kornia_bingan.work.files
 from kornia_bingan import bits, __version__, match
 from kornia_bingan.images import read_image
 from kornia.feature import LAFDescriptor
 def f():
-    from kornia_bingan import train
+    from kornia_bingan.train import loop
     importlib.import_module("kornia_bingan.cli")
     kornia_bingan.__version__, kornia_bingan.colmap.verify
 """
-    assert own_modules(source) == {"files", "bits", "images", "train", "cli", "colmap", "?match"}
+    assert own_entries(source) == {"work", "bits", "images", "train", "cli", "colmap", "?match"}
     assert "kornia.feature.LAFDescriptor" in imported_names(source)
 
 
-def test_every_module_has_its_place_in_the_line() -> None:
-    line = module_line()
-    assert len(line) == len(set(line))
-    assert set(MODULES) <= set(line), "a module is missing in CONTRIBUTING.md"
+def test_every_file_and_folder_has_its_place_in_one_line_and_no_place_is_stale() -> None:
+    listed = [entry for line in import_lines() for entry in line]
+    assert sorted(listed) == sorted(ENTRIES), "what is missing or stale in CONTRIBUTING.md"
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_a_module_imports_only_from_its_left(module: str) -> None:
-    line = module_line()
-    left = set(line[: line.index(module)])
-    assert own_modules((PACKAGE / f"{module}.py").read_text()) <= left
+@pytest.mark.parametrize("path", FILES, ids=module_name)
+def test_what_belongs_to_a_line_imports_only_from_the_lines_above(path: Path) -> None:
+    own = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    lines = import_lines()
+    (place,) = [index for index, line in enumerate(lines) if own in line]
+    above = {entry for line in lines[:place] for entry in line}
+    assert own_entries(path.read_text()) - {own} <= above
+
+
+def test_no_file_imports_itself_in_a_circle() -> None:
+    names = {module_name(path): imported_names(path.read_text()) for path in FILES}
+    imported = {
+        module: {name if name in names else name.rpartition(".")[0] for name in found} & set(names)
+        for module, found in names.items()
+    }
+    TopologicalSorter(imported).prepare()
 
 
 def test_the_package_does_not_know_its_evaluation_and_its_tests() -> None:
@@ -97,5 +114,6 @@ def third_party_packages(code: str) -> set[str]:
 
 def test_training_needs_five_packages_only() -> None:
     allowed = third_party_packages("import torch, numpy, cv2, safetensors.torch, tqdm")
-    extra = third_party_packages("import kornia_bingan.train") - allowed
+    modules = ", ".join(module_name(path) for path in FILES if path.parent.name == "train")
+    extra = third_party_packages(f"import {modules}") - allowed
     assert extra == {"kornia_bingan"}

@@ -14,14 +14,14 @@ import cv2
 import numpy as np
 import pytest
 
-from kornia_bingan import features
-from kornia_bingan.brown import write_patch_set
 from kornia_bingan.cli import main
-from kornia_bingan.files import printable
-from kornia_bingan.images import Skipped, list_images
-from kornia_bingan.runs import LOG, QUIET, log_to
-from kornia_bingan.scene import render_scene
-from tests.conftest import texture
+from kornia_bingan.datasets.brown import write_patch_set
+from kornia_bingan.datasets.rendered import render_scene
+from kornia_bingan.images.read import Skipped, list_images
+from kornia_bingan.reconstruct import features
+from kornia_bingan.work.files import printable
+from kornia_bingan.work.run_folder import LOG, QUIET, log_to
+from tests.helpers.photos import texture
 
 LITE = ("--descriptor", "bingan256-lite", "--max-keypoints", "400")
 LATIN = os.fsdecode(b"latin-\xe9")

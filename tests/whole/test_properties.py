@@ -16,10 +16,10 @@ from PIL import Image
 
 from kornia_bingan import PatchTrunk, colmap
 from kornia_bingan.errors import UsageError
-from kornia_bingan.exif import read_exif
-from kornia_bingan.images import ImageError, image_size, read_color, read_image
-from kornia_bingan.weights import load_weights, save_weights
-from tests.conftest import texture
+from kornia_bingan.images.exif import read_exif
+from kornia_bingan.images.read import ImageError, image_size, read_color, read_image
+from kornia_bingan.network.weights import load_weights, save_weights
+from tests.helpers.photos import texture
 
 COLOUR = np.dstack([texture(24, 32, seed) for seed in range(3)])
 FEW = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -8,10 +8,10 @@ from pathlib import Path
 import cv2
 import pytest
 
-from eval.tables import FILES, ROOT, fill
-from kornia_bingan.scene import render_scene
+from eval.show.tables import FILES, ROOT, fill
+from kornia_bingan.datasets.rendered import render_scene
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 

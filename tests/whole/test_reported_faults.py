@@ -17,20 +17,20 @@ import pytest
 import torch
 from PIL import Image
 
-from eval import hpatches
-from eval.data import HomographySequence
+from eval.harness.data import HomographySequence
+from eval.quality import hpatches
 from kornia_bingan import BinGAN, colmap, match
-from kornia_bingan.brown import read_patch_set
 from kornia_bingan.cli import main
+from kornia_bingan.datasets.brown import read_patch_set
+from kornia_bingan.datasets.rendered import render_scene
 from kornia_bingan.descriptor import describe
 from kornia_bingan.errors import UsageError
-from kornia_bingan.features import Features
-from kornia_bingan.images import image_size, list_images, read_image
+from kornia_bingan.images.read import image_size, list_images, read_image
 from kornia_bingan.keypoints import Keypoints, detect
-from kornia_bingan.metrics import fpr95
 from kornia_bingan.opencv import BinGANExtractor
-from kornia_bingan.scene import render_scene
-from tests.conftest import texture
+from kornia_bingan.reconstruct.features import Features
+from kornia_bingan.train.metrics import fpr95
+from tests.helpers.photos import texture
 
 LITE = ("--descriptor", "bingan256-lite")
 

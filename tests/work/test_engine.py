@@ -24,19 +24,22 @@ import torch
 from distributed import Client
 from distributed.system import MEMORY_LIMIT
 
-from kornia_bingan import cli, cluster, search_index
+from kornia_bingan import cli
 from kornia_bingan.descriptor import BinGAN, describe
-from kornia_bingan.engine import Engine, open_engine, run_units
 from kornia_bingan.errors import JobError, UsageError
-from kornia_bingan.features import Features, describe_photos
-from kornia_bingan.files import atomic_path, sha256_of
 from kornia_bingan.keypoints import detect
-from kornia_bingan.pairs import Block, match_photos
-from kornia_bingan.runs import TimeLimit
-from kornia_bingan.search_index import update_index
-from kornia_bingan.units import Failed, Unit, local_file
-from kornia_bingan.weights import find_weights
-from tests.conftest import HEAR_CTRL_C, texture, wait_for, write_photos
+from kornia_bingan.network.weights import find_weights
+from kornia_bingan.reconstruct.features import Features, describe_photos
+from kornia_bingan.reconstruct.pairs import Block, match_photos
+from kornia_bingan.search import index
+from kornia_bingan.search.index import update_index
+from kornia_bingan.work import workers as cluster
+from kornia_bingan.work.engine import Engine, open_engine, run_units
+from kornia_bingan.work.files import atomic_path, sha256_of
+from kornia_bingan.work.run_folder import TimeLimit
+from kornia_bingan.work.unit import Failed, Unit, local_file
+from tests.conftest import HEAR_CTRL_C, wait_for
+from tests.helpers.photos import texture, write_photos
 
 LITE = ("--descriptor", "bingan256-lite")
 FEW = ("--max-keypoints", "300")
@@ -195,7 +198,7 @@ def test_a_photo_that_kills_its_worker_is_skipped_with_the_reason(
 ) -> None:
     failed = Failed("the process that worked on it died")
     monkeypatch.setattr(
-        "kornia_bingan.features.run_units",
+        "kornia_bingan.reconstruct.features.run_units",
         lambda *arguments, **_: ((unit.name, failed if unit.name == "b.png" else "") for unit in arguments[2]),
     )
     with open_engine(find_weights("bingan256-lite"), []) as engine:
@@ -318,7 +321,7 @@ def test_an_index_by_workers_is_the_same(
     shutil.copytree(photos, tmp_path / "photos", ignore=shutil.ignore_patterns("photo[4-9]*", "photo1?.png"))
     shutil.copy(photos / "photo3.png", tmp_path / "photos" / "copy.png")
     alone = update_index(tmp_path / "photos", tmp_path / "alone", "bingan256-lite")
-    monkeypatch.setattr(search_index, "open_engine", lambda *_: nullcontext(engine))
+    monkeypatch.setattr(index, "open_engine", lambda *_: nullcontext(engine))
     shared = update_index(tmp_path / "photos", tmp_path / "shared", "bingan256-lite")
     assert alone == shared
     assert {item.name for item in alone.skipped} == {"broken.png", "photo3.png"}
@@ -423,7 +426,7 @@ def test_a_running_cluster(
     assert waited == [(1, cluster.CONNECT_S)]
     assert f"the scheduler at {address} has no workers; start 'dask worker {address}'" in capsys.readouterr().err
     monkeypatch.setattr(cluster, "CONNECT_S", 300)  # a loaded machine starts a worker late
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     worker = subprocess.Popen(
         [sys.executable, "-m", "dask", "worker", address, "--nthreads", "2", "--no-dashboard", "--no-nanny"],
         stderr=subprocess.DEVNULL,
@@ -513,7 +516,7 @@ def test_workers_compute_in_the_precision_of_the_command(
 ) -> None:
     given: list[object] = []
     weights = find_weights("bingan256-lite")
-    monkeypatch.setattr("kornia_bingan.engine.has_bfloat16", lambda device: able and device == torch.device("cpu"))
+    monkeypatch.setattr("kornia_bingan.work.engine.has_bfloat16", lambda device: able and device == torch.device("cpu"))
     monkeypatch.setattr(cluster, "connect", lambda workers, scheduler: nullcontext("client"))
     monkeypatch.setattr(cluster, "equip", lambda *arguments: given.extend(arguments))
     with open_engine(weights, [tmp_path], workers=2) as engine:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kornia_bingan.files import atomic_path, file_name, partial_path, sha256_of, write_json
+from kornia_bingan.work.files import atomic_path, file_name, partial_path, sha256_of, write_json
 
 
 def test_a_failed_block_leaves_nothing(tmp_path: Path) -> None:

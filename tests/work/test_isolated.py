@@ -6,9 +6,9 @@ import threading
 
 import pytest
 
-from kornia_bingan import child
-from kornia_bingan.child import run_in_child
 from kornia_bingan.errors import JobError, UsageError
+from kornia_bingan.work import isolated
+from kornia_bingan.work.isolated import run_in_child
 from tests.conftest import HEAR_CTRL_C, wait_for
 
 JOBS = """
@@ -91,7 +91,7 @@ def test_time_limit_kills_the_child(jobs, monkeypatch):
             self.function()
 
     with monkeypatch.context() as patch:
-        patch.setattr(child.threading, "Timer", Timer)
+        patch.setattr(isolated.threading, "Timer", Timer)
         with pytest.raises(JobError, match=r"adding was stopped at the time limit \(7 s were left"):
             run("sleep", arguments={"mark": str(mark)}, time_limit_s=7)
     assert seconds == [7]
@@ -114,7 +114,7 @@ def is_running(pid):
 def test_the_child_ends_with_its_caller(jobs, number):
     mark = jobs / "pid"
     code = (
-        f"import sys; sys.path.insert(0, {str(jobs)!r}); from kornia_bingan.child import run_in_child;"
+        f"import sys; sys.path.insert(0, {str(jobs)!r}); from kornia_bingan.work.isolated import run_in_child;"
         f"run_in_child('child_jobs:sleep', dict(mark={str(mark)!r}), stage='sleeping')"
     )
     caller = subprocess.Popen([sys.executable, "-c", HEAR_CTRL_C + code], stderr=subprocess.DEVNULL)

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 import kornia_bingan
-from kornia_bingan import provenance as module
-from kornia_bingan.provenance import commit, provenance, versions
+from kornia_bingan.work import provenance as module
+from kornia_bingan.work.provenance import commit, provenance, versions
 
 
 def test_record_is_json_and_has_every_part(tmp_path):
@@ -47,7 +47,7 @@ def test_absent_library_is_none(monkeypatch):
 
 def test_collecting_imports_no_heavy_library():
     code = (
-        "import sys; from kornia_bingan.provenance import provenance; provenance();"
+        "import sys; from kornia_bingan.work.provenance import provenance; provenance();"
         "print([m for m in ('torch', 'kornia', 'cv2', 'pycolmap', 'faiss') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -59,7 +59,7 @@ def checkout(tmp_path, monkeypatch):
     """A repository with one commit that holds the module's file, and the module believing that it runs from there."""
     if shutil.which("git") is None:
         pytest.skip("git is not installed")
-    file = tmp_path / "repository" / "kornia_bingan" / "provenance.py"
+    file = tmp_path / "repository" / "kornia_bingan" / "work" / "provenance.py"
     file.parent.mkdir(parents=True)
     file.write_text("x = 1\n")
     git = ["git", "-C", str(tmp_path / "repository"), "-c", "user.name=a", "-c", "user.email=a@b"]
@@ -78,10 +78,10 @@ def test_commit_of_a_checkout_and_of_a_changed_one(checkout):
 
 
 def test_no_commit_outside_a_checkout_or_inside_a_foreign_one(checkout, tmp_path, monkeypatch):
-    installed = checkout.parent.parent / "venv" / "site-packages" / "kornia_bingan" / "provenance.py"
+    installed = checkout.parents[2] / "venv" / "site-packages" / "kornia_bingan" / "work" / "provenance.py"
     monkeypatch.setattr(module, "__file__", str(installed))
     assert commit() is None
-    monkeypatch.setattr(module, "__file__", str(tmp_path / "elsewhere" / "kornia_bingan" / "provenance.py"))
+    monkeypatch.setattr(module, "__file__", str(tmp_path / "elsewhere" / "kornia_bingan" / "work" / "provenance.py"))
     assert commit() is None
 
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from kornia_bingan import runs
 from kornia_bingan.errors import JobError, UsageError
-from kornia_bingan.runs import Stopwatch, TimeLimit, alone_in, checksums, open_run
+from kornia_bingan.work import run_folder
+from kornia_bingan.work.run_folder import Stopwatch, TimeLimit, alone_in, checksums, open_run
 
 IDENTITY: dict[str, Any] = {"ratio": 0.8, "photos": {"a.jpg": "1", "b.jpg": "2"}}
 
@@ -64,7 +64,7 @@ def test_foreign_folders_and_files_are_refused(tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no such lock")
 def test_a_second_process_is_refused(tmp_path: Path) -> None:
     program = (
-        "import sys; from pathlib import Path; from kornia_bingan.runs import open_run\n"
+        "import sys; from pathlib import Path; from kornia_bingan.work.run_folder import open_run\n"
         f"with open_run(Path({str(tmp_path / 'out')!r}), {IDENTITY!r}):\n"
         "    print('in', flush=True); sys.stdin.read()\n"
     )
@@ -87,7 +87,7 @@ def test_time_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     assert TimeLimit(0).left_s() is None
     now = [1000.0]
     with monkeypatch.context() as patch:
-        patch.setattr(runs.time, "monotonic", lambda: now[0])
+        patch.setattr(run_folder.time, "monotonic", lambda: now[0])
         limit = TimeLimit(100)
         now[0] += 30
         assert limit.left_s() == 70

@@ -1,0 +1,1 @@
+"""Protocols that say what things cost: seconds and memory."""

@@ -1,0 +1,1 @@
+"""What the protocols share: data, peers, matching, metrics, options and the cache."""

@@ -1,0 +1,1 @@
+"""Single changes to the code that its tests must notice."""

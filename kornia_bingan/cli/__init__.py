@@ -1,0 +1,7 @@
+"""The command ``bingan``; ``python -m kornia_bingan.cli`` is the same."""
+
+from __future__ import annotations
+
+from kornia_bingan.cli.commands import main
+
+__all__ = ["main"]

@@ -1,0 +1,10 @@
+"""``python -m kornia_bingan.cli`` is ``bingan``."""
+
+from __future__ import annotations
+
+import sys
+
+from kornia_bingan.cli.commands import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,7 @@
+"""A folder becomes a list of photos, and a photo becomes a grey array; masks, EXIF and photos under a URL."""
+
+from __future__ import annotations
+
+from kornia_bingan.images.read import list_images, read_image
+
+__all__ = ["list_images", "read_image"]

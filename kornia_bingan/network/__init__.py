@@ -1,0 +1,1 @@
+"""The networks: as published, for real use, for inference, and their weights."""

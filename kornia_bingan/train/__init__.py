@@ -1,0 +1,1 @@
+"""Networks learn from photos, from patch sets or from small pictures, without labels."""

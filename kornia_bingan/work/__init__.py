@@ -1,0 +1,1 @@
+"""Files that appear whole or not at all, folders of runs, and work by several processes."""
