@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kornia_bingan.cli import main
-from kornia_bingan.cli.commands import doctor
+from kornia_bingan.cli import doctor, main
 from kornia_bingan.network import weights
 
 

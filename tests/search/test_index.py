@@ -103,7 +103,8 @@ def test_a_killed_run_goes_on(store: str, written: str, photos: Path, weights: s
     folder = tmp_path / "index"
     index = f"{store}{folder}"
     program = (
-        "import os, signal\nfrom pathlib import Path\nfrom kornia_bingan import search_index\nsearch_index.PART = 2\n"
+        "import os, signal\nfrom pathlib import Path\nfrom kornia_bingan.search import index as search_index\n"
+        "search_index.PART = 2\n"
         f"encode, about = search_index.encoder(Path({weights!r}))\n"
         "def encode_or_die(path):\n"
         f"    if list(Path({str(folder)!r}).glob({written!r})):\n"

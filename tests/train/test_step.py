@@ -17,6 +17,7 @@ from kornia_bingan.network.published import Generator, PatchDiscriminator, Taps
 from kornia_bingan.train import loop as training
 from kornia_bingan.train.batches import Source, ValidationPairs, picture_source
 from kornia_bingan.train.config import PRESETS, TrainConfig, describe_config, preset_config
+from kornia_bingan.train.folder import resume
 from kornia_bingan.train.jitter import NO_JITTER, Batch, Jitter
 from kornia_bingan.train.picture_jitter import NO_PICTURE_JITTER
 from kornia_bingan.train.state import TrainingState
@@ -220,13 +221,13 @@ def test_a_resumed_run_keeps_the_lines_of_the_log_up_to_its_checkpoint(tmp_path:
     log = tmp_path / "log.jsonl"
     log.write_text("\n".join(lines) + '\n{"step": 7, "ki')
     state = TrainingState(config)
-    training._resume(config, state)
+    resume(config, state)
     assert (log.read_text(), state.step) == ("", 0), "without a checkpoint all steps are taken again"
     log.write_text("\n".join(lines) + '\n{"step": 7, "ki')
     state.step, state.seconds = 4, 2.5
     state.save(tmp_path / "checkpoint.pt")
     again = TrainingState(config)
-    training._resume(config, again)
+    resume(config, again)
     assert (again.step, again.seconds) == (4, 2.5)
     assert log.read_text() == "".join(f"{line}\n" for line in lines[:4])
 

@@ -335,7 +335,8 @@ def test_ctrl_c_ends_the_workers_too(tmp_path: Path) -> None:
     photos, out = write_photos(tmp_path / "photos", 12), tmp_path / "out"
     words = ["describe", str(photos), str(out), *LITE, "--workers", "1"]
     program = (
-        "import os, signal, sys\nfrom pathlib import Path\nfrom kornia_bingan import cli, cluster\n"
+        "import os, signal, sys\nfrom pathlib import Path\nfrom kornia_bingan import cli\n"
+        "from kornia_bingan.work import workers as cluster\n"
         "collect = cluster._collect\n"
         "def collect_and_interrupt(running, results):\n"
         f"    if list(Path({str(out)!r}).glob('photo*.npz')):\n"
