@@ -11,7 +11,7 @@ from eval.cost import scale
 from eval.show import scale_tables
 from kornia_bingan.errors import UsageError
 from kornia_bingan.images.read import list_images, read_image
-from tests import conftest
+from tests.helpers.photos import write_photos
 
 
 def test_costs_go_on_by_their_power_law() -> None:
@@ -27,7 +27,7 @@ def test_costs_go_on_by_their_power_law() -> None:
 
 
 def test_photos_come_again_under_a_warp(tmp_path: Path) -> None:
-    conftest.write_photos(tmp_path / "scene" / "images", 2, (480, 1280))
+    write_photos(tmp_path / "scene" / "images", 2, (480, 1280))
     scale.write_photos([tmp_path / "scene"], 4, tmp_path / "photos")
     pictures = [read_image(tmp_path / "photos" / name) for name in list_images(tmp_path / "photos")[0]]
     assert [picture.shape for picture in pictures] == [(240, 640)] * 4
@@ -46,7 +46,7 @@ def test_pairs_of_synthetic_photos_are_those_of_one_place() -> None:
 
 
 def test_a_run_writes_rows_growth_plot_and_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    conftest.write_photos(tmp_path / "scene" / "images", 3)
+    write_photos(tmp_path / "scene" / "images", 3)
     out = tmp_path / "scale.json"
     words = [str(tmp_path / "scene"), "--sizes", "10", "--codes", "10,20", "--out", str(out), "--most-retrieval", "10"]
     assert scale.main(words) == 0
