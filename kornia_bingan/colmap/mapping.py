@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_args
 
@@ -17,7 +15,7 @@ from kornia_bingan.colmap.database import camera_from_colmap, open_database, pix
 from kornia_bingan.colmap.types import Mapper, Model, NoModelError
 from kornia_bingan.errors import UsageError
 from kornia_bingan.images.read import read_color, sample_ranges
-from kornia_bingan.work.files import atomic_path, partial_path
+from kornia_bingan.work.files import atomic_folder, atomic_path, check_empty
 from kornia_bingan.work.isolated import Report, run_in_child
 
 
@@ -60,8 +58,7 @@ def reconstruct(
     database, out = Path(database), Path(out)
     if mapper not in get_args(Mapper):
         raise UsageError(f"the mapper is '{mapper}'; choose one of {', '.join(get_args(Mapper))}")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"{out} exists and is no empty folder; delete it or give another name")
+    check_empty(out)
     _check_mappable(database, images)
     with atomic_folder(out) as temporary:
         arguments = {
@@ -183,22 +180,6 @@ def write_points(model: Path, path: Path) -> None:
     points = _read(model)
     with atomic_path(path) as temporary:
         points.export_PLY(str(temporary))
-
-
-@contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
-    """Give a temporary folder beside ``path`` and rename it to ``path``, absent or empty, if the block succeeds."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = partial_path(path)
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    try:
-        yield temporary
-        if path.exists():
-            path.rmdir()
-        temporary.rename(path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _read(folder: Path) -> Any:

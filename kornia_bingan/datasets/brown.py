@@ -18,9 +18,7 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,7 +38,7 @@ from kornia_bingan.datasets.brown_files import (
     write_sheets,
 )
 from kornia_bingan.errors import JobError, UsageError
-from kornia_bingan.work.files import partial_path
+from kornia_bingan.work.files import atomic_folder
 
 Indices = NDArray[np.integer[Any]]
 Pairs = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]
@@ -330,29 +328,6 @@ def halve_patches(patches: NDArray[np.uint8]) -> NDArray[np.float32]:
     rows = patches[:, 0::2].astype(np.uint16) + patches[:, 1::2]
     total = rows[:, :, 0::2] + rows[:, :, 1::2]
     return np.divide(total, np.float32(4 * 255), dtype=np.float32)[:, None]
-
-
-@contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
-    """Give a temporary folder beside ``path`` and rename it to ``path``, absent or empty, if the block succeeds.
-
-    Raises:
-        UsageError: ``path`` is a file or a folder that is not empty.
-    """
-    path = Path(path)
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise UsageError(f"{path} exists and is no empty folder; delete it or give another name")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = partial_path(path)
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    try:
-        yield temporary
-        if path.exists():
-            path.rmdir()
-        temporary.rename(path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _checked_indices(indices: Indices, count: int) -> Indices:

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from kornia_bingan.colmap.sift import reconstruct_with_sift
-from kornia_bingan.datasets.brown import atomic_folder, write_patch_set
+from kornia_bingan.datasets.brown import write_patch_set
 from kornia_bingan.datasets.brown_files import PATCH_SIDE
 from kornia_bingan.datasets.observations import (
     SparseScene,
@@ -38,7 +38,7 @@ from kornia_bingan.errors import JobError, UsageError
 from kornia_bingan.images.read import Ranges, Skipped, read_image, sample_ranges
 from kornia_bingan.keypoints import Detector, Keypoints, detect, support_regions
 from kornia_bingan.patches import build_pyramid, cut_patches
-from kornia_bingan.work.files import write_json
+from kornia_bingan.work.files import atomic_folder, write_json
 from kornia_bingan.work.provenance import provenance
 from kornia_bingan.work.run_folder import no_progress
 

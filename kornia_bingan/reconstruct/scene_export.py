@@ -27,14 +27,13 @@ import pycolmap
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from kornia_bingan.colmap.mapping import atomic_folder
 from kornia_bingan.colmap.pinhole import Pinhole, Undistortion, pinhole_for, undistort_model
 from kornia_bingan.colmap.types import by
 from kornia_bingan.errors import UsageError
 from kornia_bingan.images.read import Ranges, image_header, read_color, sample_ranges
 from kornia_bingan.reconstruct.scene_files import Shot, point_normals, write_meshlab, write_ply, write_transforms
 from kornia_bingan.report.text import Summary
-from kornia_bingan.work.files import sha256_of, write_json
+from kornia_bingan.work.files import atomic_folder, check_empty, sha256_of, write_json
 from kornia_bingan.work.provenance import provenance
 from kornia_bingan.work.run_folder import no_progress
 
@@ -83,8 +82,7 @@ def export_scene(
     """
     if target not in get_args(Target):
         raise UsageError(f"the scene is for '{target}'; choose one of {', '.join(get_args(Target))}")
-    if scene.exists() and (not scene.is_dir() or any(scene.iterdir())):
-        raise UsageError(f"{scene} exists and is no empty folder; delete it or give another name")
+    check_empty(scene)
     summary, sums = _read_run(out)
     model = _read_model(out / "model")
     folder = _photos_folder(out, summary, photos)

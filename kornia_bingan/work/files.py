@@ -8,13 +8,14 @@ import json
 import os
 import platform
 import re
+import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from kornia_bingan.errors import JobError
+from kornia_bingan.errors import JobError, UsageError
 
 LONGEST_NAME = 255
 """Bytes that a name may have on all usual file systems."""
@@ -45,6 +46,38 @@ def atomic_path(path: Path) -> Iterator[Path]:
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_empty(folder: Path) -> None:
+    """Refuse to write where something is.
+
+    Raises:
+        UsageError: the folder is a file, or is not empty.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{folder} exists and is no empty folder; delete it or give another name")
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Give a temporary folder beside ``path`` and rename it to ``path``, absent or empty, if the block succeeds.
+
+    Raises:
+        UsageError: ``path`` is a file or a folder that is not empty.
+    """
+    path = Path(path)
+    check_empty(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = partial_path(path)
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        yield temporary
+        if path.exists():
+            path.rmdir()
+        temporary.rename(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def partial_path(path: Path) -> Path:

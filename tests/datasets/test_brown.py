@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from kornia_bingan.datasets import brown_files
-from kornia_bingan.datasets.brown import atomic_folder, halve_patches, read_pair_arrays, read_patch_set, write_patch_set
+from kornia_bingan.datasets.brown import halve_patches, read_pair_arrays, read_patch_set, write_patch_set
 from kornia_bingan.errors import JobError, UsageError
 from kornia_bingan.images.read import ImageError
 
@@ -488,22 +488,6 @@ def test_the_writer_refuses_what_no_reader_could_use(tmp_path: Path, change: dic
     write_patch_set(tmp_path / "set", **good)
     with pytest.raises(UsageError, match="set exists and is no empty folder"):
         write_patch_set(tmp_path / "set", **good)
-
-
-def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
-    def fail_half_way() -> None:
-        with atomic_folder(tmp_path / "set") as temporary:
-            (temporary / "half").write_text("half")
-            raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        fail_half_way()
-    assert list(tmp_path.iterdir()) == []
-    (tmp_path / "set").mkdir()
-    with atomic_folder(tmp_path / "set") as temporary:
-        (temporary / "whole").write_text("whole")
-        assert not (tmp_path / "set" / "whole").exists()
-    assert [path.name for path in tmp_path.rglob("*")] == ["set", "whole"]
 
 
 # --- the arrays of the published code ---------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kornia_bingan.work.files import atomic_path, file_name, partial_path, sha256_of, write_json
+from kornia_bingan.work.files import atomic_folder, atomic_path, file_name, partial_path, sha256_of, write_json
 
 
 def test_a_failed_block_leaves_nothing(tmp_path: Path) -> None:
@@ -26,6 +26,22 @@ def test_a_finished_block_replaces_and_keeps_the_suffix(tmp_path: Path) -> None:
         assert temporary.parent == tmp_path
         temporary.write_bytes(b"new")
     assert (tmp_path / "a.png").read_bytes() == b"new"
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    def fail_half_way() -> None:
+        with atomic_folder(tmp_path / "set") as temporary:
+            (temporary / "half").write_text("half")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail_half_way()
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "set").mkdir()
+    with atomic_folder(tmp_path / "set") as temporary:
+        (temporary / "whole").write_text("whole")
+        assert not (tmp_path / "set" / "whole").exists()
+    assert [path.name for path in tmp_path.rglob("*")] == ["set", "whole"]
 
 
 def test_json_and_checksum(tmp_path: Path) -> None:
