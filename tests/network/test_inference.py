@@ -1,11 +1,11 @@
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Callable
+
 import pytest
 import torch
 
 from kornia_bingan import BinGAN, PatchDiscriminator, PatchTrunk
-from kornia_bingan.descriptor import describe
 from kornia_bingan.errors import UsageError
 from kornia_bingan.keypoints import detect, support_regions
 from kornia_bingan.network import inference
@@ -18,18 +18,25 @@ from tests.helpers.photos import texture
 @pytest.fixture(scope="module")
 def patches() -> torch.Tensor:
     image = texture(240, 320)
-    return torch.from_numpy(cut_patches(build_pyramid(image), support_regions(detect(image, "dog", 300))))
+    return torch.from_numpy(cut_patches(build_pyramid(image), support_regions(detect(image, "dog", 48))))
 
 
-def trained_a_little(
-    network: PatchTrunk | PatchDiscriminator, patches: torch.Tensor
-) -> PatchTrunk | PatchDiscriminator:
-    """Statistics and scales that differ from their initial values, as training leaves them."""
+NETWORKS: dict[str, Callable[[], PatchTrunk | PatchDiscriminator]] = {
+    "two layers": lambda: PatchTrunk(layers=((8, 2), (16, 2))),
+    "three layers": lambda: PatchTrunk(128, layers=((8, 1), (16, 2), (16, 2))),
+    "published": PatchDiscriminator,
+    "standardised": lambda: PatchDiscriminator(64, standardise=True),
+}
+
+
+@pytest.fixture(scope="module", params=NETWORKS)
+def network(request: pytest.FixtureRequest, patches: torch.Tensor) -> PatchTrunk | PatchDiscriminator:
+    """A network whose statistics and scales differ from their initial values, as training leaves them."""
     torch.manual_seed(0)
-    network.train()
+    network = NETWORKS[request.param]().train()
     with torch.no_grad():
         network.initialise(network.prepare(patches))
-        for _ in range(20):
+        for _ in range(20 if network.uses_batch_statistics else 0):
             network(network.prepare(patches))
         for name, value in network.named_parameters():
             if name.endswith("bias") or "normalisations" in name:
@@ -37,41 +44,38 @@ def trained_a_little(
     return network.eval()
 
 
-@pytest.mark.parametrize(
-    "network",
-    [
-        PatchTrunk(layers=((8, 2), (16, 2))),
-        PatchTrunk(128, layers=((8, 1), (16, 2), (16, 2))),
-        PatchDiscriminator(),
-        PatchDiscriminator(64, standardise=True),
-    ],
-)
-@pytest.mark.parametrize(("precision", "error", "flipped"), [("float32", 2e-5, 1e-4), ("bfloat16", 0.05, 0.02)])
-@torch.no_grad()
-def test_folding_keeps_descriptors(
-    network: PatchTrunk | PatchDiscriminator, precision: Precision, error: float, flipped: float, patches: torch.Tensor
-) -> None:
-    network = trained_a_little(network, patches)
-    expected = network.describe(network.prepare(patches))
-    model = FoldedNetwork(network, precision)
-    found = model.describe(model.prepare(patches))
-    assert found.dtype == torch.float32
+def check_nearly_equal(found: torch.Tensor, expected: torch.Tensor, error: float) -> None:
+    """Descriptors differ by that share of their norm; bits may where the value is near 0, and rounding decides."""
+    assert found.dtype == expected.dtype == torch.float32
     assert found.shape == expected.shape
     assert float((found - expected).norm() / expected.norm()) < error
-    assert float(((found >= 0) != (expected >= 0)).float().mean()) < flipped
+    sure = expected.abs() > 10 * error * expected.square().mean().sqrt()
+    assert sure.float().mean() > 0.5
+    assert torch.equal(found[sure] >= 0, expected[sure] >= 0)
+
+
+@pytest.mark.parametrize(("precision", "error"), [("float32", 2e-5), ("bfloat16", 0.02)])
+@torch.no_grad()
+def test_folding_keeps_descriptors(
+    network: PatchTrunk | PatchDiscriminator, precision: Precision, error: float, patches: torch.Tensor
+) -> None:
+    expected = network.describe(network.prepare(patches))
+    model = FoldedNetwork(network, precision)
+    check_nearly_equal(model.describe(model.prepare(patches)), expected, error)
     assert not list(model.parameters())
 
 
-@pytest.mark.parametrize(("name", "most"), [("bingan256", 0.004), ("bingan256-lite", 0.004)])
-def test_shipped_codes_hardly_change_in_bfloat16(name: str, most: float) -> None:
-    image = texture(240, 320)
-    keypoints = detect(image, "dog", 300)
-    reference = describe(BinGAN.from_pretrained(name), image, keypoints)
-    exact = describe(BinGAN.from_pretrained(name, precision="float32"), image, keypoints)
-    rounded = describe(BinGAN.from_pretrained(name, precision="bfloat16"), image, keypoints)
-    assert np.bitwise_count(reference ^ exact).sum() <= 1e-5 * 8 * reference.size
-    share = np.bitwise_count(reference ^ rounded).sum() / (8 * reference.size)
-    assert 0 < share < most
+@pytest.mark.parametrize("name", ["bingan256", "bingan256-lite"])
+@torch.no_grad()
+def test_shipped_codes_hardly_change_in_bfloat16(name: str, patches: torch.Tensor) -> None:
+    reference, exact, rounded = (
+        BinGAN.from_pretrained(name, precision=precision, output="descriptor")(patches)
+        for precision in (None, "float32", "bfloat16")
+    )
+    check_nearly_equal(exact, reference, 2e-5)
+    check_nearly_equal(rounded, reference, 0.02)
+    # two in a thousand of these 12,288 bits are about 25, and twice as many would be another way of rounding
+    assert 0 < ((rounded >= 0) != (reference >= 0)).float().mean() < 0.004
 
 
 def test_auto_takes_what_the_device_computes_in(device: torch.device) -> None:
@@ -82,12 +86,11 @@ def test_auto_takes_what_the_device_computes_in(device: torch.device) -> None:
     assert not has_bfloat16(torch.device("meta"))
 
 
-@pytest.mark.parametrize("network", [PatchTrunk(layers=((8, 2), (16, 2))), PatchDiscriminator(64)])
 @torch.no_grad()
 def test_codes_do_not_need_the_fused_operation(
     network: PatchTrunk | PatchDiscriminator, patches: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = FoldedNetwork(trained_a_little(network, patches), "float32")
+    model = FoldedNetwork(network, "float32")
     expected = model.describe(patches)
     monkeypatch.setattr(inference, "_can_fuse", lambda dtype: False)
     torch.testing.assert_close(model.describe(patches), expected, rtol=1e-4, atol=1e-5)
