@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kornia_bingan.datasets.rendered import Camera, load_cameras
+from kornia_bingan.datasets.poses import PosedCamera, load_cameras
 from kornia_bingan.errors import UsageError
 from kornia_bingan.images.read import EXTENSIONS, list_images, read_image
 
@@ -50,7 +50,7 @@ class Scene:
     name: str
     names: tuple[str, ...]
     images: tuple[Image, ...]
-    cameras: tuple[Camera, ...] | None
+    cameras: tuple[PosedCamera, ...] | None
 
 
 @dataclass(frozen=True, eq=False)

@@ -49,7 +49,7 @@ from eval.harness.metrics import drawn_groups, drawn_photos, matches_at_precisio
 from eval.harness.peers import Describe, Peer
 from eval.harness.records import write_json
 from eval.show.curves import Line, Panel, svg_panels
-from kornia_bingan.datasets.rendered import Camera
+from kornia_bingan.datasets.poses import PosedCamera
 from kornia_bingan.errors import UsageError
 from kornia_bingan.keypoints import Keypoints
 from kornia_bingan.report.text import text_table
@@ -120,7 +120,7 @@ class Result:
     correct: NDArray[np.bool_]
 
 
-def fundamental_matrix(camera0: Camera, camera1: Camera) -> Matrix:
+def fundamental_matrix(camera0: PosedCamera, camera1: PosedCamera) -> Matrix:
     """Give F, float64 (3, 3), with ``[xy1, 1] F [xy0, 1]^T = 0`` for the two views of a point."""
     R = camera1.R @ camera0.R.T
     t = camera1.t - R @ camera0.t

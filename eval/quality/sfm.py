@@ -47,7 +47,7 @@ from kornia_bingan import BinGAN, colmap, matching
 from kornia_bingan.colmap import database as colmap_database
 from kornia_bingan.colmap import mapping, reconstruct, write_features, write_matches
 from kornia_bingan.colmap.types import Model, cameras_for
-from kornia_bingan.datasets.rendered import Pose, load_cameras, pose_errors
+from kornia_bingan.datasets.poses import Pose, load_cameras, pose_errors
 from kornia_bingan.errors import JobError, UsageError
 from kornia_bingan.images.read import list_images, read_image
 from kornia_bingan.network.weights import find_weights

@@ -8,7 +8,8 @@ from typing import Any
 from kornia_bingan.colmap import read_model
 from kornia_bingan.colmap.sift import reconstruct_with_sift
 from kornia_bingan.colmap.types import Model
-from kornia_bingan.datasets.rendered import Scene, pose_errors, render_scene
+from kornia_bingan.datasets.poses import pose_errors
+from kornia_bingan.datasets.rendered import Scene, render_scene
 from kornia_bingan.reconstruct.pipeline import ReconstructOptions, reconstruct_photos
 from kornia_bingan.report.text import text_table
 

@@ -1,4 +1,4 @@
-"""A seed becomes photos of a made-up room with known cameras; and estimated poses become errors against known ones.
+"""A seed becomes photos of a made-up room with known cameras.
 
 The room is piecewise planar: two walls that meet in a corner, a floor, two boxes and two tilted panels, each with a
 texture of its own. Every pixel of a view is traced to the nearest plane, so occlusion is exact, and textures are read
@@ -10,9 +10,8 @@ The camera's frame is OpenCV's: x right, y down, z forward, the centre of the fi
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,48 +20,12 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kornia_bingan.errors import JobError, UsageError
-from kornia_bingan.work.files import atomic_path, write_json
+from kornia_bingan.datasets.poses import Array, PosedCamera, write_cameras
+from kornia_bingan.errors import UsageError
+from kornia_bingan.work.files import atomic_path
 
-Array = NDArray[np.float64]
-Pose = tuple[ArrayLike, ArrayLike]
-
-_CONVENTION = (
-    "x_cam = R @ X_world + t ; u = (K @ x_cam)[:2]/(K @ x_cam)[2] ; camera looks along +z, x right, y down ; "
-    "pixel centres at integers: the centre of the top-left pixel is (0,0) (OpenCV); add 0.5 to cx,cy for COLMAP"
-)
 _SUPERSAMPLING = 2
 _BACKGROUND = 90.0  # grey seen where no plane is hit
-
-
-@dataclass(frozen=True, eq=False)
-class Camera:
-    """A pinhole camera: ``x_cam = R @ X + t``, ``(u, v) = (K @ x_cam)[:2] / x_cam[2]``.
-
-    Attributes:
-        K: calibration matrix, pixels, float64 (3, 3).
-        R: rotation from the world to the camera, float64 (3, 3).
-        t: translation, float64 (3,).
-        width, height: size of the image in pixels.
-    """
-
-    K: Array
-    R: Array
-    t: Array
-    width: int
-    height: int
-
-    @property
-    def center(self) -> Array:
-        """The camera's position in the world, float64 (3,)."""
-        return -self.R.T @ self.t
-
-    def project(self, points: ArrayLike) -> Array:
-        """Project points (N, 3) to pixels (N, 2); points behind the camera give NaN, N = 0 gives (0, 2)."""
-        in_camera = np.asarray(points, np.float64).reshape(-1, 3) @ self.R.T + self.t
-        depth = np.where(in_camera[:, 2:] > 0, in_camera[:, 2:], np.nan)
-        pixels: Array = (in_camera @ self.K.T)[:, :2] / depth
-        return pixels
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +44,7 @@ class Plane:
     texture: NDArray[np.uint8]
     tint: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
-    def homography(self, camera: Camera) -> Array:
+    def homography(self, camera: PosedCamera) -> Array:
         """The matrix from texels (i, j, 1) to pixels (u, v, 1) times depth, float64 (3, 3)."""
         axes = np.column_stack([self.across, self.down, self.corner])
         matrix: Array = camera.K @ (camera.R @ axes + np.outer(camera.t, [0.0, 0.0, 1.0]))
@@ -99,7 +62,7 @@ class Scene:
     """
 
     images: Path
-    cameras: dict[str, Camera]
+    cameras: dict[str, PosedCamera]
     planes: tuple[Plane, ...]
 
 
@@ -132,7 +95,7 @@ def render_scene(folder: Path, num_views: int = 12, seed: int = 0) -> Scene:
         _, data = cv2.imencode(".jpg", rgb[:, :, ::-1], (cv2.IMWRITE_JPEG_QUALITY, 95))
         with atomic_path(images / name) as temporary:
             temporary.write_bytes(data.tobytes())
-    _write_cameras(Path(folder) / "cameras.json", cameras, f"rendered by kornia_bingan, seed {seed}")
+    write_cameras(Path(folder) / "cameras.json", cameras, f"rendered by kornia_bingan, seed {seed}")
     return Scene(images, cameras, planes)
 
 
@@ -199,7 +162,7 @@ def draw_texture(height: int, width: int, rng: np.random.Generator) -> NDArray[n
     return texture
 
 
-def cameras_on_arc(num_views: int, seed: int) -> list[Camera]:
+def cameras_on_arc(num_views: int, seed: int) -> list[PosedCamera]:
     """Place cameras on a horizontal arc about the room's middle, 6.3 m away, with a hand's unsteadiness."""
     rng = np.random.default_rng([seed, 3])
     K = np.array([[700.0, 0.0, 399.5], [0.0, 700.0, 299.5], [0.0, 0.0, 1.0]])
@@ -214,11 +177,11 @@ def cameras_on_arc(num_views: int, seed: int) -> list[Camera]:
         level /= np.linalg.norm(level)
         x = math.cos(roll) * level + math.sin(roll) * np.cross(forward, level)
         R = np.stack([x, np.cross(forward, x), forward])
-        cameras.append(Camera(K, R, -R @ center, 800, 600))
+        cameras.append(PosedCamera(K, R, -R @ center, 800, 600))
     return cameras
 
 
-def render_view(planes: Sequence[Plane], camera: Camera) -> NDArray[np.float32]:
+def render_view(planes: Sequence[Plane], camera: PosedCamera) -> NDArray[np.float32]:
     """Render planes as the camera sees them, without noise.
 
     Each pixel is the mean of 2 x 2 samples. A sample takes the nearest plane on its ray, and the plane's texture from
@@ -249,7 +212,7 @@ def render_view(planes: Sequence[Plane], camera: Camera) -> NDArray[np.float32]:
     return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.float32)
 
 
-def _bounds(matrix: Array, shape: tuple[int, ...], camera: Camera) -> tuple[slice, slice]:
+def _bounds(matrix: Array, shape: tuple[int, ...], camera: PosedCamera) -> tuple[slice, slice]:
     """Find the rows and columns of samples that a plane can cover: all, if it reaches behind the camera."""
     width, height = camera.width * _SUPERSAMPLING, camera.height * _SUPERSAMPLING
     right, low = shape[1] - 0.5, shape[0] - 0.5
@@ -297,100 +260,3 @@ def _sample(
             pyramid = cv2.pyrDown(pyramid)
         grey[inside] = values
     return grey, np.where(inside, inverse_depth, 0)
-
-
-def _write_cameras(path: Path, cameras: Mapping[str, Camera], source: str) -> None:
-    value: dict[str, object] = {"convention": _CONVENTION, "source": source, "truth": "exact: the images were rendered"}
-    for name, camera in cameras.items():
-        pose = {"K": camera.K.tolist(), "R": camera.R.tolist(), "t": camera.t.tolist()}
-        value[name] = {**pose, "width": camera.width, "height": camera.height}
-    write_json(path, value)
-
-
-def load_cameras(path: Path) -> dict[str, Camera]:
-    """Read a ``cameras.json``: name of a photo -> {K, R, t, width, height}, in the convention of `Camera`.
-
-    Entries whose value is text (convention, source, truth) are notes and passed over.
-
-    Raises:
-        UsageError: the file is absent, not JSON, or an entry is not a camera; the message names the entry.
-    """
-    try:
-        value = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
-        raise UsageError(f"{path} is not a JSON file: {error}") from error
-    if not isinstance(value, dict):
-        raise UsageError(f"{path} holds a {type(value).__name__}; it must map names of photos to cameras")
-    cameras = {}
-    for name, entry in value.items():
-        if isinstance(entry, str):
-            continue
-        try:
-            K, R, t = (np.array(entry[key], np.float64) for key in "KRt")
-            cameras[name] = Camera(K, R, t, int(entry["width"]), int(entry["height"]))
-        except (KeyError, TypeError, ValueError) as error:
-            raise UsageError(f"{path}: {name} is not a camera with K, R, t, width and height ({error})") from error
-        if (K.shape, R.shape, t.shape) != ((3, 3), (3, 3), (3,)):
-            raise UsageError(f"{path}: K, R, t of {name} have shapes {K.shape}, {R.shape}, {t.shape}")
-        if not np.allclose(R @ R.T, np.eye(3), atol=1e-4) or np.linalg.det(R) < 0:
-            raise UsageError(f"{path}: R of {name} is not a rotation matrix")
-    return cameras
-
-
-def pose_errors(estimated: Mapping[str, Pose], truth: Mapping[str, Pose]) -> dict[str, float]:
-    """Compare poses (R world to camera, t) of the photos named in both, after a similarity alignment.
-
-    The estimated camera centres are moved onto the true ones by the least-squares similarity (rotation, translation,
-    scale; Umeyama 1991), because a reconstruction has a frame and a scale of its own.
-
-    Returns:
-        num_compared: photos in both.
-        median_rotation_deg: median angle between estimated and true camera rotation, degrees.
-        median_position_percent: median distance between estimated and true camera centre, as a percentage of the
-            scene's extent: the largest distance between two true camera centres, over all photos of ``truth``.
-
-    Raises:
-        JobError: fewer than 3 photos in both, or their true centres lie on one line, so that there is no alignment.
-        UsageError: a pose is not finite or not of shapes (3, 3) and (3,); the message names the photo.
-    """
-    names = sorted(set(estimated) & set(truth))
-    if len(names) < 3:
-        raise JobError(f"{len(names)} photos have an estimated and a true pose; an alignment needs 3")
-    R_true, centers_true = _rotations_and_centers(truth, names)
-    R, centers = _rotations_and_centers(estimated, names)
-    mean, mean_true = centers.mean(axis=0), centers_true.mean(axis=0)
-    spread = np.linalg.svd(centers_true - mean_true, compute_uv=False)
-    if spread[1] <= 1e-6 * spread[0]:
-        raise JobError("the true camera centres lie on one line; an alignment needs 3 that do not")
-    # rotation and scale that take the estimated centres to the true ones (Umeyama 1991, equations 38 to 43)
-    u, singular, vt = np.linalg.svd((centers_true - mean_true).T @ (centers - mean))
-    signs = np.array([1.0, 1.0, np.sign(np.linalg.det(u) * np.linalg.det(vt))])
-    rotation = (u * signs) @ vt
-    variance = np.square(centers - mean).sum()
-    if variance == 0:
-        raise JobError("all estimated camera centres are in one place; there is no alignment to the true ones")
-    scale = (singular * signs).sum() / variance
-    aligned = scale * (centers - mean) @ rotation.T + mean_true
-    turn = R @ rotation.T @ R_true.transpose(0, 2, 1)
-    # atan2 of sine and cosine: an arc cosine alone is blind to angles below 1e-6 degrees
-    sine = np.linalg.norm(turn - turn.transpose(0, 2, 1), axis=(1, 2)) / (2 * math.sqrt(2))
-    cosine = (np.trace(turn, axis1=1, axis2=2) - 1) / 2
-    _, all_centers = _rotations_and_centers(truth, sorted(truth))
-    extent = np.linalg.norm(all_centers[:, None] - all_centers, axis=2).max()
-    return {
-        "num_compared": len(names),
-        "median_rotation_deg": float(np.median(np.degrees(np.arctan2(sine, cosine)))),
-        "median_position_percent": float(np.median(np.linalg.norm(aligned - centers_true, axis=1)) / extent * 100),
-    }
-
-
-def _rotations_and_centers(poses: Mapping[str, Pose], names: Sequence[str]) -> tuple[Array, Array]:
-    for name in names:
-        R, t = (np.asarray(part, np.float64) for part in poses[name])
-        if R.shape != (3, 3) or t.shape != (3,) or not (np.isfinite(R).all() and np.isfinite(t).all()):
-            raise UsageError(f"the pose of {name} is not a finite R (3, 3) and t (3,): shapes {R.shape} and {t.shape}")
-    rotations = np.array([poses[name][0] for name in names], np.float64)
-    translations = np.array([poses[name][1] for name in names], np.float64)
-    return rotations, -np.einsum("nji,nj->ni", rotations, translations)

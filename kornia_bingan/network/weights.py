@@ -22,7 +22,7 @@ _KEY = "kornia_bingan"
 
 
 @dataclass(frozen=True)
-class Model:
+class ShippedModel:
     """One row of :func:`list_models`."""
 
     name: str
@@ -47,10 +47,10 @@ def _manifest() -> dict[str, dict[str, Any]]:
     return manifest
 
 
-def list_models() -> list[Model]:
+def list_models() -> list[ShippedModel]:
     """List the shipped weights: name, bits, multiply-adds a patch, sha256 of the file, one line."""
     return [
-        Model(name, row["bits"], row["multiply_adds"], row["sha256"], row["summary"])
+        ShippedModel(name, row["bits"], row["multiply_adds"], row["sha256"], row["summary"])
         for name, row in sorted(_manifest().items())
     ]
 

@@ -8,14 +8,15 @@ import pytest
 
 from kornia_bingan.colmap import read_model
 from kornia_bingan.colmap.sift import reconstruct_with_sift
-from kornia_bingan.datasets.rendered import Camera, cameras_on_arc, pose_errors, render_view, room
+from kornia_bingan.datasets.poses import PosedCamera, pose_errors
+from kornia_bingan.datasets.rendered import cameras_on_arc, render_view, room
 from kornia_bingan.errors import JobError, UsageError
 from tests.helpers.image_bytes import encode, exif, with_exif
 from tests.helpers.photos import texture
 
 
 @pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Camera]]:
+def photos(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, PosedCamera]]:
     """Four views; one lies on its side and has the EXIF orientation that sets it upright; two files are no photos."""
     folder = tmp_path_factory.mktemp("photos")
     planes, cameras = room(0), cameras_on_arc(9, 0)[2:6]
@@ -34,7 +35,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Ca
     return folder, dict(zip(names, cameras, strict=True))
 
 
-def test_photos_become_a_model_of_upright_images(photos: tuple[Path, dict[str, Camera]], tmp_path: Path) -> None:
+def test_photos_become_a_model_of_upright_images(photos: tuple[Path, dict[str, PosedCamera]], tmp_path: Path) -> None:
     folder, cameras = photos
     skipped = reconstruct_with_sift(folder, tmp_path / "model")
     assert [item.name for item in skipped] == ["short.jpg"]

@@ -12,7 +12,7 @@ from kornia_bingan.datasets.observations import (
     pairs_within,
     read_scene,
 )
-from kornia_bingan.datasets.rendered import Camera
+from kornia_bingan.datasets.poses import PosedCamera
 from kornia_bingan.errors import JobError, UsageError
 from kornia_bingan.images.read import read_image
 from kornia_bingan.keypoints import Keypoints, detect
@@ -46,15 +46,15 @@ CALIBRATION = np.array([[400.0, 0, 319.5], [0, 400, 239.5], [0, 0, 1]])
 WALL = np.array([[x, y, 4.0] for x in (-0.3, -0.1, 0.1, 0.3) for y in (-0.2, 0.0, 0.2)])  # 20 px apart at z = 0
 
 
-def camera(center: object = (0, 0, 0), roll_deg: float = 0.0) -> Camera:
+def camera(center: object = (0, 0, 0), roll_deg: float = 0.0) -> PosedCamera:
     """A camera that looks along z, turned about its axis: what is on its right moves to its lower side."""
     roll = np.deg2rad(roll_deg)
     R = np.array([[np.cos(roll), -np.sin(roll), 0], [np.sin(roll), np.cos(roll), 0], [0, 0, 1]])
-    return Camera(CALIBRATION, R, -R @ np.asarray(center, np.float64), 640, 480)
+    return PosedCamera(CALIBRATION, R, -R @ np.asarray(center, np.float64), 640, 480)
 
 
 def two_views(
-    folder: Path, second: Camera, xy: object = (0, 0), octaves: float = 0, turn_deg: float = 0, *, size: float = 1
+    folder: Path, second: PosedCamera, xy: object = (0, 0), octaves: float = 0, turn_deg: float = 0, *, size: float = 1
 ) -> np.ndarray:
     """Points of a wall, with the second image's keypoints off their true place, size and angle; rows that were found.
 

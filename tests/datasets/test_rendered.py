@@ -9,25 +9,17 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from kornia_bingan.datasets.rendered import (
-    Array,
-    Camera,
-    Plane,
-    Scene,
-    load_cameras,
-    pose_errors,
-    render_scene,
-    render_view,
-)
+from kornia_bingan.datasets.poses import PosedCamera, load_cameras, pose_errors
+from kornia_bingan.datasets.rendered import Array, Plane, Scene, render_scene, render_view
 from kornia_bingan.errors import JobError, UsageError
 from kornia_bingan.images.read import image_size, list_images, read_image
 
 K = np.array([[300.0, 0, 101.0], [0, 310.0, 73.0], [0, 0, 1]])
 
 
-def camera_at(center: tuple[float, float, float], R: Array | None = None) -> Camera:
+def camera_at(center: tuple[float, float, float], R: Array | None = None) -> PosedCamera:
     rotation = np.eye(3) if R is None else R
-    return Camera(K, rotation, -rotation @ np.array(center), 200, 150)
+    return PosedCamera(K, rotation, -rotation @ np.array(center), 200, 150)
 
 
 def rotation(*degrees: float) -> Array:
@@ -79,7 +71,7 @@ def test_corners_of_a_checkerboard_are_where_the_camera_says(distance: float, te
 def test_a_plane_parallel_to_the_image_is_copied() -> None:
     """Two pixels to a texel and sample centres at quarters: bilinear values worked by hand."""
     texture = np.array([[0, 100, 200]], np.uint8).repeat(3, 0)
-    camera = Camera(np.array([[2.0, 0, 0.5], [0, 2.0, 0.5], [0, 0, 1]]), np.eye(3), np.zeros(3), 6, 6)
+    camera = PosedCamera(np.array([[2.0, 0, 0.5], [0, 2.0, 0.5], [0, 0, 1]]), np.eye(3), np.zeros(3), 6, 6)
     plane = Plane(np.array([0.0, 0, 1]), np.array([1.0, 0, 0]), np.array([0.0, 1, 0]), texture, (1.0, 0.5, 1.2))
     image = render_view([plane], camera)
     # pixel x sees texel (x - 0.5) / 2
@@ -145,7 +137,7 @@ def test_files_of_a_scene(scene: Scene) -> None:
         assert np.linalg.det(camera.R) > 0
 
 
-def points_seen(scene: Scene, camera: Camera, pixels: NDArray[np.float64]) -> Array:
+def points_seen(scene: Scene, camera: PosedCamera, pixels: NDArray[np.float64]) -> Array:
     """The 3D point that each pixel shows: the nearest hit of its ray with the planes."""
     rays = np.column_stack([pixels, np.ones(len(pixels))]) @ np.linalg.inv(camera.K).T @ camera.R
     nearest = np.full(len(pixels), np.inf)

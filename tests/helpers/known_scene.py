@@ -10,13 +10,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from kornia_bingan.datasets.rendered import Camera, Plane, cameras_on_arc, render_view, room
+from kornia_bingan.datasets.poses import PosedCamera
+from kornia_bingan.datasets.rendered import Plane, cameras_on_arc, render_view, room
 from kornia_bingan.keypoints import detect
 
 Floats = NDArray[np.float64]
 
 
-def trace(planes: Sequence[Plane], camera: Camera, xy: Floats) -> tuple[NDArray[np.int64], Floats]:
+def trace(planes: Sequence[Plane], camera: PosedCamera, xy: Floats) -> tuple[NDArray[np.int64], Floats]:
     """The plane that is seen at each pixel (N, 2), -1 for none, and the place seen (N, 3)."""
     pixels = np.column_stack([xy, np.ones(len(xy))])
     nearest, which = np.full(len(xy), np.inf), np.full(len(xy), -1)
@@ -31,7 +32,7 @@ def trace(planes: Sequence[Plane], camera: Camera, xy: Floats) -> tuple[NDArray[
     return which, camera.center + rays * np.where(which >= 0, nearest, np.nan)[:, None]
 
 
-def is_seen(planes: Sequence[Plane], camera: Camera, xyz: Floats) -> NDArray[np.bool_]:
+def is_seen(planes: Sequence[Plane], camera: PosedCamera, xyz: Floats) -> NDArray[np.bool_]:
     """Whether points (N, 3) on the planes are in the picture and nothing is before them."""
     xy = camera.project(xyz)
     seen = ((xy >= 0) & (xy <= np.array([camera.width - 1, camera.height - 1]))).all(1)
@@ -40,7 +41,7 @@ def is_seen(planes: Sequence[Plane], camera: Camera, xyz: Floats) -> NDArray[np.
     return np.asarray(seen)
 
 
-def affine(plane: Plane, camera0: Camera, camera1: Camera, xy: Floats) -> Floats:
+def affine(plane: Plane, camera0: PosedCamera, camera1: PosedCamera, xy: Floats) -> Floats:
     """The derivative (2, 2), at a pixel of the first image, of the way from it over the plane to the second image."""
     matrix = plane.homography(camera1) @ np.linalg.inv(plane.homography(camera0))
     x, y, z = matrix @ np.array([*xy, 1.0])
@@ -57,7 +58,7 @@ class KnownScene:
 
     folder: Path
     planes: tuple[Plane, ...]
-    cameras: dict[str, Camera]
+    cameras: dict[str, PosedCamera]
     xyz: Floats
     tracks: list[list[int]]
 
@@ -84,7 +85,7 @@ def make_known_scene(folder: Path, num_views: int, points_a_view: int, seed: int
     return KnownScene(folder, planes, cameras, xyz[kept], tracks)
 
 
-def write_text_model(folder: Path, cameras: dict[str, Camera], xyz: Floats, tracks: list[list[int]]) -> None:
+def write_text_model(folder: Path, cameras: dict[str, PosedCamera], xyz: Floats, tracks: list[list[int]]) -> None:
     """Write COLMAP's text files. Point p is number p + 1, image i is number 10 (i + 1); names must have no spaces."""
     folder.mkdir(parents=True)
     lines: dict[str, list[str]] = {"cameras": [], "images": [], "points3D": []}

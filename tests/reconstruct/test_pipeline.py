@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from kornia_bingan.colmap import read_features, read_model
-from kornia_bingan.datasets.rendered import Scene, pose_errors, render_scene
+from kornia_bingan.datasets.poses import pose_errors
+from kornia_bingan.datasets.rendered import Scene, render_scene
 from kornia_bingan.errors import JobError, UsageError
 from kornia_bingan.reconstruct import pipeline
 from kornia_bingan.reconstruct.features import Features, features_path

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from kornia_bingan import cli
-from kornia_bingan.datasets.rendered import Camera, Plane, cameras_on_arc, pose_errors, render_view, room
+from kornia_bingan.datasets.poses import PosedCamera, pose_errors
+from kornia_bingan.datasets.rendered import Plane, cameras_on_arc, render_view, room
 from kornia_bingan.errors import UsageError
 from kornia_bingan.images.read import list_images
 from kornia_bingan.reconstruct.page import write_page
@@ -49,17 +50,17 @@ class Known:
     photos: Path
     out: Path
     planes: tuple[Plane, ...]
-    cameras: dict[str, Camera]
+    cameras: dict[str, PosedCamera]
     scenes: dict[str, Path]
 
 
-def small(camera: Camera, width: int, height: int) -> Camera:
+def small(camera: PosedCamera, width: int, height: int) -> PosedCamera:
     """A camera of the arc with half its focal length and the principal point in the middle."""
     K = np.array([[FOCAL, 0, width / 2 - 0.5], [0, FOCAL, height / 2 - 0.5], [0, 0, 1]])
     return replace(camera, K=K, width=width, height=height)
 
 
-def distorted(planes: tuple[Plane, ...], camera: Camera) -> NDArray[np.uint8]:
+def distorted(planes: tuple[Plane, ...], camera: PosedCamera) -> NDArray[np.uint8]:
     """What a lens with distortion would see, RGB."""
     lens = pycolmap.Camera(
         model="SIMPLE_RADIAL", width=WIDTH, height=HEIGHT, params=[FOCAL, WIDTH / 2, HEIGHT / 2, DISTORTION]
