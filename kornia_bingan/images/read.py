@@ -251,6 +251,20 @@ def read_color(path: Path | str, ranges: Ranges | None = None) -> NDArray[np.uin
     return np.ascontiguousarray(bgr[:, :, ::-1])
 
 
+def shrink(image: NDArray[np.uint8], longest: int) -> NDArray[np.uint8]:
+    """Reduce a picture whose long side is over ``longest`` pixels to that, areas averaged; give others as they are.
+
+    Args:
+        image: grey or colour, uint8, shape (H, W) or (H, W, 3).
+        longest: pixels, 1 or more.
+    """
+    factor = longest / max(image.shape[:2])
+    if factor >= 1:
+        return image
+    size = [max(1, round(side * factor)) for side in image.shape[1::-1]]
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
 def image_size(path: Path | str) -> tuple[int, int]:
     """Give (width, height) in pixels of the array that `read_image` returns, without decoding the pixels.
 

@@ -27,6 +27,7 @@ from kornia_bingan.images.read import (
     read_image,
     reason_for,
     sample_ranges,
+    shrink,
     without_copies,
 )
 from kornia_bingan.keypoints import Detector, Keypoints, detect
@@ -151,20 +152,18 @@ def describe_photo(
     allowed = None if mask is None else read_mask(mask)
     if allowed is not None and allowed.shape != image.shape:
         raise UsageError(f"the mask {mask} is {allowed.shape[1]} x {allowed.shape[0]}, {path} is {width} x {height}")
-    reduction = max_size / max(image.shape) if max_size else 1.0
-    if reduction < 1:
-        size = (max(1, round(width * reduction)), max(1, round(height * reduction)))
-        image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
-        if allowed is not None:
-            # A reduced pixel is ignored if any of its pixels is.
-            black = cv2.resize((allowed == 0).astype(np.float32), size, interpolation=cv2.INTER_AREA)
-            allowed = np.where(black > 0, 0, 255).astype(np.uint8)
+    if max_size:
+        image = shrink(image, max_size)
+    if allowed is not None and allowed.shape != image.shape:
+        # A reduced pixel is ignored if any of its pixels is.
+        black = cv2.resize((allowed == 0).astype(np.float32), image.shape[::-1], interpolation=cv2.INTER_AREA)
+        allowed = np.where(black > 0, 0, 255).astype(np.uint8)
     if max(image.shape) >= SIDE_LIMIT:
         sides = f"{image.shape[1]} x {image.shape[0]}"
         raise ImageError(f"{path} is {sides}; sides must be below {SIDE_LIMIT:,} pixels, give a max_size below")
     keypoints = detect(image, detector, max_keypoints, allowed)
     codes = describe(model, image, keypoints)
-    if reduction < 1:
+    if image.shape != (height, width):
         keypoints = keypoints.enlarged((width / image.shape[1], height / image.shape[0]))
     return Features((width, height), keypoints, codes)
 

@@ -32,6 +32,7 @@ from kornia_bingan.images.read import (
     read_image,
     reason_for,
     sample_ranges,
+    shrink,
 )
 from kornia_bingan.keypoints import detect
 from kornia_bingan.network.inference import Precision
@@ -115,15 +116,9 @@ def _own_range(path: Path) -> Ranges:
 
 def photo_codes(model: BinGAN, path: Path) -> NDArray[np.uint8]:
     """Describe the strongest keypoints of a photo, reduced to at most 1,024 pixels: packed codes, uint8 (N, bytes)."""
-    import cv2
-
     from kornia_bingan.descriptor import describe
 
-    image = read_image(path, _own_range(path))
-    factor = MAX_SIZE / max(image.shape)
-    if factor < 1:
-        size = [max(1, round(side * factor)) for side in image.shape[::-1]]
-        image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+    image = shrink(read_image(path, _own_range(path)), MAX_SIZE)
     return describe(model, image, detect(image, "dog", MAX_KEYPOINTS))
 
 

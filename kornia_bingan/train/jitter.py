@@ -24,6 +24,7 @@ from kornia_bingan.images.read import (
     read_image,
     reason_for,
     sample_ranges,
+    shrink,
     without_copies,
 )
 from kornia_bingan.keypoints import detect, support_regions
@@ -128,13 +129,9 @@ def load_photos(
 
     def load(name: str) -> Photo | Skipped:
         try:
-            image = read_image(folder / name, ranges)
+            image = shrink(read_image(folder / name, ranges), max_size)
         except ImageError as error:
             return Skipped(name, reason_for(error, folder / name))
-        factor = max_size / max(image.shape)
-        if factor < 1:
-            size = [max(1, round(side * factor)) for side in image.shape[::-1]]
-            image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
         keypoints = detect(image, "dog", max_keypoints)
         if len(keypoints) < LEAST_KEYPOINTS:
             return Skipped(name, f"it has {len(keypoints)} keypoints; {LEAST_KEYPOINTS} are needed")
