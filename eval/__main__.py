@@ -40,7 +40,7 @@ COMMANDS = {
     "six_cells": ("eval.training.six_cells", "the six cells of the article's table"),
     "speed": ("eval.cost.speed", "how fast everything is, against others and against the machine"),
     "support": ("eval.quality.support", "which support region suits the keypoints of each detector"),
-    "tables": ("eval.show.tables", "write the tables of README.md and RESULTS.md from the results"),
+    "tables": ("eval.show.tables", "write the tables and plots of README.md and docs/ from the results"),
     "thresholds": ("eval.quality.thresholds", "the ratio of each descriptor's test that gives 95 % precision"),
     "train_speed": ("eval.cost.train_speed", "speed of a training step of the published recipe"),
 }

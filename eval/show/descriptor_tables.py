@@ -128,6 +128,25 @@ def sfm(name: str) -> str:
     return f"{markdown(header, rows)}\n\n{provenance_line(record)}"
 
 
+def sfm_all(name: str) -> str:
+    """COLMAP reconstructions, one row per descriptor: sums over scenes; pose errors where every photo is registered."""
+    record = read(RESULTS / f"{name}.json")
+    rows = []
+    for descriptor in dict.fromkeys(r["descriptor"] for r in record["results"]):
+        of = [r for r in record["results"] if r["descriptor"] == descriptor]
+        points, observations = (sum(r[key] for r in of) for key in ("points", "observations"))
+        error = sum(r["mean_reprojection_error_px"] * r["observations"] for r in of) / max(1, observations)
+        registered = f"{sum(len(r['registered']) for r in of)} / {sum(r['images'] for r in of)}"
+        cells = [registered, f"{points:,}", f"{observations:,}", f"{observations / max(1, points):.2f}", f"{error:.3f}"]
+        whole = [r for r in of if r["rotation_deg"] is not None and len(r["registered"]) == r["images"]]
+        for key in ("rotation_deg", "position_percent"):
+            cells.append(f"{sum(r[key] for r in whole) / len(whole):.3f} ({len(whole)})" if whole else "")
+        rows.append([descriptor, *cells])
+    header = ["descriptor", "registered", "points", "observations", "track length", "reprojection error px"]
+    header += ["rotation error deg (scenes)", "position error % (scenes)"]
+    return f"{markdown(header, rows)}\n\n{provenance_line(record)}"
+
+
 def own_detector(name: str) -> str:
     """Ours beside SIFT with its own detector, which has more keypoints."""
     record = read(RESULTS / f"{name}.json")

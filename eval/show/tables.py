@@ -1,7 +1,7 @@
-"""Write the tables of README.md and eval/RESULTS.md from the JSON files of ``eval/results`` and ``weights``.
+"""Write the tables and plots of README.md and docs/ from the JSON files of ``eval/results`` and ``weights``.
 
-python -m eval tables            # rewrites both
-python -m eval tables --check    # exit status 1 if one is not what the files say
+python -m eval tables            # rewrites what stands between the markers of all pages, and the plots
+python -m eval tables --check    # exit status 1 if something is not what the files say
 """
 
 from __future__ import annotations
@@ -13,16 +13,28 @@ from functools import partial
 
 from eval.mutation import changes
 from eval.show import descriptor_tables as of_descriptors
+from eval.show import front_tables as of_front
 from eval.show import scale_tables, speed_tables
 from eval.show import training_tables as of_training
 from eval.show.markdown import ROOT
 from kornia_bingan.work.files import atomic_path
 
-FILES = ("README.md", "eval/RESULTS.md")
+START = "<!-- table "
+
+
+def pages() -> list[str]:
+    """Name the files that hold generated tables, relative to the repository."""
+    paths = [ROOT / "README.md", ROOT / "weights" / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    return [str(path.relative_to(ROOT)) for path in paths if START in path.read_text(encoding="utf-8")]
 
 
 TABLES: dict[str, Callable[[], str]] = {
     "models": of_descriptors.models,
+    "looks": of_front.looks,
+    "verdict": lambda: of_front.verdict("heldout"),
+    "five": lambda: of_front.front_table("heldout", 5),
+    "six": lambda: of_front.front_table("heldout", 6),
+    "worst": lambda: of_front.worst("heldout"),
     "brown": lambda: of_descriptors.verification("brown"),
     "revisited": lambda: of_descriptors.revisited("revisited"),
     "speed": lambda: of_descriptors.speed("speed"),
@@ -56,6 +68,8 @@ for _split in ("validate", "heldout"):
         f"brown-{_split}": partial(of_descriptors.verification, f"brown-{_split}"),
         f"patch-tasks-{_split}": partial(of_descriptors.patch_tasks, f"patch-tasks-{_split}"),
         f"pairs-{_split}": partial(of_descriptors.pose, f"pairs-{_split}"),
+        f"losses-{_split}": partial(of_front.losses_table, _split),
+        f"sfm-all-{_split}": partial(of_descriptors.sfm_all, f"sfm-{_split}"),
         f"sfm-{_split}": partial(of_descriptors.sfm, f"sfm-{_split}"),
         f"sfm-own-{_split}": partial(of_descriptors.own_detector, f"sfm-{_split}"),
         f"sfm-check-{_split}": partial(of_descriptors.sfm_check, f"sfm-check-{_split}"),
@@ -71,18 +85,24 @@ def fill(text: str) -> str:
     return re.sub(r"<!-- table (\S+) -->\n.*?<!-- end -->", table, text, flags=re.DOTALL)
 
 
+def contents() -> dict[str, str]:
+    """Give what every page and plot should hold, by its name relative to the repository."""
+    texts = {name: fill((ROOT / name).read_text(encoding="utf-8")) for name in pages()}
+    return texts | {name: of_front.plot("heldout", over) for name, over in of_front.PLOTS.items()}
+
+
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m eval tables")
     parser.add_argument("--check", action="store_true")
     arguments = parser.parse_args(argv)
     stale = []
-    for name in FILES:
-        before = (ROOT / name).read_text(encoding="utf-8")
-        after = fill(before)
-        if after != before:
+    for name, after in contents().items():
+        path = ROOT / name
+        if not path.is_file() or path.read_text(encoding="utf-8") != after:
             stale.append(name)
             if not arguments.check:
-                with atomic_path(ROOT / name) as temporary:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with atomic_path(path) as temporary:
                     temporary.write_text(after, encoding="utf-8")
     if arguments.check:
         print(f"{', '.join(stale)}: stale, run python -m eval tables" if stale else "all tables are up to date")

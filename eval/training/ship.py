@@ -223,7 +223,7 @@ def measured_results(about: dict[str, Any]) -> list[str]:
         return []
     header = [
         "",
-        "Correct matches at 95 % precision (M95, `python -m eval m95`), all results in `eval/RESULTS.md`:",
+        "Correct matches at 95 % precision (M95, `python -m eval m95`), all results in `docs/results/`:",
         "",
     ]
     looks = json.loads((RESULTS / "heldout-looks.json").read_text(encoding="utf-8"))

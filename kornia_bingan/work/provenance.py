@@ -66,7 +66,7 @@ def versions() -> dict[str, str | None]:
     return found
 
 
-_WRITTEN = [f":(exclude){name}" for name in ("eval/results", "eval/RESULTS.md", "README.md", "weights")]
+_WRITTEN = [f":(exclude){name}" for name in ("eval/results", "docs", "README.md", "weights")]
 
 
 def commit() -> str | None:

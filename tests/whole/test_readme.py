@@ -1,4 +1,4 @@
-"""The README's snippets run, and its tables are what the files say."""
+"""The README's snippets run; its tables, plots and those of docs/ are what the files say."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import pytest
 
-from eval.show.tables import FILES, ROOT, fill
+from eval.show.tables import ROOT, START, contents
 from kornia_bingan.datasets.rendered import render_scene
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
@@ -42,8 +42,8 @@ def test_snippet(
         assert "5 registered images" in printed
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_tables_are_generated_from_the_files(name: str) -> None:
+@pytest.mark.parametrize(("name", "expected"), contents().items())
+def test_tables_and_plots_are_generated_from_the_files(name: str, expected: str) -> None:
     text = (ROOT / name).read_text(encoding="utf-8")
-    assert "<!-- table " in text
-    assert fill(text) == text, "run python -m eval tables"
+    assert START in text or name.endswith(".svg")
+    assert text == expected, "run python -m eval tables"
