@@ -59,8 +59,10 @@ FILES = (
     "kornia_bingan/keypoints.py",
     "kornia_bingan/reconstruct/pairs.py",
     "kornia_bingan/images/exif.py",
+    "kornia_bingan/colmap/half_pixel.py",
     "kornia_bingan/colmap/database.py",
     "kornia_bingan/colmap/mapping.py",
+    "kornia_bingan/colmap/model.py",
     "kornia_bingan/network/published.py",
     "kornia_bingan/search/faiss_store.py",
     "kornia_bingan/search/index.py",
@@ -73,8 +75,10 @@ FILES = (
     "eval/quality/cifar10.py",
 )
 TESTS = {
+    "kornia_bingan/colmap/half_pixel.py": ("tests/colmap/test_colmap.py", "tests/colmap/test_database.py"),
     "kornia_bingan/colmap/database.py": ("tests/colmap/test_colmap.py",),
     "kornia_bingan/colmap/mapping.py": ("tests/colmap/test_colmap.py",),
+    "kornia_bingan/colmap/model.py": ("tests/colmap/test_colmap.py",),
     "kornia_bingan/search/faiss_store.py": ("tests/search/test_stores.py",),
     "kornia_bingan/search/index.py": ("tests/search/test_stores.py",),
     "kornia_bingan/search/lance_store.py": ("tests/search/test_stores.py",),
@@ -83,7 +87,7 @@ TESTS = {
 """Test files beside the one that is named after the file."""
 
 OURS = ("kornia_bingan", "eval", "tests")
-# OpenCV before pycolmap, see colmap_database; lancedb starts threads when it is imported, which a fork would lose
+# OpenCV before pycolmap, see half_pixel; lancedb starts threads when it is imported, which a fork would lose
 LIBRARIES = (
     *("torch", "kornia.feature", "cv2", "pycolmap", "faiss", "PIL.Image", "coverage"),
     *("_hypothesis_pytestplugin", "hypothesis.core"),  # pytest would go through all of the latter in each fork

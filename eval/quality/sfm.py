@@ -45,7 +45,8 @@ from eval.quality.pairs import pose_error_deg
 from eval.quality.thresholds import read_thresholds, threshold_of
 from kornia_bingan import BinGAN, colmap, matching
 from kornia_bingan.colmap import database as colmap_database
-from kornia_bingan.colmap import mapping, reconstruct, write_features, write_matches
+from kornia_bingan.colmap import half_pixel, mapping, reconstruct, write_features, write_matches
+from kornia_bingan.colmap import model as colmap_model
 from kornia_bingan.colmap.types import Model, cameras_for
 from kornia_bingan.datasets.poses import Pose, load_cameras, pose_errors
 from kornia_bingan.errors import JobError, UsageError
@@ -59,6 +60,8 @@ MAX_KEYPOINTS = 4096
 SEED = 0
 AUC_DEG = (1.0, 3.0, 5.0)
 SHOWN_POINTS = 1500
+CODE = (matchers, matching, colmap, half_pixel, colmap_database, mapping, colmap_model)
+"""Modules that decide a result, beside this one."""
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -177,7 +180,7 @@ def cached_evaluate(
         "matcher": matcher.name,
         "identity": matcher.identity,
         "seed": SEED,
-        "code": code_digest(sys.modules[__name__], matchers, matching, colmap, colmap_database, mapping),
+        "code": code_digest(sys.modules[__name__], *CODE),
         "pycolmap": pycolmap.__version__,
     }
 

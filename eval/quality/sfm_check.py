@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import cv2  # noqa: F401 - before pycolmap, see colmap_database
+import cv2  # noqa: F401 - before pycolmap, see half_pixel
 import numpy as np
 import pycolmap
 

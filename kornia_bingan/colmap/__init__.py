@@ -1,7 +1,7 @@
 """Keypoints and matches become a COLMAP database, and the database a model.
 
 The frame changes here and nowhere else. For this package the centre of the first pixel is (0, 0), for COLMAP it is
-(0.5, 0.5): 0.5 is added to keypoints and principal points on writing and subtracted on reading.
+(0.5, 0.5): 0.5 is added to keypoints and principal points on writing and subtracted on reading (``half_pixel.py``).
 
 COLMAP's keypoints are x, y, scale, orientation. The scale is the sigma of a blob, half of OpenCV's ``size``; the
 orientation is OpenCV's angle in radians, of the same sense, since both have y down. (Measured on COLMAP's own SIFT
@@ -20,33 +20,33 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kornia_bingan.colmap.database import (
-        CAMERA_MODELS,
-        read_cameras,
         read_features,
         read_verification,
         verify,
         write_features,
         write_matches,
     )
-    from kornia_bingan.colmap.mapping import read_model, reconstruct, write_points
+    from kornia_bingan.colmap.half_pixel import CAMERA_MODELS, read_cameras
+    from kornia_bingan.colmap.mapping import reconstruct
+    from kornia_bingan.colmap.model import read_model, write_points
     from kornia_bingan.colmap.types import Camera, Model, NoModelError, Verification, cameras_for
 
 _MODULE_OF = {
-    "CAMERA_MODELS": "database",
+    "CAMERA_MODELS": "half_pixel",
     "Camera": "types",
     "Model": "types",
     "NoModelError": "types",
     "Verification": "types",
     "cameras_for": "types",
-    "read_cameras": "database",
+    "read_cameras": "half_pixel",
     "read_features": "database",
-    "read_model": "mapping",
+    "read_model": "model",
     "read_verification": "database",
     "reconstruct": "mapping",
     "verify": "database",
     "write_features": "database",
     "write_matches": "database",
-    "write_points": "mapping",
+    "write_points": "model",
 }
 
 __all__ = [

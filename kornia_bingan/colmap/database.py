@@ -1,7 +1,4 @@
-"""Keypoints and matches to and from a COLMAP database; two-view geometry of its pairs.
-
-The frame changes here and nowhere else, see :mod:`kornia_bingan.colmap`.
-"""
+"""Keypoints and matches to and from a COLMAP database; two-view geometry of its pairs."""
 
 from __future__ import annotations
 
@@ -10,26 +7,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import cv2  # noqa: F401 - must be loaded before pycolmap: after it, OpenCV aborts the process when it writes a PNG
+import cv2  # noqa: F401 - before pycolmap, see half_pixel
 import numpy as np
 import pycolmap
 from numpy.typing import NDArray
 
-from kornia_bingan.colmap.types import Camera, Verification, by
+from kornia_bingan.colmap.half_pixel import camera_to_colmap, keypoint_rows, keypoints_from_colmap
+from kornia_bingan.colmap.types import Camera, Verification
 from kornia_bingan.errors import JobError, UsageError
 from kornia_bingan.keypoints import Keypoints
 from kornia_bingan.work.files import atomic_path
 from kornia_bingan.work.isolated import Report, run_in_child
 
-HALF_PIXEL = 0.5
-DEFAULT_FOCAL = 1.2
-"""Focal length over the longer side where it is not known: COLMAP's own guess."""
-
 MIN_INLIERS = 15
 MAX_ERROR_PX = 4.0
 """COLMAP's own thresholds of a verified pair."""
-
-CAMERA_MODELS = tuple(name for name in pycolmap.CameraModelId.__members__ if name not in ("INVALID", "EQUIRECTANGULAR"))
 
 
 def write_features(
@@ -58,9 +50,9 @@ def write_features(
         raise UsageError(f"{database} exists; delete it or give another name")
     if not features:
         raise UsageError("there is no image to write; give keypoints of at least one")
-    rows = {name: _keypoint_rows(name, keypoints) for name, keypoints in sorted(features.items())}
+    rows = {name: keypoint_rows(name, keypoints) for name, keypoints in sorted(features.items())}
     chosen = {name: cameras if isinstance(cameras, Camera) else _camera_of(name, cameras) for name in rows}
-    converted = {camera: _camera_to_colmap(camera) for camera in chosen.values()}
+    converted = {camera: camera_to_colmap(camera) for camera in chosen.values()}
     try:
         database.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -193,7 +185,7 @@ def read_features(database: Path) -> dict[str, Keypoints]:
     """
     with open_database(database, existing=True) as db:
         images = sorted(db.read_all_images(), key=lambda image: image.name)
-        return {image.name: _to_keypoints(db.read_keypoints(image.image_id)) for image in images}
+        return {image.name: keypoints_from_colmap(db.read_keypoints(image.image_id)) for image in images}
 
 
 def read_verification(database: Path) -> Verification:
@@ -249,108 +241,6 @@ def _camera_of(name: str, cameras: Mapping[str, Camera]) -> Camera:
     if name not in cameras:
         raise UsageError(f"{name} has keypoints but no camera")
     return cameras[name]
-
-
-def _camera_to_colmap(camera: Camera) -> Any:
-    size = by((camera.width, camera.height))
-    if camera.model not in CAMERA_MODELS:
-        raise UsageError(f"the camera model is '{camera.model}'; choose one of {', '.join(CAMERA_MODELS)}")
-    if min(camera.width, camera.height) < 1:
-        raise UsageError(f"a camera of {size} pixels is impossible")
-    focal = DEFAULT_FOCAL * max(camera.width, camera.height) if camera.focal_px is None else camera.focal_px
-    made = pycolmap.Camera.create_from_model_name(1, camera.model, focal, camera.width, camera.height)
-    made.has_prior_focal_length = camera.focal_px is not None or camera.params is not None
-    if camera.params is not None:
-        if len(camera.params) != len(made.params):
-            raise UsageError(
-                f"{camera.model} has the parameters {made.params_info}, but {len(camera.params)} were given"
-            )
-        params = np.array(camera.params, np.float64)
-        params[list(made.principal_point_idxs())] += HALF_PIXEL
-        made.params = params
-    focals = np.array(made.params)[list(made.focal_length_idxs())]
-    if not (np.isfinite(made.params).all() and (focals > 0).all()):
-        raise UsageError(f"the {camera.model} camera of {size} has impossible parameters {made.params.tolist()}")
-    return made
-
-
-def read_cameras(path: Path) -> list[Camera]:
-    """Read COLMAP's ``cameras.txt``: a line ``ID MODEL WIDTH HEIGHT PARAMETERS`` a camera, ``#`` for comments.
-
-    Raises:
-        UsageError: the file cannot be read, has no camera, or a line is none; the message names the line.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} cannot be read as a list of cameras: {error}") from error
-    cameras = []
-    for number, line in enumerate(lines, 1):
-        words = line.split()
-        if not words or words[0].startswith("#"):
-            continue
-        try:
-            made = pycolmap.Camera.create_from_model_name(1, words[1], 1.0, int(words[2]), int(words[3]))
-            params = [float(word) for word in words[4:]]
-            if len(params) != len(made.params):
-                raise UsageError(f"{path}, line {number}: {words[1]} has the parameters {made.params_info}")
-            made.params = params
-            cameras.append(camera_from_colmap(made))
-            _camera_to_colmap(cameras[-1])
-        except (IndexError, ValueError, RuntimeError) as error:
-            if isinstance(error, UsageError):
-                raise
-            raise UsageError(f"{path}, line {number} is no camera, ID MODEL WIDTH HEIGHT PARAMETERS: {line}") from error
-    if not cameras:
-        raise UsageError(f"{path} has no camera; a line is ID MODEL WIDTH HEIGHT PARAMETERS")
-    return cameras
-
-
-def camera_from_colmap(camera: Any) -> Camera:
-    """Turn pycolmap's camera into one of this package's frame."""
-    params = np.array(camera.params)
-    params[list(camera.principal_point_idxs())] -= HALF_PIXEL
-    return Camera(camera.width, camera.height, camera.model.name, tuple(params.tolist()))
-
-
-def pixels_from_colmap(xy: NDArray[Any]) -> NDArray[Any]:
-    """Move positions, shape (N, 2), from COLMAP's frame to this package's."""
-    moved: NDArray[Any] = xy - xy.dtype.type(HALF_PIXEL)
-    return moved
-
-
-def _keypoint_rows(name: str, keypoints: Keypoints | NDArray[Any]) -> NDArray[np.float32]:
-    """Turn keypoints into COLMAP's rows, in its frame."""
-    if isinstance(keypoints, Keypoints):
-        angle = np.deg2rad(np.where(keypoints.angle_deg == -1, 0, keypoints.angle_deg))
-        given = np.column_stack([keypoints.xy, keypoints.size / 2, angle])
-    else:
-        given = np.asarray(keypoints)
-        if given.ndim != 2 or given.shape[1] not in (2, 4, 6) or given.dtype.kind not in "fiu":
-            raise UsageError(f"{name}: keypoints are numbers (N, 2), (N, 4) or (N, 6), got {given.dtype} {given.shape}")
-    with np.errstate(over="ignore"):  # what does not fit is infinite and refused below
-        rows = np.array(given, np.float32, order="C")
-    rows[:, :2] += np.float32(HALF_PIXEL)
-    bad = ~np.isfinite(rows).all(1)
-    if rows.shape[1] == 4:
-        bad |= rows[:, 2] <= 0
-    if bad.any():
-        index = int(np.argmax(bad))
-        raise UsageError(f"{name}: keypoint {index} is not finite or has no size: {given[index].tolist()}")
-    return rows
-
-
-def _to_keypoints(rows: NDArray[np.float32]) -> Keypoints:
-    count, columns = rows.shape
-    scale, angle = np.ones(count, np.float32), np.zeros(count, np.float32)
-    if columns == 4:
-        scale, angle = rows[:, 2], rows[:, 3]
-    elif columns == 6:
-        a11, a12, a21, a22 = rows[:, 2:].T
-        scale, angle = (np.hypot(a11, a21) + np.hypot(a12, a22)) / 2, np.arctan2(a21, a11)
-    nothing = np.zeros(count, np.float32)
-    degrees = np.mod(np.rad2deg(angle), 360).astype(np.float32)
-    return Keypoints(pixels_from_colmap(rows[:, :2]), 2 * scale, degrees, nothing, nothing.astype(np.int32))
 
 
 def _checked_matches(

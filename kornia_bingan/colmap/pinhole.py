@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import cv2  # before pycolmap, see colmap_database
+import cv2  # before pycolmap, see half_pixel
 import numpy as np
 import pycolmap
 from numpy.typing import NDArray

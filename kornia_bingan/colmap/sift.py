@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-import cv2  # before pycolmap, see colmap_database
+import cv2  # before pycolmap, see half_pixel
 import pycolmap
 from tqdm import tqdm
 

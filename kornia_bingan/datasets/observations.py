@@ -24,13 +24,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2  # noqa: F401 - before pycolmap, see colmap_database
 import numpy as np
-import pycolmap
 from numpy.typing import NDArray
 
-from kornia_bingan.colmap.database import pixels_from_colmap
-from kornia_bingan.errors import JobError, UsageError
+from kornia_bingan.colmap.half_pixel import pixels_from_colmap
+from kornia_bingan.colmap.model import open_model
+from kornia_bingan.errors import JobError
 from kornia_bingan.keypoints import Keypoints
 
 Floats = NDArray[np.float64]
@@ -150,10 +149,7 @@ def read_scene(model: Path) -> SparseScene:
         UsageError: the folder holds no readable model.
         JobError: the model has fewer than two registered images, or no points.
     """
-    try:
-        read = pycolmap.Reconstruction(str(model))
-    except (RuntimeError, ValueError) as error:
-        raise UsageError(f"{model} holds no readable COLMAP model") from error
+    read = open_model(model)
     keys = np.array(sorted(read.points3D), np.uint64)
     views = []
     for image in sorted((image for image in read.images.values() if image.has_pose), key=lambda image: image.name):

@@ -21,12 +21,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import cv2  # before pycolmap, see colmap_database
+import cv2
 import numpy as np
-import pycolmap
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from kornia_bingan.colmap.model import open_model
 from kornia_bingan.colmap.pinhole import Pinhole, Undistortion, pinhole_for, undistort_model
 from kornia_bingan.colmap.types import by
 from kornia_bingan.errors import UsageError
@@ -84,7 +84,7 @@ def export_scene(
         raise UsageError(f"the scene is for '{target}'; choose one of {', '.join(get_args(Target))}")
     check_empty(scene)
     summary, sums = _read_run(out)
-    model = _read_model(out / "model")
+    model = open_model(out / "model")
     folder = _photos_folder(out, summary, photos)
     images = sorted((model.images[key] for key in model.reg_image_ids()), key=lambda image: image.name)
     kinds = {image.name: _check_photo(out, folder, image.name, sums) for image in images}
@@ -146,13 +146,6 @@ def _read_run(out: Path) -> tuple[Summary, dict[str, str]]:
             f"{out / 'run.json'} was not written by bingan reconstruct; give the folder of a run"
         ) from error
     return Summary.read(out / "summary.json"), sums
-
-
-def _read_model(folder: Path) -> Any:
-    try:
-        return pycolmap.Reconstruction(str(folder))
-    except (RuntimeError, ValueError) as error:
-        raise UsageError(f"{folder} holds no readable COLMAP model") from error
 
 
 def _photos_folder(out: Path, summary: Summary, photos: Path | None) -> Path:

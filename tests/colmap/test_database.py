@@ -8,7 +8,8 @@ import numpy as np
 import pycolmap
 import pytest
 
-from kornia_bingan.colmap.database import read_cameras, read_features, read_verification, write_features, write_matches
+from kornia_bingan.colmap.database import read_features, read_verification, write_features, write_matches
+from kornia_bingan.colmap.half_pixel import read_cameras
 from kornia_bingan.colmap.types import Camera
 from kornia_bingan.errors import UsageError
 

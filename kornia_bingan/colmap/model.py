@@ -1,0 +1,90 @@
+"""A folder of a COLMAP model becomes arrays, points in a PLY file, and points with colours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2  # noqa: F401 - before pycolmap, see half_pixel
+import numpy as np
+import pycolmap
+
+from kornia_bingan.colmap.half_pixel import camera_from_colmap, pixels_from_colmap
+from kornia_bingan.colmap.types import Model
+from kornia_bingan.errors import UsageError
+from kornia_bingan.images.read import read_color, sample_ranges
+from kornia_bingan.work.files import atomic_path
+
+
+def open_model(folder: Path) -> Any:
+    """Read a model, binary or text, as pycolmap's.
+
+    Raises:
+        UsageError: the folder holds no readable model.
+    """
+    try:
+        return pycolmap.Reconstruction(str(folder))
+    except (RuntimeError, ValueError) as error:
+        raise UsageError(f"{folder} holds no readable COLMAP model") from error
+
+
+def read_model(folder: Path) -> Model:
+    """Read a model, binary or text, into arrays in this package's frame.
+
+    Raises:
+        UsageError: the folder holds no readable model.
+    """
+    model = open_model(folder)
+    images = sorted((image for image in model.images.values() if image.has_pose), key=lambda image: image.name)
+    poses = np.array([image.cam_from_world().matrix() for image in images]).reshape(-1, 3, 4)
+    cameras = {camera_id: camera_from_colmap(camera) for camera_id, camera in model.cameras.items()}
+    points = [model.points3D[key] for key in sorted(model.points3D)]
+    return Model(
+        names=tuple(image.name for image in images),
+        rotations=poses[:, :, :3].copy(),
+        translations=poses[:, :, 3].copy(),
+        cameras=tuple(cameras[image.camera_id] for image in images),
+        xyz=np.array([point.xyz for point in points], np.float64).reshape(-1, 3),
+        rgb=np.array([point.color for point in points], np.uint8).reshape(-1, 3),
+        error_px=np.array([point.error for point in points], np.float64),
+        track_length=np.array([point.track.length() for point in points], np.int64),
+    )
+
+
+def write_points(model: Path, path: Path) -> None:
+    """Write the points of a model's folder as a PLY file, with colours.
+
+    Raises:
+        UsageError: the folder holds no readable model.
+    """
+    points = open_model(model)
+    with atomic_path(path) as temporary:
+        points.export_PLY(str(temporary))
+
+
+def colour_points(folder: Path, images: Path) -> None:
+    """Give each point the mean colour of the pixels that see it, in the model's files.
+
+    Not COLMAP's own extraction, which reads photos without their EXIF orientation.
+    """
+    model = open_model(folder)
+    keys = np.array(sorted(model.points3D), np.uint64)
+    total, seen = np.zeros((len(keys), 3)), np.zeros(len(keys))
+    ranges = sample_ranges(images, [image.name for image in model.images.values()], say=False)
+    for image in model.images.values():
+        if not image.has_pose:
+            continue
+        points = image.get_observation_points2D()
+        if not points:
+            continue
+        rgb = read_color(images / image.name, ranges)
+        xy = pixels_from_colmap(np.array([point.xy for point in points]))
+        x, y = np.rint(xy).astype(int).T
+        inside = (x >= 0) & (y >= 0) & (x < rgb.shape[1]) & (y < rgb.shape[0])
+        rows = np.searchsorted(keys, np.array([point.point3D_id for point in points], np.uint64))[inside]
+        np.add.at(total, rows, rgb[y[inside], x[inside]])
+        np.add.at(seen, rows, 1)
+    colours = np.rint(total / np.maximum(seen, 1)[:, None]).astype(np.uint8)
+    for key, colour in zip(keys, colours, strict=True):
+        model.points3D[int(key)].color = colour
+    model.write(str(folder))
