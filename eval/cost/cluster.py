@@ -24,7 +24,7 @@ from typing import Any
 from eval.harness import options
 from eval.harness.records import write_json
 from kornia_bingan.errors import UsageError
-from kornia_bingan.images.read import list_images
+from kornia_bingan.images.folders import list_images
 from kornia_bingan.network.weights import find_weights
 from kornia_bingan.reconstruct.features import describe_photos
 from kornia_bingan.reconstruct.pairs import match_photos

@@ -22,7 +22,7 @@ import numpy as np
 from eval.harness import options
 from eval.harness.records import write_json
 from kornia_bingan.errors import UsageError
-from kornia_bingan.images.read import list_images
+from kornia_bingan.images.folders import list_images
 from kornia_bingan.network.weights import find_weights
 from kornia_bingan.reconstruct.pipeline import ReconstructOptions, reconstruct_photos
 from kornia_bingan.report.text import text_table

@@ -38,7 +38,8 @@ from eval.harness.records import write_json
 from eval.show.curves import Line, Panel, svg_panels
 from kornia_bingan import colmap
 from kornia_bingan.errors import JobError, UsageError
-from kornia_bingan.images.read import list_images, read_color
+from kornia_bingan.images.folders import list_images
+from kornia_bingan.images.read import read_color
 from kornia_bingan.network.weights import find_weights
 from kornia_bingan.reconstruct.pairs import choose_pairs, match_block
 from kornia_bingan.reconstruct.pipeline import ReconstructOptions, reconstruct_photos

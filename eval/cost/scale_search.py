@@ -35,7 +35,7 @@ from eval.harness.records import write_json
 from eval.show.curves import Line, Panel, svg_panels
 from kornia_bingan import BinGAN
 from kornia_bingan.errors import UsageError
-from kornia_bingan.images.read import list_images
+from kornia_bingan.images.folders import list_images
 from kornia_bingan.network.weights import find_weights
 from kornia_bingan.report.text import text_table
 from kornia_bingan.search.index import photo_codes

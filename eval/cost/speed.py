@@ -31,7 +31,8 @@ from eval.harness.timing import REPEATS, machine_rates, take_turns
 from kornia_bingan import BinGAN
 from kornia_bingan.descriptor import describe
 from kornia_bingan.errors import UsageError
-from kornia_bingan.images.read import ImageError, list_images, read_image
+from kornia_bingan.images.folders import list_images
+from kornia_bingan.images.read import ImageError, read_image
 from kornia_bingan.keypoints import Keypoints, detect, support_regions, to_opencv
 from kornia_bingan.network.weights import find_weights
 from kornia_bingan.patches import build_pyramid

@@ -27,7 +27,8 @@ from numpy.typing import NDArray
 
 from kornia_bingan.datasets.poses import PosedCamera, load_cameras
 from kornia_bingan.errors import UsageError
-from kornia_bingan.images.read import EXTENSIONS, list_images, read_image
+from kornia_bingan.images.folders import EXTENSIONS, list_images
+from kornia_bingan.images.read import read_image
 
 Image = NDArray[np.uint8]
 Matrix = NDArray[np.float64]

@@ -32,7 +32,7 @@ from kornia_bingan import BinGAN
 from kornia_bingan.bits import hamming_distances
 from kornia_bingan.colmap import read_verification
 from kornia_bingan.errors import UsageError
-from kornia_bingan.images.read import list_images
+from kornia_bingan.images.folders import list_images
 from kornia_bingan.network.published import OfPictures
 from kornia_bingan.network.weights import find_weights, load_weights
 from kornia_bingan.report.text import text_table

@@ -50,7 +50,8 @@ from kornia_bingan.colmap import model as colmap_model
 from kornia_bingan.colmap.types import Model, cameras_for
 from kornia_bingan.datasets.poses import Pose, load_cameras, pose_errors
 from kornia_bingan.errors import JobError, UsageError
-from kornia_bingan.images.read import list_images, read_image
+from kornia_bingan.images.folders import list_images
+from kornia_bingan.images.read import read_image
 from kornia_bingan.network.weights import find_weights
 from kornia_bingan.reconstruct.page import model_figure
 from kornia_bingan.report.text import text_table

@@ -26,7 +26,8 @@ from eval.harness.records import write_json
 from eval.quality.sfm import against_truth, evaluate
 from kornia_bingan.colmap import read_features, read_model
 from kornia_bingan.errors import UsageError
-from kornia_bingan.images.read import list_images, read_image
+from kornia_bingan.images.folders import list_images
+from kornia_bingan.images.read import read_image
 from kornia_bingan.report.text import text_table
 from kornia_bingan.work.isolated import Report, run_in_child
 from kornia_bingan.work.provenance import provenance

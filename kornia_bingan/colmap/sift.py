@@ -15,7 +15,8 @@ from tqdm import tqdm
 
 from kornia_bingan import colmap
 from kornia_bingan.errors import JobError
-from kornia_bingan.images.read import ImageError, Skipped, list_images, no_photos, read_image, reason_for, sample_ranges
+from kornia_bingan.images.folders import Skipped, list_images, no_photos, reason_for
+from kornia_bingan.images.read import ImageError, read_image, sample_ranges
 from kornia_bingan.work.isolated import Report, run_in_child
 from kornia_bingan.work.run_folder import no_progress
 

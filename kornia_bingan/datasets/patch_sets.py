@@ -35,7 +35,8 @@ from kornia_bingan.datasets.observations import (
     read_scene,
 )
 from kornia_bingan.errors import JobError, UsageError
-from kornia_bingan.images.read import Ranges, Skipped, read_image, sample_ranges
+from kornia_bingan.images.folders import Skipped
+from kornia_bingan.images.read import Ranges, read_image, sample_ranges
 from kornia_bingan.keypoints import Detector, Keypoints, detect, support_regions
 from kornia_bingan.patches import build_pyramid, cut_patches
 from kornia_bingan.work.files import atomic_folder, write_json

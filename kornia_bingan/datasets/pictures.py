@@ -27,7 +27,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kornia_bingan.errors import UsageError
-from kornia_bingan.images.read import ImageError, list_images, read_color
+from kornia_bingan.images.folders import list_images
+from kornia_bingan.images.read import ImageError, read_color
 
 SIDE = 32
 

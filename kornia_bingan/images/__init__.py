@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from kornia_bingan.images.read import list_images, read_image
+from kornia_bingan.images.folders import list_images
+from kornia_bingan.images.read import read_image
 
 __all__ = ["list_images", "read_image"]

@@ -15,8 +15,7 @@ from typing import Any
 from tqdm import tqdm
 
 from kornia_bingan.errors import JobError, UsageError
-from kornia_bingan.images.folders import is_of_system
-from kornia_bingan.images.read import EXTENSIONS
+from kornia_bingan.images.folders import EXTENSIONS, is_of_system
 from kornia_bingan.work.files import LONGEST_NAME, atomic_path, write_json
 from kornia_bingan.work.run_folder import alone_in, no_progress
 

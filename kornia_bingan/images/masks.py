@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kornia_bingan.errors import UsageError
-from kornia_bingan.images.read import ImageError, image_size, list_pictures, read_image
+from kornia_bingan.images.folders import list_pictures
+from kornia_bingan.images.read import ImageError, image_size, read_image
 
 
 def find_masks(photos: Path, names: Sequence[str], folder: Path) -> dict[str, Path]:

@@ -16,20 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kornia_bingan.errors import UsageError
+from kornia_bingan.images.folders import Skipped, list_images, log_skipped, no_photos, reason_for, without_copies
 from kornia_bingan.images.masks import find_masks, read_mask
-from kornia_bingan.images.read import (
-    ImageError,
-    Ranges,
-    Skipped,
-    list_images,
-    log_skipped,
-    no_photos,
-    read_image,
-    reason_for,
-    sample_ranges,
-    shrink,
-    without_copies,
-)
+from kornia_bingan.images.read import ImageError, Ranges, read_image, sample_ranges, shrink
 from kornia_bingan.keypoints import Detector, Keypoints, detect
 from kornia_bingan.network.inference import Precision
 from kornia_bingan.network.weights import find_weights

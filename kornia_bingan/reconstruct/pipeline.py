@@ -40,8 +40,9 @@ from kornia_bingan.colmap.types import (
 )
 from kornia_bingan.errors import JobError, UsageError
 from kornia_bingan.images.exif import Exif, Position, read_exif
+from kornia_bingan.images.folders import Skipped, list_images, log_skipped, no_photos, without_copies
 from kornia_bingan.images.masks import find_masks
-from kornia_bingan.images.read import Skipped, image_header, list_images, log_skipped, no_photos, without_copies
+from kornia_bingan.images.read import image_header
 from kornia_bingan.keypoints import Detector
 from kornia_bingan.reconstruct.features import Features, check_max_size, describe_photos, features_path
 from kornia_bingan.reconstruct.pairs import (

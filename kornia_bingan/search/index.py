@@ -21,19 +21,8 @@ from numpy.typing import NDArray
 
 from kornia_bingan.datasets.pictures import reduce_picture
 from kornia_bingan.errors import JobError, UsageError
-from kornia_bingan.images.read import (
-    ImageError,
-    Ranges,
-    Skipped,
-    list_images,
-    log_skipped,
-    no_photos,
-    read_color,
-    read_image,
-    reason_for,
-    sample_ranges,
-    shrink,
-)
+from kornia_bingan.images.folders import Skipped, list_images, log_skipped, no_photos, reason_for
+from kornia_bingan.images.read import ImageError, Ranges, read_color, read_image, sample_ranges, shrink
 from kornia_bingan.keypoints import detect
 from kornia_bingan.network.inference import Precision
 from kornia_bingan.network.published import OfPictures

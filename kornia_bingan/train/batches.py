@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from kornia_bingan.datasets.brown import PatchSet, read_patch_set
 from kornia_bingan.datasets.pictures import Splits, read_picture_set
 from kornia_bingan.errors import UsageError
-from kornia_bingan.images.read import Skipped
+from kornia_bingan.images.folders import Skipped
 from kornia_bingan.keypoints import BLOB_SUPPORT
 from kornia_bingan.patches import build_pyramid, cut_patches
 from kornia_bingan.train.config import PICTURE_NETWORKS, TrainConfig

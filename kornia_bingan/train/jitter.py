@@ -16,17 +16,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from kornia_bingan.errors import JobError
-from kornia_bingan.images.read import (
-    ImageError,
-    Skipped,
-    list_images,
-    no_photos,
-    read_image,
-    reason_for,
-    sample_ranges,
-    shrink,
-    without_copies,
-)
+from kornia_bingan.images.folders import Skipped, list_images, no_photos, reason_for, without_copies
+from kornia_bingan.images.read import ImageError, read_image, sample_ranges, shrink
 from kornia_bingan.keypoints import detect, support_regions
 from kornia_bingan.patches import PATCH_SIZE, build_pyramid, cut_patches
 from kornia_bingan.work.run_folder import checksums, no_progress

@@ -37,7 +37,7 @@ from tqdm import tqdm
 
 from kornia_bingan import losses
 from kornia_bingan.errors import JobError, UsageError
-from kornia_bingan.images.read import log_skipped
+from kornia_bingan.images.folders import log_skipped
 from kornia_bingan.network.pictures import PictureNetwork
 from kornia_bingan.network.published import ImageDiscriminator, Network, PatchTrunk, multiply_adds
 from kornia_bingan.network.taps import Taps

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from kornia_bingan.datasets.poses import PosedCamera, load_cameras, pose_errors
 from kornia_bingan.datasets.rendered import Array, Plane, Scene, render_scene, render_view
 from kornia_bingan.errors import JobError, UsageError
-from kornia_bingan.images.read import image_size, list_images, read_image
+from kornia_bingan.images.folders import list_images
+from kornia_bingan.images.read import image_size, read_image
 
 K = np.array([[300.0, 0, 101.0], [0, 310.0, 73.0], [0, 0, 1]])
 

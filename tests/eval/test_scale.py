@@ -10,7 +10,8 @@ import pytest
 from eval.cost import scale
 from eval.show import scale_tables
 from kornia_bingan.errors import UsageError
-from kornia_bingan.images.read import list_images, read_image
+from kornia_bingan.images.folders import list_images
+from kornia_bingan.images.read import read_image
 from tests.helpers.photos import write_photos
 
 

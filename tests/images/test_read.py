@@ -15,15 +15,8 @@ from PIL import Image
 
 from kornia_bingan.errors import UsageError
 from kornia_bingan.images import read as images
-from kornia_bingan.images.read import (
-    ImageError,
-    Skipped,
-    image_size,
-    list_images,
-    read_color,
-    read_image,
-    sample_ranges,
-)
+from kornia_bingan.images.folders import Skipped, list_images
+from kornia_bingan.images.read import ImageError, image_size, read_color, read_image, sample_ranges
 from tests.helpers.image_bytes import encode, exif, png, png_chunk, tiff, with_exif
 from tests.helpers.photos import texture
 

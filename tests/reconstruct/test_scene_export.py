@@ -23,7 +23,7 @@ from kornia_bingan import cli
 from kornia_bingan.datasets.poses import PosedCamera, pose_errors
 from kornia_bingan.datasets.rendered import Plane, cameras_on_arc, render_view, room
 from kornia_bingan.errors import UsageError
-from kornia_bingan.images.read import list_images
+from kornia_bingan.images.folders import list_images
 from kornia_bingan.reconstruct.page import write_page
 from kornia_bingan.reconstruct.pipeline import ReconstructOptions, reconstruct_photos
 from kornia_bingan.reconstruct.scene_export import Target, export_scene, picture_names

@@ -17,7 +17,7 @@ import pytest
 from kornia_bingan.cli import main
 from kornia_bingan.datasets.brown import write_patch_set
 from kornia_bingan.datasets.rendered import render_scene
-from kornia_bingan.images.read import Skipped, list_images
+from kornia_bingan.images.folders import Skipped, list_images
 from kornia_bingan.reconstruct import features
 from kornia_bingan.work.files import printable
 from kornia_bingan.work.run_folder import LOG, QUIET, log_to

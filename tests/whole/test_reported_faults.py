@@ -25,7 +25,8 @@ from kornia_bingan.datasets.brown import read_patch_set
 from kornia_bingan.datasets.rendered import render_scene
 from kornia_bingan.descriptor import describe
 from kornia_bingan.errors import UsageError
-from kornia_bingan.images.read import image_size, list_images, read_image
+from kornia_bingan.images.folders import list_images
+from kornia_bingan.images.read import image_size, read_image
 from kornia_bingan.keypoints import Keypoints, detect
 from kornia_bingan.opencv import BinGANExtractor
 from kornia_bingan.reconstruct.features import Features
