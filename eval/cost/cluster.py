@@ -26,9 +26,9 @@ from eval.harness.records import write_json
 from kornia_bingan.errors import UsageError
 from kornia_bingan.images.folders import list_images
 from kornia_bingan.network.weights import find_weights
-from kornia_bingan.reconstruct.features import describe_photos
-from kornia_bingan.reconstruct.pairs import match_photos
-from kornia_bingan.reconstruct.pipeline import DEFAULT_RATIO
+from kornia_bingan.reconstruct.describe import describe_photos
+from kornia_bingan.reconstruct.matches import match_photos
+from kornia_bingan.reconstruct.options import DEFAULT_RATIO
 from kornia_bingan.report.text import text_table
 from kornia_bingan.work.engine import Engine, open_engine, run_units
 from kornia_bingan.work.files import sha256_of

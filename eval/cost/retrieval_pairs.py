@@ -24,7 +24,8 @@ from eval.harness.records import write_json
 from kornia_bingan.errors import UsageError
 from kornia_bingan.images.folders import list_images
 from kornia_bingan.network.weights import find_weights
-from kornia_bingan.reconstruct.pipeline import ReconstructOptions, reconstruct_photos
+from kornia_bingan.reconstruct.options import ReconstructOptions
+from kornia_bingan.reconstruct.pipeline import reconstruct_photos
 from kornia_bingan.report.text import text_table
 from kornia_bingan.work.provenance import provenance
 

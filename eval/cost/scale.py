@@ -41,8 +41,10 @@ from kornia_bingan.errors import JobError, UsageError
 from kornia_bingan.images.folders import list_images
 from kornia_bingan.images.read import read_color
 from kornia_bingan.network.weights import find_weights
-from kornia_bingan.reconstruct.pairs import choose_pairs, match_block
-from kornia_bingan.reconstruct.pipeline import ReconstructOptions, reconstruct_photos
+from kornia_bingan.reconstruct.matches import match_block
+from kornia_bingan.reconstruct.options import ReconstructOptions
+from kornia_bingan.reconstruct.pairs import choose_pairs
+from kornia_bingan.reconstruct.pipeline import reconstruct_photos
 from kornia_bingan.report.text import text_table
 from kornia_bingan.work.files import atomic_path
 from kornia_bingan.work.isolated import run_in_child

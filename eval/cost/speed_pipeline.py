@@ -26,7 +26,8 @@ from kornia_bingan.images.read import read_image
 from kornia_bingan.keypoints import Keypoints, detect, support_regions
 from kornia_bingan.matching import match
 from kornia_bingan.patches import PATCH_SIZE, build_pyramid, cut_patches
-from kornia_bingan.reconstruct.pipeline import ReconstructOptions, reconstruct_photos
+from kornia_bingan.reconstruct.options import ReconstructOptions
+from kornia_bingan.reconstruct.pipeline import reconstruct_photos
 from kornia_bingan.work.isolated import run_in_child
 
 MAX_KEYPOINTS = 4096

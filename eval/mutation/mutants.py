@@ -58,6 +58,7 @@ FILES = (
     "kornia_bingan/patches.py",
     "kornia_bingan/keypoints.py",
     "kornia_bingan/reconstruct/pairs.py",
+    "kornia_bingan/reconstruct/matches.py",
     "kornia_bingan/images/exif.py",
     "kornia_bingan/colmap/half_pixel.py",
     "kornia_bingan/colmap/database.py",
@@ -75,6 +76,7 @@ FILES = (
     "eval/quality/cifar10.py",
 )
 TESTS = {
+    "kornia_bingan/reconstruct/matches.py": ("tests/reconstruct/test_pairs.py",),
     "kornia_bingan/colmap/half_pixel.py": ("tests/colmap/test_colmap.py", "tests/colmap/test_database.py"),
     "kornia_bingan/colmap/database.py": ("tests/colmap/test_colmap.py",),
     "kornia_bingan/colmap/mapping.py": ("tests/colmap/test_colmap.py",),

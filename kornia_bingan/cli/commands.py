@@ -93,7 +93,8 @@ def reconstruct(
         json: print summary.json on stdout instead of a table.
     """
     from kornia_bingan.images.fetch import local_photos
-    from kornia_bingan.reconstruct.pipeline import DEFAULT_RATIO, ReconstructOptions, reconstruct_photos
+    from kornia_bingan.reconstruct.options import DEFAULT_RATIO, ReconstructOptions
+    from kornia_bingan.reconstruct.pipeline import reconstruct_photos
 
     _prepare()
     options = ReconstructOptions(
@@ -154,7 +155,7 @@ def describe(
         json: print one JSON object on stdout instead of a table.
     """
     from kornia_bingan.images.fetch import local_photos
-    from kornia_bingan.reconstruct.features import describe_folder
+    from kornia_bingan.reconstruct.describe import describe_folder
     from kornia_bingan.report.text import skipped_lines, text_table
     from kornia_bingan.work.run_folder import TimeLimit
 
@@ -212,9 +213,10 @@ def match(
     from kornia_bingan.descriptor import BinGAN
     from kornia_bingan.geometry import fundamental_inliers
     from kornia_bingan.images.read import read_color, sample_ranges, write_image
-    from kornia_bingan.reconstruct.features import describe_photo
-    from kornia_bingan.reconstruct.pipeline import DEFAULT_RATIO
-    from kornia_bingan.report.text import draw_matches, text_table
+    from kornia_bingan.reconstruct.describe import describe_photo
+    from kornia_bingan.reconstruct.options import DEFAULT_RATIO
+    from kornia_bingan.report.pictures import draw_matches
+    from kornia_bingan.report.text import text_table
 
     _prepare()
     if out is not None and out.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):

@@ -10,7 +10,8 @@ from kornia_bingan.colmap.sift import reconstruct_with_sift
 from kornia_bingan.colmap.types import Model
 from kornia_bingan.datasets.poses import pose_errors
 from kornia_bingan.datasets.rendered import Scene, render_scene
-from kornia_bingan.reconstruct.pipeline import ReconstructOptions, reconstruct_photos
+from kornia_bingan.reconstruct.options import ReconstructOptions
+from kornia_bingan.reconstruct.pipeline import reconstruct_photos
 from kornia_bingan.report.text import text_table
 
 NUM_VIEWS = 12

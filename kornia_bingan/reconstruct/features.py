@@ -1,56 +1,26 @@
-"""A photo becomes a file of keypoints and codes."""
+"""A file of the keypoints and codes of a photo."""
 
 from __future__ import annotations
 
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from kornia_bingan.errors import UsageError
-from kornia_bingan.images.folders import Skipped, list_images, log_skipped, no_photos, reason_for, without_copies
-from kornia_bingan.images.masks import find_masks, read_mask
-from kornia_bingan.images.read import ImageError, Ranges, read_image, sample_ranges, shrink
-from kornia_bingan.keypoints import Detector, Keypoints, detect
-from kornia_bingan.network.inference import Precision
-from kornia_bingan.network.weights import find_weights
-from kornia_bingan.patches import SIDE_LIMIT
-from kornia_bingan.work.engine import Engine, check_engine, open_engine, run_units
-from kornia_bingan.work.files import atomic_path, file_name, sha256_of
-from kornia_bingan.work.run_folder import LOG_FILE, TimeLimit, checksums, log_to, open_run
-from kornia_bingan.work.unit import Failed, Unit, local_file
-
-if TYPE_CHECKING:
-    from kornia_bingan.descriptor import BinGAN
-
+from kornia_bingan.keypoints import Keypoints
+from kornia_bingan.work.files import atomic_path, file_name
 
 DAMAGED = (
     *(OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError, MemoryError),
     *(zipfile.BadZipFile, zlib.error, tokenize.TokenError),
 )
 """What numpy and zipfile raise for damaged files: compression and passwords, headers that end early, huge shapes."""
-
-
-LEAST_SIZE = 64
-"""Smallest size that photos may be reduced to, pixels."""
-
-
-def check_max_size(max_size: int) -> None:
-    """Refuse a size that no photo can be reduced to.
-
-    Raises:
-        UsageError: it is neither 0 nor ``LEAST_SIZE`` or more.
-    """
-    if max_size < 0 or 0 < max_size < LEAST_SIZE:
-        raise UsageError(f"max_size is {max_size}; give {LEAST_SIZE} pixels or more, or 0 to reduce nothing")
 
 
 @dataclass(frozen=True)
@@ -106,227 +76,6 @@ def features_path(folder: Path, name: str) -> Path:
     """
     path = folder / name
     return path.with_name(file_name(path.name, ".npz"))
-
-
-def describe_photo(
-    path: Path,
-    model: BinGAN,
-    detector: Detector,
-    max_keypoints: int,
-    *,
-    mask: Path | None = None,
-    max_size: int = 0,
-    ranges: Ranges | None = None,
-) -> Features:
-    """Find and describe the keypoints of one photo; a photo without any gives 0 rows.
-
-    Args:
-        path: of the photo.
-        model: describes.
-        detector: finds.
-        max_keypoints: strongest that are kept.
-        mask: a picture of the photo's size, black where nothing is to be found; see :mod:`kornia_bingan.images.masks`.
-        max_size: a photo with a longer side is reduced to this many pixels before; keypoints are given in pixels of the
-            photo all the same. 0 reduces nothing.
-        ranges: see :func:`kornia_bingan.images.read.sample_ranges`.
-
-    Raises:
-        ImageError: photo or mask cannot be read.
-        UsageError: the mask has another size.
-    """
-    from kornia_bingan.descriptor import describe
-
-    image = read_image(path, ranges)
-    height, width = image.shape
-    allowed = None if mask is None else read_mask(mask)
-    if allowed is not None and allowed.shape != image.shape:
-        raise UsageError(f"the mask {mask} is {allowed.shape[1]} x {allowed.shape[0]}, {path} is {width} x {height}")
-    if max_size:
-        image = shrink(image, max_size)
-    if allowed is not None and allowed.shape != image.shape:
-        # A reduced pixel is ignored if any of its pixels is.
-        black = cv2.resize((allowed == 0).astype(np.float32), image.shape[::-1], interpolation=cv2.INTER_AREA)
-        allowed = np.where(black > 0, 0, 255).astype(np.uint8)
-    if max(image.shape) >= SIDE_LIMIT:
-        sides = f"{image.shape[1]} x {image.shape[0]}"
-        raise ImageError(f"{path} is {sides}; sides must be below {SIDE_LIMIT:,} pixels, give a max_size below")
-    keypoints = detect(image, detector, max_keypoints, allowed)
-    codes = describe(model, image, keypoints)
-    if image.shape != (height, width):
-        keypoints = keypoints.enlarged((width / image.shape[1], height / image.shape[0]))
-    return Features((width, height), keypoints, codes)
-
-
-@dataclass(frozen=True)
-class FolderSummary:
-    """What became of a folder: keypoints by photo, what was passed over, equal files, and how many have a mask."""
-
-    keypoints: dict[str, int]
-    skipped: tuple[Skipped, ...]
-    unreadable: int
-    copies: tuple[Skipped, ...]
-    masked: int
-
-
-def describe_folder(
-    photos: Path,
-    out: Path,
-    descriptor: str,
-    *,
-    detector: Detector,
-    max_keypoints: int,
-    limit: TimeLimit,
-    masks: Path | None = None,
-    max_size: int = 0,
-    workers: int = 0,
-    scheduler: str | None = None,
-) -> FolderSummary:
-    """Write the features of all photos of a folder, each into its file below ``out``; equal photos get a file each.
-
-    Args:
-        photos: searched recursively.
-        out: absent, empty, or a run of the same photos and options, which goes on where it was.
-        descriptor: shipped name or weights file.
-        detector, max_keypoints, masks, max_size, workers, scheduler: as in
-            :class:`kornia_bingan.reconstruct.pipeline.ReconstructOptions`.
-        limit: checked between two photos.
-
-    Raises:
-        UsageError: there are no photos, an option is impossible, or ``out`` holds something else.
-        JobError: see :func:`describe_photos`.
-    """
-    names, foreign = list_images(photos, masks)
-    if not names:
-        raise no_photos(photos, foreign)
-    if max_keypoints < 1:
-        raise UsageError(f"max_keypoints is {max_keypoints}; give 1 or more")
-    check_max_size(max_size)
-    check_engine(workers, scheduler)
-    weights = find_weights(descriptor)
-    found = {} if masks is None else find_masks(photos, names, masks)
-    sums = checksums(photos, names)
-    identity = {
-        "command": "describe",
-        "detector": detector,
-        "max_keypoints": max_keypoints,
-        "max_size": max_size,
-        "masks": {name: sha256_of(path) for name, path in found.items()},
-        "weights_sha256": sha256_of(weights),
-        "photos": sums,
-    }
-    shared = [photos, out / "run.json", *([masks] if masks else [])]
-    with (
-        open_run(out, identity),
-        log_to(out / LOG_FILE),
-        open_engine(weights, shared, workers, scheduler) as engine,
-    ):
-        log_skipped(foreign)
-        unread = describe_photos(
-            photos,
-            names,
-            out,
-            engine,
-            detector=detector,
-            max_keypoints=max_keypoints,
-            limit=limit,
-            masks=found,
-            max_size=max_size,
-        )
-        log_skipped(unread)
-    without = {item.name for item in unread}
-    counts = {n: len(Features.read(features_path(out, n)).keypoints) for n in names if n not in without}
-    _, copies = without_copies(names, sums)
-    return FolderSummary(counts, (*foreign, *unread), len(unread), tuple(copies), len(found))
-
-
-def describe_photos(
-    photos: Path,
-    names: Sequence[str],
-    folder: Path,
-    engine: Engine,
-    *,
-    detector: Detector,
-    max_keypoints: int,
-    limit: TimeLimit,
-    masks: Mapping[str, Path] | None = None,
-    max_size: int = 0,
-) -> list[Skipped]:
-    """Write the features of each photo that has none yet, or a damaged file.
-
-    Returns:
-        The photos that cannot be read, or that no process survived, with the reason.
-
-    Raises:
-        JobError: the time limit was reached between two photos, or see :func:`kornia_bingan.work.engine.run_units`.
-        UsageError: the weights are no weights, or an option is impossible.
-    """
-
-    ranges = sample_ranges(photos, names)
-
-    def unit(name: str) -> Unit:
-        mask = (masks or {}).get(name)
-        places = (engine.path(photos / name), engine.path(features_path(folder, name)), mask and engine.path(mask))
-        return Unit(name, (*places, engine.sha256, engine.precision, detector, max_keypoints, max_size, ranges))
-
-    units = (unit(name) for name in names)
-    skipped = []
-    for name, found in run_units(
-        engine, describe_unit, units, len(names), description="describe", done="described", word="photo", limit=limit
-    ):
-        reason = found.reason if isinstance(found, Failed) else found
-        if reason:
-            skipped.append(Skipped(name, reason))
-    return skipped
-
-
-def describe_unit(
-    photo: str,
-    target: str,
-    mask: str | None,
-    sha256: str,
-    precision: Precision,
-    detector: Detector,
-    max_keypoints: int,
-    max_size: int,
-    ranges: Ranges,
-) -> str:
-    """Write the features of one photo, unless they are there and whole.
-
-    Returns:
-        Why the photo cannot be read; nothing if it can.
-    """
-    path, features = Path(photo), Path(target)
-    if features.is_file() and _is_whole(features):
-        return ""
-    try:
-        found = describe_photo(
-            path,
-            _model(sha256, precision),
-            detector,
-            max_keypoints,
-            mask=None if mask is None else Path(mask),
-            max_size=max_size,
-            ranges=ranges,
-        )
-    except ImageError as error:
-        return reason_for(error, path)
-    found.write(features)
-    return ""
-
-
-def _is_whole(path: Path) -> bool:
-    try:
-        Features.read(path)
-    except UsageError:
-        return False
-    return True
-
-
-@lru_cache(maxsize=1)
-def _model(sha256: str, precision: Precision) -> BinGAN:
-    from kornia_bingan.descriptor import BinGAN
-
-    return BinGAN.from_pretrained(local_file(sha256), precision=precision)
 
 
 def read_codes(path: Path) -> NDArray[np.uint8]:

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from kornia_bingan.colmap.types import Model
 from kornia_bingan.reconstruct.features import Features, features_path
+from kornia_bingan.reconstruct.summary import Summary
 from kornia_bingan.report.html import Cell, number_cell, render, text_cell, thumbnail, write_html
-from kornia_bingan.report.text import Summary
 from kornia_bingan.work.files import printable
 
 MAX_POINTS = 50_000

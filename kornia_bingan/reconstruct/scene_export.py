@@ -32,7 +32,7 @@ from kornia_bingan.colmap.types import by
 from kornia_bingan.errors import UsageError
 from kornia_bingan.images.read import Ranges, image_header, read_color, sample_ranges
 from kornia_bingan.reconstruct.scene_files import Shot, point_normals, write_meshlab, write_ply, write_transforms
-from kornia_bingan.report.text import Summary
+from kornia_bingan.reconstruct.summary import Summary
 from kornia_bingan.work.files import atomic_folder, check_empty, sha256_of, write_json
 from kornia_bingan.work.provenance import provenance
 from kornia_bingan.work.run_folder import no_progress

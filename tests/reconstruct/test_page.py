@@ -15,7 +15,8 @@ from kornia_bingan.colmap.types import Camera, Model
 from kornia_bingan.datasets.rendered import render_scene
 from kornia_bingan.errors import UsageError
 from kornia_bingan.reconstruct import page
-from kornia_bingan.reconstruct.pipeline import ReconstructOptions, reconstruct_photos
+from kornia_bingan.reconstruct.options import ReconstructOptions
+from kornia_bingan.reconstruct.pipeline import reconstruct_photos
 from kornia_bingan.report import html
 from kornia_bingan.report.html import thumbnail
 from tests.helpers.browser import BROWSER, ask

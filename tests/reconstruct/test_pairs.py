@@ -9,16 +9,12 @@ import pytest
 
 from kornia_bingan.errors import UsageError
 from kornia_bingan.images.exif import Position
+from kornia_bingan.reconstruct import matches
 from kornia_bingan.reconstruct import pairs as pairs_module
+from kornia_bingan.reconstruct.matches import BLOCK_PAIRS, Block, block_path, blocks_of, match_block, match_unit
 from kornia_bingan.reconstruct.pairs import (
-    BLOCK_PAIRS,
     SEQUENTIAL_OVERLAP,
-    Block,
-    block_path,
-    blocks_of,
     choose_pairs,
-    match_block,
-    match_unit,
     near_pairs,
     parse_choice,
     parse_pairs,
@@ -268,7 +264,7 @@ def test_a_block_that_is_not_that_of_the_pairs_is_made_again(
     there: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     codes = np.random.default_rng(6).integers(0, 256, (5, 32), np.uint8)
-    monkeypatch.setattr(pairs_module, "read_codes", lambda path: codes)
+    monkeypatch.setattr(matches, "read_codes", lambda path: codes)
     path = block_path(tmp_path, 0)
     if there == "a damaged file":
         path.write_bytes(b"PK")

@@ -17,9 +17,10 @@ from kornia_bingan.datasets.rendered import Scene, render_scene
 from kornia_bingan.errors import JobError, UsageError
 from kornia_bingan.reconstruct import pipeline
 from kornia_bingan.reconstruct.features import Features, features_path
+from kornia_bingan.reconstruct.options import ReconstructOptions, check_options
 from kornia_bingan.reconstruct.pairs import choose_pairs
-from kornia_bingan.reconstruct.pipeline import ReconstructOptions, check_options, reconstruct_photos
-from kornia_bingan.report.text import Summary
+from kornia_bingan.reconstruct.pipeline import reconstruct_photos
+from kornia_bingan.reconstruct.summary import Summary
 from kornia_bingan.work.files import sha256_of
 from tests.conftest import run_and_die
 from tests.helpers.photos import texture
@@ -95,7 +96,8 @@ def test_a_killed_run_ends_with_the_same_model(
     out = tmp_path / "out"
     program = (
         "from pathlib import Path\n"
-        "from kornia_bingan.reconstruct.pipeline import ReconstructOptions, reconstruct_photos\n"
+        "from kornia_bingan.reconstruct.options import ReconstructOptions\n"
+        "from kornia_bingan.reconstruct.pipeline import reconstruct_photos\n"
         f"reconstruct_photos(Path({str(photos)!r}), Path({str(out)!r}), ReconstructOptions(max_keypoints=700))\n"
     )
     run_and_die(program, out / reached.format(sorted(made.cameras)[0]))

@@ -24,10 +24,11 @@ from kornia_bingan.datasets.poses import PosedCamera, pose_errors
 from kornia_bingan.datasets.rendered import Plane, cameras_on_arc, render_view, room
 from kornia_bingan.errors import UsageError
 from kornia_bingan.images.folders import list_images
+from kornia_bingan.reconstruct.options import ReconstructOptions
 from kornia_bingan.reconstruct.page import write_page
-from kornia_bingan.reconstruct.pipeline import ReconstructOptions, reconstruct_photos
+from kornia_bingan.reconstruct.pipeline import reconstruct_photos
 from kornia_bingan.reconstruct.scene_export import Target, export_scene, picture_names
-from kornia_bingan.report.text import Summary
+from kornia_bingan.reconstruct.summary import Summary
 from tests.helpers.image_bytes import encode, exif, with_exif
 
 Floats = NDArray[np.float64]

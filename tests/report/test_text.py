@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from kornia_bingan.errors import UsageError
-from kornia_bingan.report.text import PairStatistics, Summary, draw_matches, skipped_lines, text_table
+from kornia_bingan.reconstruct.summary import PairStatistics, Summary
+from kornia_bingan.report.pictures import draw_matches
+from kornia_bingan.report.text import skipped_lines, text_table
 
 SUMMARY = Summary(
     images=12,

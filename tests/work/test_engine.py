@@ -29,8 +29,9 @@ from kornia_bingan.descriptor import BinGAN, describe
 from kornia_bingan.errors import JobError, UsageError
 from kornia_bingan.keypoints import detect
 from kornia_bingan.network.weights import find_weights
-from kornia_bingan.reconstruct.features import Features, describe_photos
-from kornia_bingan.reconstruct.pairs import Block, match_photos
+from kornia_bingan.reconstruct.describe import describe_photos
+from kornia_bingan.reconstruct.features import Features
+from kornia_bingan.reconstruct.matches import Block, match_photos
 from kornia_bingan.search import index
 from kornia_bingan.search.index import update_index
 from kornia_bingan.work import workers as cluster
@@ -198,7 +199,7 @@ def test_a_photo_that_kills_its_worker_is_skipped_with_the_reason(
 ) -> None:
     failed = Failed("the process that worked on it died")
     monkeypatch.setattr(
-        "kornia_bingan.reconstruct.features.run_units",
+        "kornia_bingan.reconstruct.describe.run_units",
         lambda *arguments, **_: ((unit.name, failed if unit.name == "b.png" else "") for unit in arguments[2]),
     )
     with open_engine(find_weights("bingan256-lite"), []) as engine:

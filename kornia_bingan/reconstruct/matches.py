@@ -1,0 +1,128 @@
+"""The codes of pairs of photos become files of matches, some pairs in each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kornia_bingan.errors import JobError, UsageError
+from kornia_bingan.reconstruct.features import DAMAGED, features_path, read_codes
+from kornia_bingan.reconstruct.pairs import Pair
+from kornia_bingan.work.engine import Engine, run_units
+from kornia_bingan.work.files import atomic_path
+from kornia_bingan.work.run_folder import TimeLimit
+from kornia_bingan.work.unit import Failed, Unit
+
+BLOCK_PAIRS = 64
+"""Pairs in one file: few files for thousands of pairs, and little work lost by a kill."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """The matches of some pairs.
+
+    Attributes:
+        pairs: names of the photos.
+        matches: for each pair, rows of keypoints in its first and second photo, int32, shape (M, 2).
+    """
+
+    pairs: tuple[Pair, ...]
+    matches: tuple[NDArray[np.int32], ...]
+
+    def write(self, path: Path) -> None:
+        """Write one ``.npz``; equal blocks give equal bytes."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(path) as temporary:
+            np.savez(
+                temporary,
+                pairs=np.array(self.pairs, np.str_).reshape(-1, 2),
+                counts=np.array([len(rows) for rows in self.matches], np.int64),
+                matches=np.concatenate([*self.matches, np.zeros((0, 2), np.int32)]),
+            )
+
+    @classmethod
+    def read(cls, path: Path) -> Block:
+        """Read what :meth:`write` wrote.
+
+        Raises:
+            UsageError: the file is absent or something else.
+        """
+        try:
+            with np.load(path) as file:
+                pairs, counts, matches = file["pairs"].tolist(), file["counts"], file["matches"]
+            parts = tuple(np.split(matches, np.cumsum(counts)[:-1])) if len(counts) else ()
+            return cls(tuple((a, b) for a, b in pairs), parts)
+        except DAMAGED as error:
+            raise UsageError(f"{path} is no file of matches; the same command makes it again") from error
+
+
+def blocks_of(pairs: Sequence[Pair]) -> Iterator[tuple[int, Sequence[Pair]]]:
+    """Cut a list of pairs into numbered blocks."""
+    for start in range(0, len(pairs), BLOCK_PAIRS):
+        yield start // BLOCK_PAIRS, pairs[start : start + BLOCK_PAIRS]
+
+
+def block_path(folder: Path, number: int) -> Path:
+    """Give the file of a block."""
+    return folder / f"{number:06d}.npz"
+
+
+def match_block(pairs: Sequence[Pair], codes: Callable[[str], NDArray[np.uint8]], ratio: float) -> Block:
+    """Match the codes of each pair by mutual nearest neighbours and a ratio test in both directions.
+
+    Args:
+        pairs: names of the photos.
+        codes: gives the packed codes of a photo; with fewer than 2 there is no match.
+        ratio: largest Hamming ratio.
+    """
+    from kornia_bingan.matching import match
+
+    found = [match(codes(a), codes(b), "smnn", ratio)[1].astype(np.int32) for a, b in pairs]
+    return Block(tuple(pairs), tuple(found))
+
+
+def match_photos(
+    pairs: Sequence[Pair], features: Path, folder: Path, ratio: float, engine: Engine, limit: TimeLimit
+) -> None:
+    """Write the matches of each block of pairs that has none yet, or a damaged file.
+
+    Args:
+        pairs: names of the photos.
+        features: folder of their features.
+        folder: of the blocks.
+        ratio: largest Hamming ratio.
+        engine: does the blocks.
+        limit: of the time.
+
+    Raises:
+        JobError: the time limit was reached between two blocks, or no process survived a block.
+        UsageError: a file of features is absent or damaged.
+    """
+    units = (
+        Unit(path.name, (block, engine.path(features), engine.path(path), ratio), len(block))
+        for path, block in ((block_path(folder, number), block) for number, block in blocks_of(pairs))
+    )
+    for name, found in run_units(
+        engine, match_unit, units, len(pairs), description="match", done="matched", word="pair", limit=limit
+    ):
+        if isinstance(found, Failed):
+            raise JobError(f"{folder / name} could not be made: {found.reason}")
+
+
+def match_unit(pairs: Sequence[Pair], features: str, target: str, ratio: float) -> None:
+    """Write the matches of one block, unless they are there and whole."""
+    path = Path(target)
+    if path.is_file() and _holds(path, pairs):
+        return
+    match_block(pairs, lambda name: read_codes(features_path(Path(features), name)), ratio).write(path)
+
+
+def _holds(path: Path, pairs: Sequence[Pair]) -> bool:
+    try:
+        return Block.read(path).pairs == tuple(pairs)
+    except UsageError:
+        return False
