@@ -39,7 +39,8 @@ from eval.harness.records import check_clean, write_json
 from eval.show.curves import Line, Panel, svg_panels
 from kornia_bingan import BinGAN
 from kornia_bingan.bits import pack
-from kornia_bingan.datasets.brown import PairArrays, PatchSet, read_pair_arrays, read_patch_set
+from kornia_bingan.datasets.brown import PatchSet, read_patch_set
+from kornia_bingan.datasets.pair_arrays import PairArrays, read_pair_arrays
 from kornia_bingan.errors import UsageError
 from kornia_bingan.network.published import PatchDiscriminator
 from kornia_bingan.network.weights import find_weights, read_description

@@ -27,13 +27,8 @@ from tqdm import tqdm
 from kornia_bingan.colmap.sift import reconstruct_with_sift
 from kornia_bingan.datasets.brown import write_patch_set
 from kornia_bingan.datasets.brown_files import PATCH_SIDE
-from kornia_bingan.datasets.observations import (
-    SparseScene,
-    Tolerances,
-    come_close,
-    find_observations,
-    read_scene,
-)
+from kornia_bingan.datasets.observations import Tolerances, come_close, find_observations
+from kornia_bingan.datasets.sparse_scene import SparseScene, read_scene
 from kornia_bingan.errors import JobError, UsageError
 from kornia_bingan.images.folders import Skipped
 from kornia_bingan.images.read import Ranges, read_image, sample_ranges

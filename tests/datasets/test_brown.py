@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from kornia_bingan.datasets import brown_files
-from kornia_bingan.datasets.brown import halve_patches, read_pair_arrays, read_patch_set, write_patch_set
+from kornia_bingan.datasets.brown import halve_patches, read_patch_set, write_patch_set
+from kornia_bingan.datasets.pair_arrays import read_pair_arrays
 from kornia_bingan.errors import JobError, UsageError
 from kornia_bingan.images.read import ImageError
 

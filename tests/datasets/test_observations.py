@@ -5,14 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kornia_bingan.datasets.observations import (
-    Tolerances,
-    come_close,
-    find_observations,
-    pairs_within,
-    read_scene,
-)
+from kornia_bingan.datasets.observations import Tolerances, come_close, find_observations, pairs_within
 from kornia_bingan.datasets.poses import PosedCamera
+from kornia_bingan.datasets.sparse_scene import read_scene
 from kornia_bingan.errors import JobError, UsageError
 from kornia_bingan.images.read import read_image
 from kornia_bingan.keypoints import Keypoints, detect
