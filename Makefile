@@ -5,7 +5,8 @@
 # make bench   every protocol on the data at hand (DATA=../shared/data SPLIT=validate), then the page and the tables
 # make speed   everything that is fast or slow, against others and against the machine's floors
 # make mutants  single changes to the code that the tests must notice (FILES='kornia_bingan/bits.py' SAMPLE=60; hours for all)
-# make report  the page of all results, and the tables of the README, from the JSON files alone
+# make report  whatever shows results: pictures, plots and tables of the README and docs/, and the page of all results
+# make docs    the documentation as a site, in build/site; every link of it is followed
 # make clean   forget the environment and all caches
 
 PYTHON ?= python3
@@ -21,7 +22,7 @@ comma := ,
 CHECKED ?= $(if $(filter heldout,$(SPLIT)),fountain,herz_jesus)
 PHOTO ?= $(firstword $(sort $(wildcard $(DATA)/validate/herz_jesus/images/*)))
 
-.PHONY: demo test test-cpus lint bench speed mutants report clean .venv
+.PHONY: demo test test-cpus lint bench speed mutants report docs clean .venv
 
 demo: .venv
 	$(BIN)/bingan demo
@@ -85,8 +86,13 @@ bench/sets/others: | .venv
 	$(BIN)/bingan patches $(addprefix $(DATA)/train_scenes/,mother_child alexander kermit et snowpeak) $@
 
 report: .venv
+	$(BIN)/python -m eval front
 	$(BIN)/python -m eval tables
 	$(BIN)/python -m eval report
+
+docs: .venv
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
+	$(BIN)/python -m eval site
 
 clean:
 	rm -rf .venv .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist

@@ -11,7 +11,7 @@ def models() -> str:
     """Shipped weights."""
     manifest = read(ROOT / "weights" / "manifest.json")
     rows = [
-        [f"[`{name}`](weights/{name}.md)", str(row["bits"]), f"{row['multiply_adds'] / 1e6:.1f} M", row["summary"]]
+        [f"[`{name}`]({name}.md)", str(row["bits"]), f"{row['multiply_adds'] / 1e6:.1f} M", row["summary"]]
         for name, row in manifest.items()
     ]
     return markdown(["name", "bits", "multiply-adds", "what it is"], rows)

@@ -230,6 +230,20 @@ def worst(split: str, count: int = 3) -> str:
     return "\n".join(f"- {loss.words} ([page](docs/results/{loss.page}))." for loss in losses(split)[:count])
 
 
+def caption() -> str:
+    """Say what the picture of matches shows."""
+    record = read(RESULTS / "front.json")
+    counts = []
+    for row in record["results"]:
+        wrong = row["matches"] - row["correct"]
+        counts.append(f"{row['correct']:,} correct and {wrong:,} wrong matches by `{row['descriptor']}`")
+    return (
+        f"Two views of a rendered room, 50 degrees apart, and the same {record['keypoints']:,} keypoints in each: "
+        f"{', '.join(counts)}. Green is correct, red is wrong; each accepts matches at its ratio for 95 % precision. "
+        f"The picture is made by `{record['command']}`."
+    )
+
+
 def looks() -> str:
     """Say how often the held-out data were looked at, and why."""
     told = read(RESULTS / "heldout-looks.json")

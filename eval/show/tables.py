@@ -30,6 +30,7 @@ def pages() -> list[str]:
 
 TABLES: dict[str, Callable[[], str]] = {
     "models": of_descriptors.models,
+    "caption": of_front.caption,
     "looks": of_front.looks,
     "verdict": lambda: of_front.verdict("heldout"),
     "five": lambda: of_front.front_table("heldout", 5),

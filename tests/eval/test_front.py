@@ -7,12 +7,17 @@ import re
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 
 from eval.show import front_tables, tables
+from eval.show.front_pictures import true_places, write_jpeg
 from eval.show.markdown import ROOT
 from eval.show.scatter import Point, svg_scatter
-from kornia_bingan.errors import UsageError
+from kornia_bingan.datasets.poses import PosedCamera
+from kornia_bingan.datasets.rendered import Plane
+from kornia_bingan.errors import JobError, UsageError
 
 
 def total(name: str, m95: int, part: str = "scene") -> dict[str, Any]:
@@ -105,6 +110,29 @@ def test_a_plot_puts_no_label_on_another() -> None:
         assert all(b - a >= 12 for a, b in zip(sorted(heights), sorted(heights)[1:], strict=False))
     with pytest.raises(UsageError, match="above 0"):
         svg_scatter([Point("a", 0, 1, 1, 1)], "x", "y", [])
+
+
+def test_the_planes_of_a_scene_say_where_a_pixel_is_in_another_view() -> None:
+    texture = np.zeros((400, 400), np.uint8)
+    planes = [
+        Plane(np.array([-2.0, -2.0, 4.0]), np.array([0.01, 0, 0]), np.array([0, 0.01, 0]), texture),
+        Plane(np.array([-1.0, -2.0, 2.0]), np.array([0.01, 0, 0]), np.array([0, 0.01, 0]), texture[:, :100]),
+    ]
+    K = np.array([[100.0, 0, 50], [0, 100, 50], [0, 0, 1]])
+    cameras = [PosedCamera(K, np.eye(3), np.array([shift, 0, 0]), 101, 101) for shift in (0.0, -0.4)]
+    # the middle sees the far plane, the left the near one, and beyond 100 pixels there is nothing
+    places = true_places(planes, cameras, np.array([[50, 50], [25, 50], [160, 50]]))
+    np.testing.assert_allclose(places[:2], [[40, 50], [5, 50]], atol=1e-9)
+    assert np.isnan(places[2]).all()
+    assert true_places(planes, cameras, np.zeros((0, 2))).shape == (0, 2)
+
+
+def test_a_picture_too_large_for_a_page_is_refused(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (1000, 1000, 3), np.uint8)
+    with pytest.raises(JobError, match="stays under 300,000"):
+        write_jpeg(tmp_path / "a.jpg", noise)
+    write_jpeg(tmp_path / "a.jpg", np.zeros((10, 10, 3), np.uint8))
+    assert cv2.imread(str(tmp_path / "a.jpg")).shape == (10, 10, 3)
 
 
 def test_every_page_of_results_is_filled_by_the_command_and_each_table_stands_on_one() -> None:
