@@ -77,8 +77,8 @@ def ours(batch: Batch, precision: str) -> Callable[[], None]:
 def measure(steps: int) -> dict[str, float]:
     """Give the median seconds of a step of each implementation, taking turns."""
     rng = np.random.default_rng(SEED)
-    patches = rng.random((25, 1, 32, 32), np.float32)
-    batch = Batch(patches, patches, np.zeros((25, 25), bool))
+    patches = torch.from_numpy(rng.random((25, 1, 32, 32), np.float32))
+    batch = Batch(patches, patches, torch.zeros(25, 25, dtype=torch.bool))
     torch.manual_seed(SEED)
     implementations = {
         "straightforward": straightforward(batch),

@@ -30,6 +30,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from eval.harness import options
@@ -119,7 +120,7 @@ def make_patches(sequence: HomographySequence, max_patches: int, rng: np.random.
             moved[level].append(there)
     candidates = np.flatnonzero(usable)[: 4 * max_patches]  # the strongest come first
     # Of keypoints at one place (a second orientation, a neighbouring scale) the strongest stays.
-    same = np.tril(near_duplicates(lafs[candidates]), -1)
+    same = np.tril(near_duplicates(torch.from_numpy(lafs[candidates])).numpy(), -1)
     chosen = candidates[~same.any(1)][:max_patches]
 
     def cut(image: NDArray[np.uint8], at: NDArray[np.float32]) -> NDArray[np.uint8]:

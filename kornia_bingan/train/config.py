@@ -33,7 +33,8 @@ class TrainConfig:
         train: patch set in Brown's layout to learn from, a folder in ``data``; empty takes ``data`` as photos.
         train_pairs: learn only from the patches of that set's list of so many pairs, each as often as it is listed;
             50000 is published, 0 takes all patches.
-        validate: patch set in Brown's layout to validate on.
+        validate: patch set in Brown's layout to validate on, a folder in ``data`` or its whole path; without one, views
+            of photos that are kept aside.
         initialise_on: what the published networks are initialised on: 500 random patches, or the first 500 of the
             patch set or of its list of pairs (published).
         network: PatchTrunk (for real use), PatchDiscriminator (as published), or one that takes ``data`` as a set of
@@ -86,7 +87,7 @@ class TrainConfig:
         threads: of torch; 0 is all cores but one, which cuts the patches.
         log_every: steps between lines of the log.
         validate_every: steps between validations.
-        validation_pairs: pairs of views of photos kept aside that validation measures.
+        validation_pairs: pairs of views of photos kept aside, or most pairs of a patch set, that validation measures.
         checkpoint_every: steps between checkpoints.
         time_limit: seconds after which the run stops with a checkpoint, or, if its learning rate is constant and it
             went on from weights, with finished weights; 0 is no limit.

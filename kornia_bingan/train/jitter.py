@@ -1,26 +1,22 @@
-"""Photos become training batches: two jittered views of the patches of detected keypoints.
+"""Patches of keypoints become two views: random changes of their support regions and of their grey values.
 
-No labels are needed: both views come from one keypoint of one photo. Everything random in a batch is a function of the
-seed and the batch's number, so a resumed run sees the batches that an undisturbed run sees.
+Numbers of a keypoint are drawn on the processor, and pixels are changed where the patches are, which may be a GPU.
+Everything random is a function of the seed and the batch's number, so a resumed run sees the batches that an
+undisturbed run sees; the noise of pixels alone is another one on a GPU.
 """
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from tqdm import tqdm
+from torch import Tensor
+from torch.nn import functional as F
 
-from kornia_bingan.errors import JobError
-from kornia_bingan.images.folders import Skipped, list_images, no_photos, reason_for, without_copies
-from kornia_bingan.images.read import ImageError, read_image, sample_ranges, shrink
-from kornia_bingan.keypoints import detect, support_regions
-from kornia_bingan.patches import PATCH_SIZE, build_pyramid, cut_patches
-from kornia_bingan.work.run_folder import checksums, no_progress
+from kornia_bingan.patches import PATCH_SIZE
 
 Floats = NDArray[np.float32]
 
@@ -67,117 +63,19 @@ DEFOCUS_LEVELS = 12
 
 
 @dataclass(frozen=True)
-class Photo:
-    """A photo in memory: its name, pyramid (uint8 levels) and the LAFs of its keypoints, float32 (N, 2, 3)."""
-
-    name: str
-    pyramid: list[NDArray[np.uint8]]
-    lafs: Floats
-
-
-@dataclass(frozen=True)
 class Batch:
     """Two views of B keypoints.
 
     Attributes:
         patches0, patches1: float32 in [0, 1], shape (B, 1, 32, 32); row i of both is one keypoint.
         ignore: bool, shape (B, B): pairs of different keypoints too close to call them different.
+
+    All are on the device that learns.
     """
 
-    patches0: Floats
-    patches1: Floats
-    ignore: NDArray[np.bool_]
-
-
-LEAST_KEYPOINTS = 16
-"""Of a photo that is learnt from."""
-
-
-def load_photos(
-    folder: Path, max_keypoints: int, *, max_size: int = 1024, workers: int = 2
-) -> tuple[list[Photo], list[Skipped]]:
-    """Read all photos of a folder and detect their DoG keypoints.
-
-    Args:
-        folder: searched recursively.
-        max_keypoints: strongest keypoints kept of a photo.
-        max_size: longer photos are reduced to this many pixels on the long side.
-        workers: threads.
-
-    Returns:
-        The photos, and what was passed over with the reason; of equal files only the first is used.
-
-    Raises:
-        UsageError: there are no photos.
-        JobError: no photo has 16 keypoints or more.
-    """
-    names, foreign = list_images(folder)
-    if not names:
-        raise no_photos(folder, foreign)
-    names, copies = without_copies(names, checksums(folder, names))
-
-    ranges = sample_ranges(folder, names)
-
-    def load(name: str) -> Photo | Skipped:
-        try:
-            image = shrink(read_image(folder / name, ranges), max_size)
-        except ImageError as error:
-            return Skipped(name, reason_for(error, folder / name))
-        keypoints = detect(image, "dog", max_keypoints)
-        if len(keypoints) < LEAST_KEYPOINTS:
-            return Skipped(name, f"it has {len(keypoints)} keypoints; {LEAST_KEYPOINTS} are needed")
-        levels = [np.round(level * 255).astype(np.uint8) for level in build_pyramid(image)]
-        return Photo(name, levels, support_regions(keypoints))
-
-    with ThreadPoolExecutor(workers) as pool:
-        bar = tqdm(pool.map(load, names), total=len(names), desc="photos", unit="photo", disable=no_progress())
-        loaded = list(bar)
-    photos = [item for item in loaded if isinstance(item, Photo)]
-    if not photos:
-        raise JobError(f"no photo in {folder} has enough texture: 16 keypoints are needed in at least one")
-    return photos, [*foreign, *copies, *(item for item in loaded if isinstance(item, Skipped))]
-
-
-def split_photos(photos: list[Photo], validation_share: float = 0.05) -> tuple[list[Photo], list[Photo]]:
-    """Keep some photos aside for validation: every n-th by name, at least one of two photos and more."""
-    if len(photos) < 2:
-        return photos, photos
-    stride = max(2, round(1 / validation_share))
-    aside = photos[stride // 2 :: stride] or photos[-1:]
-    names = {photo.name for photo in aside}
-    return [photo for photo in photos if photo.name not in names], aside
-
-
-def draw_batch(
-    photos: list[Photo], size: int, photos_per_batch: int, jitter: Jitter, rng: np.random.Generator
-) -> Batch:
-    """Draw a batch: some photos, some keypoints of each, two views of every keypoint.
-
-    Args:
-        photos: to draw from, with replacement only when there are too few.
-        size: number of keypoints B.
-        photos_per_batch: photos that the batch is drawn from; keypoints of one photo are the hardest negatives.
-        jitter: random changes of each view.
-        rng: every random number comes from it.
-    """
-    counts = np.full(photos_per_batch, size // photos_per_batch)
-    counts[: size % photos_per_batch] += 1
-    chosen = rng.choice(len(photos), photos_per_batch, replace=photos_per_batch > len(photos))
-    views: list[list[Floats]] = [[], []]
-    ignore = np.zeros((size, size), bool)
-    row = 0
-    for photo, count in zip((photos[index] for index in chosen), counts, strict=True):
-        lafs = photo.lafs[rng.choice(len(photo.lafs), count, replace=count > len(photo.lafs))]
-        ignore[row : row + count, row : row + count] = near_duplicates(lafs)
-        row += count
-        jittered = np.concatenate([jitter_lafs(lafs, jitter, rng), jitter_lafs(lafs, jitter, rng)])
-        patches = cut_patches(photo.pyramid, jittered)
-        if jitter.relief > 0:
-            patches = bend(patches, jitter.relief, rng)
-        views[0].append(patches[:count])
-        views[1].append(patches[count:])
-    patches0, patches1 = (change_grey_values(np.concatenate(parts), jitter, rng) for parts in views)
-    return Batch(patches0, patches1, ignore)
+    patches0: Tensor
+    patches1: Tensor
+    ignore: Tensor
 
 
 def jitter_lafs(lafs: Floats, jitter: Jitter, rng: np.random.Generator) -> Floats:
@@ -195,15 +93,22 @@ def jitter_lafs(lafs: Floats, jitter: Jitter, rng: np.random.Generator) -> Float
     return np.concatenate([frames @ change, frames @ shift + lafs[:, :, 2:]], 2).astype(np.float32)
 
 
-def near_duplicates(lafs: Floats) -> NDArray[np.bool_]:
-    """Say which LAFs show the same thing: centres, scales and angles closer than a detector repeats, shape (N, N)."""
-    frames = lafs[:, :, :2].astype(np.float64)
-    half = np.sqrt(np.abs(np.linalg.det(frames)))
-    distance = np.linalg.norm(lafs[:, None, :, 2] - lafs[None, :, :, 2], axis=2)
-    angle = np.arctan2(frames[:, 1, 0], frames[:, 0, 0])
-    turn = np.abs((angle[:, None] - angle + np.pi) % (2 * np.pi) - np.pi)
-    octaves = np.abs(np.log2(half[:, None] / half))
-    close: NDArray[np.bool_] = (distance < 0.1 * half) & (octaves < 0.5) & (turn < np.deg2rad(22.5))
+def near_duplicates(lafs: Tensor) -> Tensor:
+    """Say which LAFs show the same thing: centres, scales and angles closer than a detector repeats.
+
+    Args:
+        lafs: shape (N, 2, 3).
+
+    Returns:
+        bool, shape (N, N).
+    """
+    a, b, x, c, d, y = lafs.double().flatten(1).T
+    half = (a * d - b * c).abs().sqrt()
+    distance = torch.hypot(x[:, None] - x, y[:, None] - y)
+    angle = torch.atan2(c, a)
+    turn = ((angle[:, None] - angle + np.pi) % (2 * np.pi) - np.pi).abs()
+    octaves = (half[:, None] / half).log2().abs()
+    close: Tensor = (distance < 0.1 * half) & (octaves < 0.5) & (turn < np.deg2rad(22.5))
     return close
 
 
@@ -212,50 +117,60 @@ def _rotation(angle: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.stack([np.stack([cos, -sin], 1), np.stack([sin, cos], 1)], 1)
 
 
-def change_grey_values(patches: Floats, jitter: Jitter, rng: np.random.Generator) -> Floats:
-    """Occlude, blur, change gamma, contrast and brightness, add noise; all in place, clipped to [0, 1]."""
-    count = len(patches)
+def per_row(values: NDArray[np.float64], rows: Tensor) -> Tensor:
+    """Bring a number per row (N,) to where the rows are: float32 (N, 1, 1, 1)."""
+    return torch.from_numpy(values.astype(np.float32)).to(rows.device).view(-1, 1, 1, 1)
 
-    def normal(deviation: float) -> Floats:
-        return (deviation * rng.standard_normal((count, 1, 1, 1))).astype(np.float32)
 
+def change_grey_values(patches: Tensor, jitter: Jitter, rng: np.random.Generator) -> Tensor:
+    """Occlude, blur, change gamma, contrast and brightness, add noise.
+
+    Args:
+        patches: float32 in [0, 1], shape (N, 1, 32, 32), on any device.
+        jitter: random changes of each patch.
+        rng: every random number comes from it; the noise of pixels from a generator that it seeds.
+
+    Returns:
+        The same form, clipped to [0, 1].
+    """
+    count, device = len(patches), patches.device
     if jitter.occlusion > 0:
-        _occlude(patches, rng.random(count) < jitter.occlusion, jitter.occlusion_nearest, rng)
+        patches = _occluded(patches, rng.random(count) < jitter.occlusion, jitter.occlusion_nearest, rng)
     if jitter.blur > 0:
-        weight = (jitter.blur * rng.random((count, 1, 1, 1))).astype(np.float32)
-        for axis in (2, 3):
-            padded = np.pad(patches, [(0, 0), (0, 0), *((1, 1) if a == axis else (0, 0) for a in (2, 3))], "edge")
-            sides = np.take(padded, range(PATCH_SIZE), axis) + np.take(padded, range(2, PATCH_SIZE + 2), axis)
-            patches += weight * (sides - 2 * patches)
+        weight = per_row(jitter.blur * rng.random(count), patches)
+        for padding in ((0, 0, 1, 1), (1, 1, 0, 0)):
+            padded = F.pad(patches, padding, "replicate")
+            sides = padded[..., :PATCH_SIZE, :PATCH_SIZE] + padded[..., -PATCH_SIZE:, -PATCH_SIZE:]
+            patches = patches + weight * (sides - 2 * patches)
     if jitter.defocus > 0:
-        _defocus(patches, jitter.defocus * rng.random(count) ** 2)
+        patches = _defocused(patches, jitter.defocus * rng.random(count) ** 2)
     if jitter.log2_gamma > 0:
-        np.power(np.maximum(patches, 1e-3), 2 ** normal(jitter.log2_gamma), out=patches)
+        patches = patches.clamp_min(1e-3) ** per_row(2 ** (jitter.log2_gamma * rng.standard_normal(count)), patches)
     if jitter.contrast > 0 or jitter.brightness > 0:
-        mean = patches.mean((1, 2, 3), keepdims=True)
-        patches -= mean
-        patches *= 2 ** normal(jitter.contrast)
-        patches += mean + normal(jitter.brightness)
+        mean = patches.mean((1, 2, 3), keepdim=True)
+        contrast = per_row(2 ** (jitter.contrast * rng.standard_normal(count)), patches)
+        brightness = per_row(jitter.brightness * rng.standard_normal(count), patches)
+        patches = (patches - mean) * contrast + mean + brightness
     if jitter.noise > 0:
-        deviation = (jitter.noise * rng.random((count, 1, 1, 1))).astype(np.float32)
-        patches += deviation * rng.standard_normal(patches.shape, np.float32)
-    return np.clip(patches, 0, 1, out=patches)
+        deviation = per_row(jitter.noise * rng.random(count), patches)
+        generator = torch.Generator(device).manual_seed(int(rng.integers(2**62)))
+        patches = patches + deviation * torch.randn(patches.shape, generator=generator, device=device)
+    return patches.clamp(0, 1)
 
 
-def _defocus(patches: Floats, deviations: NDArray[np.float64]) -> None:
-    """Blur every patch by the nearest of a few Gaussians up to the largest deviation, the border repeated; in place."""
-    levels = np.linspace(0, deviations.max(), DEFOCUS_LEVELS + 1)
+def _defocused(patches: Tensor, deviations: NDArray[np.float64]) -> Tensor:
+    """Blur every patch by the nearest of a few Gaussians up to the largest deviation, the border repeated."""
+    levels = np.linspace(0, deviations.max(initial=0), DEFOCUS_LEVELS + 1)
     nearest = np.abs(deviations[:, None] - levels).argmin(1)
-    for level in range(1, len(levels)):
-        rows = np.flatnonzero(nearest == level)
-        kernel = cv2.getGaussianKernel(2 * int(np.ceil(3 * levels[level])) + 1, levels[level])
-        blur = cv2.sepFilter2D(
-            np.eye(PATCH_SIZE, dtype=np.float32), -1, np.ones(1), kernel, borderType=cv2.BORDER_REPLICATE
-        )
-        patches[rows, 0] = blur @ patches[rows, 0] @ blur.T
+    blurs = [np.eye(PATCH_SIZE, dtype=np.float32)]
+    for level in levels[1:]:
+        kernel = cv2.getGaussianKernel(2 * int(np.ceil(3 * level)) + 1, max(level, 1e-6))
+        blurs.append(cv2.sepFilter2D(blurs[0], -1, np.ones(1), kernel, borderType=cv2.BORDER_REPLICATE))
+    blur = torch.from_numpy(np.stack(blurs)[nearest]).to(patches.device)
+    return (blur @ patches[:, 0] @ blur.mT)[:, None]
 
 
-def bend(patches: Floats, deviation: float, rng: np.random.Generator) -> Floats:
+def bend(patches: Tensor, deviation: float, rng: np.random.Generator) -> Tensor:
     """Shift the inside of patches smoothly; the middle and its surroundings stay about where they are.
 
     Args:
@@ -264,23 +179,23 @@ def bend(patches: Floats, deviation: float, rng: np.random.Generator) -> Floats:
         rng: every random number comes from it.
     """
     side = patches.shape[2]
-    net = (deviation * side / 2 * rng.standard_normal((len(patches), 3, 3, 2))).astype(np.float32)
-    net[:, 1, 1] = 0
-    rows, columns = np.meshgrid(np.arange(side), np.arange(side), indexing="ij")
-    straight = np.stack([columns, rows], 2).astype(np.float32)
-    bent = np.empty_like(patches)
-    for patch, out, shifts in zip(patches, bent, net, strict=True):
-        place = straight + cv2.resize(shifts, (side, side), interpolation=cv2.INTER_CUBIC)
-        x, y = place[..., 0], place[..., 1]
-        out[0] = cv2.remap(patch[0], x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
-    return bent
+    net = deviation * rng.standard_normal((len(patches), 2, 3, 3))
+    net[:, :, 1, 1] = 0
+    shifts = torch.from_numpy(net.astype(np.float32)).to(patches.device)
+    shifts = F.interpolate(shifts, (side, side), mode="bicubic", align_corners=False).permute(0, 2, 3, 1)
+    unit = ((2 * torch.arange(side, device=patches.device) + 1) / side - 1).to(patches.dtype)
+    straight = torch.stack(torch.meshgrid(unit, unit, indexing="xy"), 2)
+    return F.grid_sample(patches, straight + shifts, "bilinear", "reflection", align_corners=False)
 
 
-def _occlude(patches: Floats, chosen: NDArray[np.bool_], nearest: float, rng: np.random.Generator) -> None:
+def _occluded(patches: Tensor, chosen: NDArray[np.bool_], nearest: float, rng: np.random.Generator) -> Tensor:
     """Replace the far side of a random line by another patch of the batch; the keypoint's own middle stays."""
     rows = np.flatnonzero(chosen)
     angle, distance = rng.uniform(0, 2 * np.pi, len(rows)), rng.uniform(nearest, 0.9, len(rows))
-    unit = (2 * np.arange(PATCH_SIZE) + 1) / PATCH_SIZE - 1
-    side = np.cos(angle)[:, None, None] * unit + np.sin(angle)[:, None, None] * unit[:, None]
-    other = patches[rng.permutation(len(patches))[: len(rows)]]
-    patches[rows] = np.where((side > distance[:, None, None])[:, None], other, patches[rows])
+    others = rng.permutation(len(patches))[: len(rows)]
+    line = np.stack([np.cos(angle), np.sin(angle), distance], 1).astype(np.float32)
+    cos, sin, far = torch.from_numpy(line).to(patches.device).T[:, :, None, None, None]
+    unit = ((2 * torch.arange(PATCH_SIZE, device=patches.device) + 1) / PATCH_SIZE - 1).to(patches.dtype)
+    index, other = (torch.from_numpy(each).to(patches.device) for each in (rows, others))
+    covered = torch.where(cos * unit + sin * unit[:, None] > far, patches[other], patches[index])
+    return patches.index_copy(0, index, covered)

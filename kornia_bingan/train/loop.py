@@ -55,6 +55,10 @@ from kornia_bingan.work.memory import keep_freed_memory
 from kornia_bingan.work.run_folder import LOG, LOG_FILE, log_to, no_progress
 
 
+DRAWING_THREADS = 4
+"""Threads that draw batches for a GPU, which learns faster than one draws."""
+
+
 def discriminator_losses(state: TrainingState, batch: Batch) -> dict[str, Tensor]:
     """Compute the terms of the discriminator's loss that have a weight, by name, unweighted."""
     config = state.config
@@ -89,7 +93,7 @@ def discriminator_losses(state: TrainingState, batch: Batch) -> dict[str, Tensor
         terms["dmr"] = losses.distance_matching(high, low, config.gamma)
     if config.lambda_bre > 0:
         terms["bre"] = _entropy(config, high, low)
-    ignore = torch.from_numpy(batch.ignore).to(state.device) if two_views else None
+    ignore = batch.ignore.to(state.device) if two_views else None
     if config.lambda_two_view > 0:
         noisy = [part + config.code_noise * torch.randn_like(part) for part in lows] if config.code_noise else lows
         each = [
@@ -159,7 +163,7 @@ def generator_loss(state: TrainingState, batch: Batch) -> Tensor:
     return losses.feature_matching(processes.gather(target.detach().float()), processes.gather(matching.float()))
 
 
-def train_step(state: TrainingState, batch: Batch, generator_batch: Batch | None) -> dict[str, float]:
+def train_step(state: TrainingState, batch: Batch, generator_batch: Batch | None = None) -> dict[str, float]:
     """Take one step of the discriminator and, if there is a generator, one of the generator."""
     config = state.config
     # Noise is the same on all processes, dropout is not.
@@ -170,7 +174,8 @@ def train_step(state: TrainingState, batch: Batch, generator_batch: Batch | None
     terms = discriminator_losses(state, batch)
     total = torch.stack([getattr(config, f"lambda_{name}") * value for name, value in terms.items()]).sum()
     _step(state.optimiser, state.network, total)
-    record = {name: float(value.detach()) for name, value in terms.items()}
+    # one transfer for all, since each makes a GPU wait
+    record = dict(zip(terms, torch.stack(list(terms.values())).detach().tolist(), strict=True))
     if state.generator is not None and state.generator_optimiser is not None and generator_batch is not None:
         for parameter in state.network.parameters():
             parameter.requires_grad_(False)  # the generator learns alone
@@ -196,19 +201,36 @@ def _step(optimiser: torch.optim.Optimizer, module: nn.Module, loss: Tensor) -> 
     optimiser.step()
 
 
-def _batches(config: TrainConfig, source: Source, first: int) -> Iterator[tuple[Batch, Batch | None]]:
-    """Give the batches of the steps from ``first`` on; the next ones are cut while the current one is learnt."""
+def _batches(config: TrainConfig, source: Source, first: int) -> Iterator[tuple[Batch, ...]]:
+    """Give the batches of the steps from ``first`` on; the next ones are drawn while the current one is learnt."""
+    on_gpu = processes.local_device(config.device).type == "cuda"
+    threads = DRAWING_THREADS if on_gpu else 1
+    # A stream each: in that of the learning, every number that is brought to the GPU would wait for the step.
+    streams = [torch.cuda.Stream() for _ in range(threads)] if on_gpu else [None]
+    kinds = (0, 1) if config.lambda_gan > 0 else (0,)
 
-    def draw(step: int) -> tuple[Batch, Batch | None]:
-        return source.draw(step, 0), source.draw(step, 1) if config.lambda_gan > 0 else None
+    def draw(step: int) -> tuple[Batch, ...]:
+        stream = streams[step % threads]
+        with torch.cuda.stream(stream):  # of None does nothing
+            drawn = tuple(source.draw(step, kind) for kind in kinds)
+            if stream is not None:
+                stream.synchronize()
+        return drawn
 
-    with ThreadPoolExecutor(1) as pool:
-        ahead = [pool.submit(draw, step) for step in range(first, min(first + 2, config.steps))]
+    def learnt_from(batch: Batch) -> None:
+        for tensor in (batch.patches0, batch.patches1, batch.ignore):
+            if tensor.is_cuda:  # its memory serves the stream that drew it again only when the step is over
+                tensor.record_stream(torch.cuda.current_stream())
+
+    with ThreadPoolExecutor(threads) as pool:
+        ahead = [pool.submit(draw, step) for step in range(first, min(first + threads + 1, config.steps))]
         for step in range(first, config.steps):
-            batch = ahead.pop(0).result()
-            if step + 2 < config.steps:
-                ahead.append(pool.submit(draw, step + 2))
-            yield batch
+            drawn = ahead.pop(0).result()
+            if step + threads + 1 < config.steps:
+                ahead.append(pool.submit(draw, step + threads + 1))
+            for batch in drawn:
+                learnt_from(batch)
+            yield drawn
 
 
 def with_start(config: TrainConfig) -> TrainConfig:
@@ -251,7 +273,11 @@ def train(config: TrainConfig) -> dict[str, Any]:
         keep_freed_memory()
     torch.set_num_threads(config.threads or max(1, torch.get_num_threads() - 1))
     cv2.setNumThreads(1)
-    processes.start("cuda" if config.device != "cpu" and torch.cuda.is_available() else "cpu")
+    device = processes.local_device(config.device)
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = True
+        torch.set_float32_matmul_precision("high")  # TF32: products of codes are exact in it
+    processes.start(device.type)
     try:
         if config.batch_size % processes.world():
             raise UsageError(f"a batch of {config.batch_size} does not divide by {processes.world()} processes")
@@ -286,8 +312,8 @@ def _learn(config: TrainConfig, source: Source, state: TrainingState, started: f
 
         if state.step == 0 and writes:
             write("validation", validate(state, source.validation))
-        for batch, generator_batch in _batches(config, source, state.step):
-            record = train_step(state, batch, generator_batch)
+        for batches in _batches(config, source, state.step):
+            record = train_step(state, *batches)
             state.step += 1
             state.seconds = before + time.monotonic() - loop_started
             bar.update()
@@ -338,12 +364,12 @@ def _initialise(state: TrainingState, source: Source) -> None:
     if state.network.uses_batch_statistics or state.config.start:
         return
     if source.first is not None:
-        patches = source.first
+        patches = torch.from_numpy(source.first)
     else:
         count = -(-500 // state.config.batch_size)
-        patches = np.concatenate([source.draw(step, 2).patches0 for step in range(count)])[:500]
+        patches = torch.cat([source.draw(step, 2).patches0 for step in range(count)])[:500]
     state.network.train()
-    state.network.initialise(state.network.prepare(torch.from_numpy(patches).to(state.device)))
+    state.network.initialise(state.network.prepare(patches.to(state.device)))
     if state.generator is not None:
         state.generator.initialise(state.generator.sample_noise(max(2, state.config.batch_size), state.noise))
     if state.average is not None:

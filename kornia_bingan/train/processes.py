@@ -35,7 +35,9 @@ def world() -> int:
 
 
 def local_device(name: str) -> torch.device:
-    """Give the device of this process: its own GPU where there are several."""
+    """Give the device of this process: its own GPU where there are several; ``auto`` is CUDA if present, else cpu."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if name == "cuda" else torch.device(name)
 
 

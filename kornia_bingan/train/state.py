@@ -8,9 +8,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from kornia_bingan.errors import UsageError
@@ -41,8 +39,7 @@ class TrainingState:
 
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
-        kind = ("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device
-        self.device = processes.local_device(kind)
+        self.device = processes.local_device(config.device)
         bfloat16 = config.precision == "bfloat16" or (config.precision == "auto" and has_bfloat16(self.device))
         self.precision = torch.bfloat16 if bfloat16 else torch.float32
         torch.manual_seed(config.seed)
@@ -94,9 +91,9 @@ class TrainingState:
         """Give the context in which networks run."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == torch.bfloat16)
 
-    def prepare(self, patches: NDArray[np.float32]) -> Tensor:
+    def prepare(self, patches: Tensor) -> Tensor:
         """Turn patches (N, 1, 32, 32) into this process's part of the network's input."""
-        x = self.network.prepare(torch.from_numpy(patches).to(self.device))
+        x = self.network.prepare(patches.to(self.device))
         return processes.share(x).contiguous(memory_format=torch.channels_last)
 
     @torch.no_grad()
@@ -105,12 +102,12 @@ class TrainingState:
         if self.average is None:
             return
         keep = min(self.config.moving_average, (1 + self.step) / (10 + self.step))
-        for name, value in self.average.state_dict().items():
-            current = self.network.state_dict()[name]
-            if value.is_floating_point():
-                value.lerp_(current, 1 - keep)
-            else:
-                value.copy_(current)
+        pairs = list(zip(self.average.state_dict().values(), self.network.state_dict().values(), strict=True))
+        averaged = [pair for pair in pairs if pair[0].is_floating_point()]
+        torch._foreach_lerp_([old for old, _ in averaged], [new for _, new in averaged], 1 - keep)
+        for old, new in pairs:
+            if not old.is_floating_point():
+                old.copy_(new)
 
     def result(self) -> Network:
         """Give the network that is validated and saved: the average, if there is one."""

@@ -153,19 +153,23 @@ def test_larger_pictures_lose_their_sides() -> None:
     assert reduce_picture(np.zeros((8, 9, 3), np.uint8)).shape == (32, 32, 3)
 
 
+def views_of(pictures: np.ndarray, jitter: PictureJitter) -> np.ndarray:
+    return draw_views(torch.from_numpy(pictures), jitter, np.random.default_rng(0)).numpy()
+
+
 def test_views_without_changes_are_the_pictures() -> None:
     pictures = pictures_of("train", 0, 4)
-    views = draw_views(pictures, NO_PICTURE_JITTER, np.random.default_rng(0))
+    views = views_of(pictures, NO_PICTURE_JITTER)
     np.testing.assert_allclose(views.transpose(0, 2, 3, 1), pictures / 255, atol=1e-6)
-    mirrored = draw_views(pictures, PictureJitter(1, 1, 0, grey=0), np.random.default_rng(0))
+    mirrored = views_of(pictures, PictureJitter(1, 1, 0, grey=0))
     np.testing.assert_allclose(mirrored, views[..., ::-1])
-    grey = draw_views(pictures, PictureJitter(1, 0, 0, grey=1), np.random.default_rng(0))
+    grey = views_of(pictures, PictureJitter(1, 0, 0, grey=1))
     np.testing.assert_allclose(grey[:, 0], grey[:, 2], atol=1e-6)
 
 
 def test_crops_show_a_part_at_the_old_size() -> None:
     ramp = np.broadcast_to(np.arange(32, dtype=np.uint8)[None, None, :, None] * 8, (200, 32, 32, 3)).copy()
-    views = 255 * draw_views(ramp, PictureJitter(0.25, 0, 0, grey=0), np.random.default_rng(0))
+    views = 255 * views_of(ramp, PictureJitter(0.25, 0, 0, grey=0))
     widths = (views[:, 0, 16, -1] - views[:, 0, 16, 0]) / 8 / 31 * 32
     assert 12 < widths.min() < 20
     assert 26 < widths.max() <= 32.5
@@ -174,36 +178,34 @@ def test_crops_show_a_part_at_the_old_size() -> None:
 
 def test_smaller_views_show_the_whole_picture_where_nothing_is_cropped() -> None:
     ramp = np.broadcast_to(np.arange(32, dtype=np.uint8)[None, None, :, None] * 8, (3, 32, 32, 3)).copy()
-    views = 255 / 8 * draw_views(ramp, PictureJitter(1, 0, 0, grey=0, side=16), np.random.default_rng(0))
+    views = 255 / 8 * views_of(ramp, PictureJitter(1, 0, 0, grey=0, side=16))
     assert views.shape == (3, 3, 16, 16)
     # a pixel of the small view covers two: its middle lies between theirs, but for a crop that is up to 3 px narrower
     assert np.abs(views[:, 0, 8] - (2 * np.arange(16) + 0.5)).max() < 4.5
-    assert draw_views(ramp[:0], PictureJitter(side=24, blur=0.5), np.random.default_rng(0)).shape == (0, 3, 24, 24)
+    assert views_of(ramp[:0], PictureJitter(side=24, blur=0.5)).shape == (0, 3, 24, 24)
 
 
 def test_blurred_pixels_are_mixed_with_their_neighbours() -> None:
-    views = np.zeros((2, 3, 3, 3), np.float32)
-    views[:, 1, 1] = 1
-    mixed = blurred(views, np.array([0.25, 0.0]))[..., 0]
+    views = torch.zeros(2, 3, 3, 3)
+    views[:, :, 1, 1] = 1
+    mixed = blurred(views, np.array([0.25, 0.0]))[:, 0]
     np.testing.assert_allclose(mixed[0], np.outer([1, 2, 1], [1, 2, 1]) / 16)
-    np.testing.assert_array_equal(mixed[1], views[1, ..., 0])
-    np.testing.assert_allclose(blurred(np.full((1, 4, 4, 3), 0.3, np.float32), np.array([0.2])), 0.3, rtol=1e-6)
+    assert torch.equal(mixed[1], views[1, 0])
+    np.testing.assert_allclose(blurred(torch.full((1, 3, 4, 4), 0.3), np.array([0.2])), 0.3, rtol=1e-6)
     sharp, soft = (
-        draw_views(pictures_of("train", 0, 4), PictureJitter(1, 0, 0, grey=0, blur=blur), np.random.default_rng(0))
-        for blur in (0, 1)
+        views_of(pictures_of("train", 0, 4), PictureJitter(1, 0, 0, grey=0, blur=blur)) for blur in (0, 1)
     )
     assert (soft.std((1, 2, 3)) < sharp.std((1, 2, 3))).all()
 
 
 def test_colours_stay_in_range_and_grey_stays_grey() -> None:
     rng = np.random.default_rng(0)
-    views = rng.random((20, 8, 8, 3)).astype(np.float32)
+    views = torch.from_numpy(rng.random((20, 3, 8, 8)).astype(np.float32))
     changed = recolour(views, PictureJitter(), rng)
-    assert changed.dtype == np.float32
+    assert changed.dtype == torch.float32
     assert 0 <= changed.min() <= changed.max() <= 1
-    grey = np.repeat(views[..., :1], 3, axis=3)
-    changed = recolour(grey, PictureJitter(), rng)
-    assert np.ptp(changed, axis=3).max() < 1e-5
+    changed = recolour(views[:, :1].expand(-1, 3, -1, -1), PictureJitter(), rng)
+    assert np.ptp(changed.numpy(), axis=1).max() < 1e-5
 
 
 def test_the_published_network_for_pictures() -> None:

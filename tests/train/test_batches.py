@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from kornia_bingan.datasets.brown import read_patch_set, write_patch_set
 from kornia_bingan.errors import UsageError
@@ -107,9 +108,16 @@ def test_training_on_patch_sets(preset: str, sets: Path, tmp_path: Path) -> None
     assert len(log_of(tmp_path / "run", "train")) == 2
 
 
-def test_both_sets_must_be_named(sets: Path) -> None:
+def test_learning_from_a_set_needs_another_to_validate_on_and_learning_from_photos_may_have_one(
+    sets: Path, tmp_path: Path
+) -> None:
     with pytest.raises(UsageError, match="both --train and --validate"):
         open_source(preset_config("brown", sets, sets / "run", **{**SMALL, "train": "liberty"}))
+    photos = write_photos(tmp_path, 3)
+    changes = {**SMALL, "validate": str(sets / "notredame"), "validation_pairs": 40}
+    source = open_source(preset_config("brown", photos, sets / "run", **changes))
+    assert source.contents["photos"] == 3
+    assert source.contents["validation_pairs"] == len(source.validation.is_match) == 40
     changes = {**SMALL, "train": "liberty", "validate": "notredame", "batch_size": 100}
     with pytest.raises(UsageError, match="fewer than a batch of 100"):
         open_source(preset_config("brown", sets, sets / "run", **changes))
@@ -120,14 +128,14 @@ def test_jitter_of_patches_makes_two_different_views(sets: Path) -> None:
     batch = open_source(preset_config("photos", sets, sets / "run", **changes, jitter=Jitter(occlusion=0))).draw(0, 0)
     assert batch.patches0.shape == (10, 1, 32, 32)
     assert not np.array_equal(batch.patches0, batch.patches1)
-    a, b = (x.reshape(10, -1) - x.reshape(10, -1).mean(1, keepdims=True) for x in (batch.patches0, batch.patches1))
+    a, b = (x.reshape(10, -1) - x.reshape(10, -1).mean(1, keepdims=True) for x in (batch.patches0.numpy(), batch.patches1.numpy()))
     correlation = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
     assert np.median(correlation) > 0.4
 
 
 def test_pairs_of_views_leave_out_near_duplicates() -> None:
-    patches = np.arange(4, dtype=np.float32).reshape(4, 1, 1, 1) * np.ones((4, 1, 32, 32), np.float32)
-    ignore = np.eye(4, dtype=bool)
+    patches = torch.arange(4.0).view(4, 1, 1, 1).expand(4, 1, 32, 32)
+    ignore = torch.eye(4, dtype=torch.bool)
     ignore[0, 1] = ignore[1, 0] = True
     pairs = pairs_of_views(Batch(patches, patches + 10, ignore))
     values = pairs.patches[:, 0, 0, 0]
@@ -153,16 +161,16 @@ def tracks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_tracks_give_two_patches_of_one_point(tracks: Path) -> None:
     read = read_tracks(read_patch_set(tracks))
     assert len(read.counts) == 20
-    batch = draw_tracks([read], 60, NO_JITTER, np.random.default_rng(0))
+    batch = draw_tracks([read], 60, NO_JITTER, np.random.default_rng(0), torch.device("cpu"))
     assert batch.patches0.shape == batch.patches1.shape == (60, 1, 32, 32)
-    value0, value1 = (np.round(255 * view[:, 0, 0, 0]).astype(int) for view in (batch.patches0, batch.patches1))
+    value0, value1 = (np.round(255 * view[:, 0, 0, 0].numpy()).astype(int) for view in (batch.patches0, batch.patches1))
     np.testing.assert_array_equal(value0 // 8, value1 // 8)
     assert np.all(value0 != value1), "two different observations"
     assert set(value0 // 8) <= {point for point in range(30) if point % 3}
     point = value0 // 8
     same_image = point[:10]  # the first image's points come together
     assert len(set(same_image // 15)) == 1
-    pairs = np.argwhere(batch.ignore & ~np.eye(60, dtype=bool))
+    pairs = np.argwhere(batch.ignore.numpy() & ~np.eye(60, dtype=bool))
     assert {tuple(sorted((point[i], point[j]))) for i, j in pairs} == {(4, 5)}
 
 
@@ -173,7 +181,7 @@ def test_photos_and_tracks_share_a_batch(tracks: Path, tmp_path: Path) -> None:
     assert source.contents["tracks"] == 20
     batch = source.draw(3, 0)
     assert len(batch.patches0) == SMALL["batch_size"]
-    flat = np.ptp(batch.patches0.reshape(len(batch.patches0), -1), axis=1) == 0
+    flat = np.ptp(batch.patches0.flatten(1).numpy(), axis=1) == 0
     np.testing.assert_array_equal(np.flatnonzero(flat), np.arange(12, 24))
     assert not batch.ignore[:12, 12:].any()
     np.testing.assert_array_equal(source.draw(3, 0).patches1, batch.patches1)

@@ -6,20 +6,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from kornia_bingan.errors import JobError, UsageError
-from kornia_bingan.train.jitter import (
-    NO_JITTER,
-    Jitter,
-    Photo,
-    bend,
-    change_grey_values,
-    draw_batch,
-    jitter_lafs,
-    load_photos,
-    near_duplicates,
-    split_photos,
-)
+from kornia_bingan.train.jitter import NO_JITTER, Batch, Jitter, bend, change_grey_values, jitter_lafs, near_duplicates
+from kornia_bingan.train.photos import Photo, cut_from, cut_on_device, draw_batch, load_photos, split_photos
 from tests.helpers.photos import texture, write_photos
 
 
@@ -33,11 +24,15 @@ def frame(x: float, y: float, half: float, angle_deg: float = 0) -> list[list[fl
     return [[cos, -sin, x], [sin, cos, y]]
 
 
+def drawn(photos: list[Photo], size: int, per_batch: int, jitter: Jitter, seed: int = 0) -> Batch:
+    return draw_batch(photos, cut_from(photos, torch.device("cpu")), size, per_batch, jitter, np.random.default_rng(seed))
+
+
 def test_batches_are_a_function_of_the_seed(photos: list[Photo]) -> None:
-    a, b, c = (draw_batch(photos, 30, 4, Jitter(), np.random.default_rng(seed)) for seed in (1, 1, 2))
+    a, b, c = (drawn(photos, 30, 4, Jitter(), seed) for seed in (1, 1, 2))
     assert a.patches0.shape == a.patches1.shape == (30, 1, 32, 32)
     assert a.ignore.shape == (30, 30)
-    assert a.patches0.dtype == np.float32
+    assert a.patches0.dtype == torch.float32
     assert float(a.patches0.min()) >= 0
     assert float(a.patches0.max()) <= 1
     np.testing.assert_array_equal(a.patches0, b.patches0)
@@ -46,19 +41,19 @@ def test_batches_are_a_function_of_the_seed(photos: list[Photo]) -> None:
 
 
 def test_without_jitter_both_views_are_the_patch_itself(photos: list[Photo]) -> None:
-    batch = draw_batch(photos, 12, 3, NO_JITTER, np.random.default_rng(0))
+    batch = drawn(photos, 12, 3, NO_JITTER)
     np.testing.assert_array_equal(batch.patches0, batch.patches1)
 
 
 def test_views_of_one_keypoint_are_more_alike_than_others(photos: list[Photo]) -> None:
-    batch = draw_batch(photos, 64, 4, Jitter(occlusion=0), np.random.default_rng(0))
+    batch = drawn(photos, 64, 4, Jitter(occlusion=0))
 
     def standard(patches: np.ndarray) -> np.ndarray:
         flat = patches.reshape(len(patches), -1)
         flat = flat - flat.mean(1, keepdims=True)
         return flat / np.linalg.norm(flat, axis=1, keepdims=True)
 
-    similarity = standard(batch.patches0) @ standard(batch.patches1).T
+    similarity = standard(batch.patches0.numpy()) @ standard(batch.patches1.numpy()).T
     others = similarity[~np.eye(64, dtype=bool)]
     assert np.median(np.diag(similarity)) > 0.5
     assert np.median(others) < 0.2
@@ -70,7 +65,7 @@ CHANGES = [field.name for field in dataclasses.fields(Jitter) if field.name != "
 @pytest.mark.parametrize("name", CHANGES)
 def test_every_change_changes_the_patches(photos: list[Photo], name: str) -> None:
     jitter = dataclasses.replace(NO_JITTER, **{name: getattr(Jitter(), name) or 0.5})
-    batch = draw_batch(photos, 40, 4, jitter, np.random.default_rng(0))
+    batch = drawn(photos, 40, 4, jitter)
     assert not np.array_equal(batch.patches0, batch.patches1)
 
 
@@ -95,7 +90,7 @@ def test_near_duplicates_by_hand() -> None:
         + [frame(0, 0, 10, 358)],
         np.float32,
     )
-    assert near_duplicates(lafs)[0].tolist() == [True, True, False, False, False, True]
+    assert near_duplicates(torch.from_numpy(lafs))[0].tolist() == [True, True, False, False, False, True]
 
 
 def test_split_keeps_photos_apart(photos: list[Photo]) -> None:
@@ -134,33 +129,47 @@ def test_nothing_to_learn_from(tmp_path: Path) -> None:
 def test_few_keypoints_are_drawn_with_replacement() -> None:
     levels = [texture(64, 64)]
     photo = Photo("a", levels, np.array([frame(30, 30, 8), frame(20, 30, 8)], np.float32))
-    batch = draw_batch([photo], 10, 3, Jitter(), np.random.default_rng(0))
+    batch = drawn([photo], 10, 3, Jitter())
     assert len(batch.patches0) == 10
     assert batch.ignore.sum() > 10
 
 
 def test_bending_keeps_the_middle_and_moves_the_rest() -> None:
     rng = np.random.default_rng(0)
-    patches = np.stack([texture(32, 32, seed) for seed in range(8)])[:, None].astype(np.float32) / 255
-    np.testing.assert_allclose(bend(patches, 0.0, rng), patches, atol=1e-6)
+    patches = torch.from_numpy(np.stack([texture(32, 32, seed) for seed in range(8)])[:, None].astype(np.float32) / 255)
+    np.testing.assert_allclose(bend(patches, 0.0, rng), patches, atol=1e-5)
     bent = bend(patches, 0.1, rng)
     assert bent.shape == patches.shape
-    assert bent.dtype == np.float32
-    change = np.abs(bent - patches)[:, 0]
+    assert bent.dtype == torch.float32
+    change = (bent - patches).abs()[:, 0]
     assert change[:, 14:18, 14:18].mean() < 0.5 * change.mean()
-    ramp = np.broadcast_to(np.arange(32, dtype=np.float32), (200, 1, 32, 32)).copy() / 32
+    ramp = torch.arange(32.0).expand(200, 1, 32, 32) / 32
     moved = 32 * (bend(ramp, 0.1, rng) - ramp)[:, 0, 16, 4]  # interpolated between the nodes at the left
     assert 0.7 < moved.std() < 2, "a deviation of 0.1 halves of a side of 32 is 1.6 pixels"
 
 
 def test_defocus_blurs_like_a_gaussian_and_leaves_most_views_sharp() -> None:
-    patches = np.random.default_rng(1).random((400, 1, 32, 32)).astype(np.float32)
-    before = patches.copy()
+    before = np.random.default_rng(1).random((400, 1, 32, 32)).astype(np.float32)
     jitter = dataclasses.replace(NO_JITTER, defocus=1.6)
-    blurred = change_grey_values(patches, jitter, np.random.default_rng(0))
+    blurred = change_grey_values(torch.from_numpy(before), jitter, np.random.default_rng(0)).numpy()
     sharpness = blurred.std((1, 2, 3)) / before.std((1, 2, 3))
     assert 0.15 < sharpness.min() < 0.3  # 1 / (2 sigma sqrt(pi)) = 0.18 for white noise
     assert 0.2 < (sharpness > 0.95).mean() < 0.7
     most = int(sharpness.argmin())
     expected = cv2.GaussianBlur(before[most, 0], (0, 0), 1.6, borderType=cv2.BORDER_REPLICATE)
     assert np.abs(blurred[most, 0] - expected).max() < 0.02
+
+
+def test_patches_cut_by_a_gpu_are_those_of_opencv(photos: list[Photo]) -> None:
+    """Run where there is no GPU too, since the function does not ask where its tensors are."""
+    rng = np.random.default_rng(0)
+    photo_of = rng.integers(len(photos), size=300)
+    lafs = jitter_lafs(np.stack([photos[n].lafs[rng.integers(len(photos[n].lafs))] for n in photo_of]), Jitter(), rng)
+    lafs[::3, :, :2] *= rng.uniform(0.2, 20, (100, 1, 1)).astype(np.float32)  # from every level, and over the border
+    lafs[::7, :, 2] -= 100
+    expected, found = (cut(photos, torch.device("cpu"))(photo_of, lafs) for cut in (cut_from, cut_on_device))
+    difference = (expected - found).abs().flatten(1)
+    # OpenCV samples at 32nds of a pixel; a scale between two levels may be taken from the other one by rounding.
+    assert difference.amax(1).quantile(0.95) < 0.03
+    assert difference.mean() < 0.003
+    assert expected.std() > 0.1

@@ -38,8 +38,8 @@ UNUSUAL: dict[str, Any] = {
 
 def batch(seed: int, count: int = 4) -> Batch:
     rng = np.random.default_rng(seed)
-    first, second = (rng.random((count, 1, 32, 32), dtype=np.float32) for _ in range(2))
-    return Batch(first, second, np.eye(count, dtype=bool))
+    first, second = (torch.from_numpy(rng.random((count, 1, 32, 32), dtype=np.float32)) for _ in range(2))
+    return Batch(first, second, torch.eye(count, dtype=torch.bool))
 
 
 class Seen:
@@ -48,7 +48,7 @@ class Seen:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
         self.state = TrainingState(preset_config("brown", Path("photos"), Path("run"), **{**UNUSUAL, **changes}))
         self.passes: list[Taps] = []
-        self.prepared: list[np.ndarray] = []
+        self.prepared: list[torch.Tensor] = []
         self.totals: list[float] = []
         self.state.network.register_forward_hook(lambda _m, _i, taps: self.passes.append(taps))
         prepare = self.state.prepare
@@ -110,9 +110,9 @@ def test_the_generator_learns_from_a_batch_of_its_own(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(losses, "feature_matching", spy)
     seen = Seen(monkeypatch, dropout=False)
-    assert [patches.tobytes() for patches in seen.prepared] == [batch(n).patches0.tobytes() for n in (1, 2)]
+    assert [patches.numpy().tobytes() for patches in seen.prepared] == [batch(n).patches0.numpy().tobytes() for n in (1, 2)]
     network = seen.state.network
-    real = network(network.prepare(torch.from_numpy(batch(2).patches0))).matching
+    real = network(network.prepare(batch(2).patches0)).matching
     torch.testing.assert_close(given[0], real.detach())
     assert given[1].grad_fn is not None
 
