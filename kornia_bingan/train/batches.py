@@ -113,13 +113,19 @@ def open_source(config: TrainConfig) -> Source:
         return picture_source(config, read_picture_set(config.data))
     if config.train and not config.validate:
         raise UsageError("a patch set is not validated on itself: give both --train and --validate")
-    pairs = pairs_of_set(read_patch_set(config.data / config.validate), config.validation_pairs) if config.validate else None
+    pairs = (
+        pairs_of_set(read_patch_set(config.data / config.validate), config.validation_pairs)
+        if config.validate
+        else None
+    )
     if config.train and pairs is not None:
         return patch_set_source(config, read_patch_set(config.data / config.train), pairs)
     photos, skipped = load_photos(config.data, config.max_keypoints)
     source = replace(photo_source(config, photos), skipped=tuple(skipped))
     if pairs is not None:
-        source = replace(source, validation=pairs, contents={**source.contents, "validation_pairs": len(pairs.is_match)})
+        source = replace(
+            source, validation=pairs, contents={**source.contents, "validation_pairs": len(pairs.is_match)}
+        )
     return source
 
 
@@ -135,7 +141,9 @@ def photo_source(config: TrainConfig, photos: list[Photo]) -> Source:
         rng = np.random.default_rng([config.seed, step, stream])
         parts = []
         if count < config.batch_size:
-            parts.append(draw_batch(learnt, cut, config.batch_size - count, config.photos_per_batch, config.jitter, rng))
+            parts.append(
+                draw_batch(learnt, cut, config.batch_size - count, config.photos_per_batch, config.jitter, rng)
+            )
         if count:
             parts.append(draw_tracks(tracks, count, config.jitter, rng, device))
         return join_batches(parts)

@@ -54,7 +54,6 @@ from kornia_bingan.work.files import sha256_of
 from kornia_bingan.work.memory import keep_freed_memory
 from kornia_bingan.work.run_folder import LOG, LOG_FILE, log_to, no_progress
 
-
 DRAWING_THREADS = 4
 """Threads that draw batches for a GPU, which learns faster than one draws."""
 

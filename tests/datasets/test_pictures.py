@@ -192,9 +192,7 @@ def test_blurred_pixels_are_mixed_with_their_neighbours() -> None:
     np.testing.assert_allclose(mixed[0], np.outer([1, 2, 1], [1, 2, 1]) / 16)
     assert torch.equal(mixed[1], views[1, 0])
     np.testing.assert_allclose(blurred(torch.full((1, 3, 4, 4), 0.3), np.array([0.2])), 0.3, rtol=1e-6)
-    sharp, soft = (
-        views_of(pictures_of("train", 0, 4), PictureJitter(1, 0, 0, grey=0, blur=blur)) for blur in (0, 1)
-    )
+    sharp, soft = (views_of(pictures_of("train", 0, 4), PictureJitter(1, 0, 0, grey=0, blur=blur)) for blur in (0, 1))
     assert (soft.std((1, 2, 3)) < sharp.std((1, 2, 3))).all()
 
 

@@ -128,7 +128,10 @@ def test_jitter_of_patches_makes_two_different_views(sets: Path) -> None:
     batch = open_source(preset_config("photos", sets, sets / "run", **changes, jitter=Jitter(occlusion=0))).draw(0, 0)
     assert batch.patches0.shape == (10, 1, 32, 32)
     assert not np.array_equal(batch.patches0, batch.patches1)
-    a, b = (x.reshape(10, -1) - x.reshape(10, -1).mean(1, keepdims=True) for x in (batch.patches0.numpy(), batch.patches1.numpy()))
+    a, b = (
+        x.reshape(10, -1) - x.reshape(10, -1).mean(1, keepdims=True)
+        for x in (batch.patches0.numpy(), batch.patches1.numpy())
+    )
     correlation = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
     assert np.median(correlation) > 0.4
 

@@ -25,7 +25,9 @@ def frame(x: float, y: float, half: float, angle_deg: float = 0) -> list[list[fl
 
 
 def drawn(photos: list[Photo], size: int, per_batch: int, jitter: Jitter, seed: int = 0) -> Batch:
-    return draw_batch(photos, cut_from(photos, torch.device("cpu")), size, per_batch, jitter, np.random.default_rng(seed))
+    return draw_batch(
+        photos, cut_from(photos, torch.device("cpu")), size, per_batch, jitter, np.random.default_rng(seed)
+    )
 
 
 def test_batches_are_a_function_of_the_seed(photos: list[Photo]) -> None:

@@ -110,7 +110,9 @@ def test_the_generator_learns_from_a_batch_of_its_own(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(losses, "feature_matching", spy)
     seen = Seen(monkeypatch, dropout=False)
-    assert [patches.numpy().tobytes() for patches in seen.prepared] == [batch(n).patches0.numpy().tobytes() for n in (1, 2)]
+    assert [patches.numpy().tobytes() for patches in seen.prepared] == [
+        batch(n).patches0.numpy().tobytes() for n in (1, 2)
+    ]
     network = seen.state.network
     real = network(network.prepare(batch(2).patches0)).matching
     torch.testing.assert_close(given[0], real.detach())
