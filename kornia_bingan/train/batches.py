@@ -264,7 +264,7 @@ def draw_tracks(
 
 def join_batches(parts: Sequence[Batch]) -> Batch:
     """Put batches after each other; keypoints of different ones are different."""
-    ignore: Tensor = torch.block_diag(*(part.ignore for part in parts))
+    ignore: Tensor = torch.block_diag(*(part.ignore for part in parts))  # type: ignore[no-untyped-call]
     views = (torch.cat([part.patches0 for part in parts]), torch.cat([part.patches1 for part in parts]))
     return Batch(*views, ignore.bool())
 

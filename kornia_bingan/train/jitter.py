@@ -165,9 +165,10 @@ def _defocused(patches: Tensor, deviations: NDArray[np.float64]) -> Tensor:
     blurs = [np.eye(PATCH_SIZE, dtype=np.float32)]
     for level in levels[1:]:
         kernel = cv2.getGaussianKernel(2 * int(np.ceil(3 * level)) + 1, max(level, 1e-6))
-        blurs.append(cv2.sepFilter2D(blurs[0], -1, np.ones(1), kernel, borderType=cv2.BORDER_REPLICATE))
-    blur = torch.from_numpy(np.stack(blurs)[nearest]).to(patches.device)
-    return (blur @ patches[:, 0] @ blur.mT)[:, None]
+        blur = cv2.sepFilter2D(blurs[0], -1, np.ones(1), kernel, borderType=cv2.BORDER_REPLICATE)
+        blurs.append(np.asarray(blur, np.float32))
+    of_each = torch.from_numpy(np.stack(blurs)[nearest]).to(patches.device)
+    return (of_each @ patches[:, 0] @ of_each.mT)[:, None]
 
 
 def bend(patches: Tensor, deviation: float, rng: np.random.Generator) -> Tensor:

@@ -205,7 +205,7 @@ def _batches(config: TrainConfig, source: Source, first: int) -> Iterator[tuple[
     on_gpu = processes.local_device(config.device).type == "cuda"
     threads = DRAWING_THREADS if on_gpu else 1
     # A stream each: in that of the learning, every number that is brought to the GPU would wait for the step.
-    streams = [torch.cuda.Stream() for _ in range(threads)] if on_gpu else [None]
+    streams = [torch.cuda.Stream() if on_gpu else None for _ in range(threads)]  # type: ignore[no-untyped-call]
     kinds = (0, 1) if config.lambda_gan > 0 else (0,)
 
     def draw(step: int) -> tuple[Batch, ...]:
