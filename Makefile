@@ -45,7 +45,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	touch $(STAMP)
 
-# what is described, matched or reconstructed once is kept in bench/, so that a killed run goes on
+# what is described, matched or reconstructed once is kept in bench/, so that a killed run can be resumed
 bench: .venv
 	$(BIN)/python -m eval peer_support $(DATA)/validate
 	$(BIN)/python -m eval thresholds $(DATA)/validate --ours $(OURS)
@@ -71,7 +71,7 @@ bench: .venv
 speed: .venv
 	$(BIN)/python -m eval speed $(PHOTO) --ours $(OURS) --threads 1,2 --parts all
 
-# goes on where it was killed; all files of the list in eval/mutation/mutants.py where FILES names none
+# run it again to resume; all files of the list in eval/mutation/mutants.py where FILES names none
 mutants: .venv
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,mutation]'
 	$(BIN)/python -m eval mutants $(FILES) $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(FILES),,--out eval/results/mutants.json)

@@ -37,7 +37,7 @@ def is_ours(name: str) -> bool:
 
 
 def rates() -> dict[str, float]:
-    """Give keypoints a second by descriptor, ours as the commands run them."""
+    """Give keypoints per second by descriptor, ours as the commands run them."""
     path = RESULTS / "speed.json"
     rows = read(path)["results"] if path.is_file() else []
     return {row["descriptor"].removesuffix(AS_RUN): row["keypoints_per_second"] for row in rows}
@@ -106,7 +106,10 @@ def verdict(split: str) -> str:
 
 @dataclass(frozen=True)
 class Loss:
-    """A measure in which another descriptor beats ours: by what factor, in words, and the page that shows it."""
+    """A measure in which another descriptor beats ours: by what factor, in words, and the page that shows it.
+
+    The words begin with the measure and a colon.
+    """
 
     factor: float
     words: str
@@ -143,7 +146,7 @@ def _speed(first: str) -> Iterator[Loss]:
     for name, rate in of.items():
         if first in of and not is_ours(name):
             factor = rate / of[first]
-            text = f"describes {factor:.1f} times as many keypoints a second ({rate:,.0f} against {of[first]:,.0f})"
+            text = f"describes {factor:.1f} times as many keypoints per second ({rate:,.0f} against {of[first]:,.0f})"
             yield Loss(factor, f"Speed: `{name}` {text}, one thread", "speed.md")
 
 
@@ -227,7 +230,8 @@ def losses_table(split: str) -> str:
 
 def worst(split: str, count: int = 3) -> str:
     """Write the worst losses as a list, for the README."""
-    return "\n".join(f"- {loss.words} ([page](docs/results/{loss.page}))." for loss in losses(split)[:count])
+    told = [(*loss.words.split(": ", 1), loss.page) for loss in losses(split)[:count]]
+    return "\n".join(f"- [{measure}](docs/results/{page}): {words}." for measure, words, page in told)
 
 
 def caption() -> str:
@@ -252,7 +256,7 @@ def looks() -> str:
 
 
 def plot(split: str, over: str) -> str:
-    """Draw M95 of all descriptors over bytes or over keypoints a second, as SVG."""
+    """Draw M95 of all descriptors over bytes or over keypoints per second, as SVG."""
     record, speed = record_of("m95", split), rates()
     shown: dict[str, Record] = {}
     for total in record["totals"]:

@@ -83,10 +83,11 @@ def section_m95(record: Record) -> list[Record]:
             ("M95", lambda r: r["m95"], "most"),
             ("x RootSIFT", lambda r: r.get("times_rootsift"), "most"),
             ("95 % interval", lambda r: interval(r.get("times_rootsift_interval")), ""),
-            ("least of a set", lambda r: r.get("least_times_rootsift"), "most"),
+            ("least of any set", lambda r: r.get("least_times_rootsift"), "most"),
         ]
         sized = [{**t, "num_bytes": record["peers"][t["descriptor"]]["num_bytes"]} for t in totals]
-        layout = {"xaxis": {"title": {"text": "bytes a keypoint"}, "type": "log"}, "yaxis": {"title": {"text": "M95"}}}
+        x_axis = {"title": {"text": "bytes per keypoint"}, "type": "log"}
+        layout = {"xaxis": x_axis, "yaxis": {"title": {"text": "M95"}}}
         figures = [{"data": [labelled(sized, "num_bytes")], "layout": layout}]
         for data in totals[0]["data"]:
             rows = [row for row in record["results"] if row["data"] == data]
@@ -193,7 +194,7 @@ def speed_against_quality(records: list[Record]) -> list[Record]:
                 ("keypoints / s", lambda r: r["rate"], "most"),
                 ("M95", lambda r: r["m95"], "most"),
             ]
-            layout = {"xaxis": {"title": {"text": "keypoints described a second"}, "type": "log"}}
+            layout = {"xaxis": {"title": {"text": "keypoints described per second"}, "type": "log"}}
             figure = {"data": [labelled(rows, "rate")], "layout": {**layout, "yaxis": {"title": {"text": "M95"}}}}
             if rows:
                 title = f"Speed against quality, {m95['file'].removesuffix('.json')}, {speed['threads']} thread(s)"

@@ -35,7 +35,7 @@ def growth() -> str:
     records = [read(RESULTS / file) for file in FILES]
     fitted = [row for record in records for row in record["growth"]]
     sizes = [key for key in fitted[0] if key.startswith("at ")]
-    header = ["photos", "stage", "cost", "exponent", *(f"{size} photos" for size in sizes), "machines for a day"]
+    header = ["photos", "stage", "cost", "exponent", *(f"{size} photos" for size in sizes), "machines, for a day"]
     rows = []
     for r in fitted:
         kind = "real" if r["kind"] == "photos" else "codes only"

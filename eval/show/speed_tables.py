@@ -54,7 +54,7 @@ def cutting(name: str = SPEED) -> str:
 
 def matching(name: str = SPEED) -> str:
     """Seconds of matching one pair of images."""
-    header = ["matcher", "codes a side", "threads", "seconds", "pairs of codes / s", "floor, seconds", "x ours"]
+    header = ["matcher", "codes per side", "threads", "seconds", "pairs of codes / s", "floor, seconds", "x ours"]
     keys = ["matcher", "codes", "threads", "seconds", "pairs_per_second", "floor_seconds", "times_slower"]
     return _of(name, "matching", header, keys)
 
@@ -79,7 +79,7 @@ def cluster() -> str:
         "match, s",
         "an empty unit, ms",
         "kB to start",
-        "kB a unit",
+        "kB per unit",
         "files",
     ]
     rows = []

@@ -94,7 +94,7 @@ def overlap(name: str) -> str:
         bounds = [r[key.replace("recall", "interval")] for key in depths]
         cells = [f"{r[key]:.3f} ({low:.3f} to {high:.3f})" for key, (low, high) in zip(depths, bounds, strict=True)]
         rows.append([r["code"], str(r["bits"]), *cells])
-    return f"{markdown(['code of a photo', 'bits', *depths], rows)}\n\n{provenance_line(record)}"
+    return f"{markdown(['code of each photo', 'bits', *depths], rows)}\n\n{provenance_line(record)}"
 
 
 def retrieval_pairs(name: str) -> str:
@@ -112,7 +112,7 @@ def retrieval_pairs(name: str) -> str:
 def scale_search(name: str) -> str:
     """Searching many codes."""
     record = read(RESULTS / f"{name}.json")
-    header = ["codes", "index", "opened", "lists probed", "build, s", "build, MB", "update, s", "bytes a code"]
+    header = ["codes", "index", "opened", "lists probed", "build, s", "build, MB", "update, s", "bytes per code"]
     header += ["queries / s", "search, MB", "recall@1", "recall@10"]
     rows = []
     for r in record["results"]:
