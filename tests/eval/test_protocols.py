@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -13,7 +14,7 @@ import pytest
 from eval.cost import speed
 from eval.harness import options
 from eval.harness.data import HomographySequence, PosedPair, pairs_of_scene, read_scene
-from eval.quality import calibrate, hpatches, pairs, robustness, thresholds
+from eval.quality import calibrate, hpatches, m95, pairs, robustness, thresholds
 from eval.show import pictures
 from kornia_bingan.datasets.rendered import render_scene
 from kornia_bingan.errors import UsageError
@@ -22,7 +23,16 @@ from kornia_bingan.matching import Calibration, match_probability
 from tests.helpers.photos import texture
 
 NAMES = "rootsift,orb"
-USUAL = ("--regions", "usual")
+OURS = "bingan256-lite"
+WORDS = ("--peers", NAMES, "--ours", OURS, "--regions", "usual")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _few_keypoints() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patched:
+        for module in (hpatches, m95, pairs, robustness, speed):
+            patched.setattr(module, "MAX_KEYPOINTS", 500)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -40,14 +50,15 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def ratios(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    path = tmp_path / "thresholds.json"
-    words = [str(data), "--peers", NAMES, *USUAL, "--cache", str(data.parent / "cache"), "--out", str(path)]
+@pytest.fixture(scope="module")
+def ratios(data: Path) -> Iterator[Path]:
+    path = data.parent / "thresholds.json"
+    words = [str(data), *WORDS, "--cache", str(data.parent / "cache"), "--out", str(path)]
     assert thresholds.main(words) == 0
-    for module in (hpatches, pairs, pictures, robustness):
-        monkeypatch.setattr(module, "read_thresholds", lambda: thresholds.read_thresholds(path))
-    return path
+    with pytest.MonkeyPatch.context() as patched:
+        for module in (hpatches, pairs, pictures, robustness):
+            patched.setattr(module, "read_thresholds", lambda: thresholds.read_thresholds(path))
+        yield path
 
 
 def keypoints_at(xy: np.ndarray) -> Keypoints:
@@ -57,8 +68,8 @@ def keypoints_at(xy: np.ndarray) -> Keypoints:
 
 def test_thresholds_are_ratios_and_named(ratios: Path, data: Path) -> None:
     found = thresholds.read_thresholds(ratios)
-    assert {"rootsift", "orb", "bingan256", "bingan256/float"} == set(found)
-    assert all(0.3 < found[name] <= 1 for name in ("rootsift", "bingan256"))
+    assert {"rootsift", "orb", OURS, f"{OURS}/float"} == set(found)
+    assert all(0.3 < found[name] <= 1 for name in ("rootsift", OURS))
     assert str(data.parent) not in ratios.read_text()
     with pytest.raises(UsageError, match="teblid256 has no threshold"):
         thresholds.threshold_of(found, "teblid256")
@@ -119,10 +130,10 @@ def test_intervals_of_poses_are_over_photos_or_over_pairs_without_a_common_one(d
 
 def test_homography_command(data: Path, ratios: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "hpatches.json"
-    words = [str(data), "--peers", NAMES, *USUAL, "--out", str(out), "--cache", str(data.parent / "cache")]
+    words = [str(data), *WORDS, "--out", str(out), "--cache", str(data.parent / "cache")]
     assert hpatches.main(words) == 0
     rows = {row["descriptor"]: row for row in json.loads(out.read_text())["results"]}
-    for name in ("rootsift", "bingan256"):
+    for name in ("rootsift", OURS):
         assert rows[name]["mma"]["3"] > 0.9
         assert rows[name]["auc"]["3"] > 0.7
         assert rows[name]["matching_score"] <= rows[name]["repeatable"]
@@ -161,21 +172,21 @@ def test_pose_command_with_scenes(data: Path, ratios: Path, tmp_path: Path) -> N
     entry |= {"R_0to1": pair.R.tolist(), "t_0to1": pair.t.tolist(), "size0": [800, 600], "size1": [800, 600]}
     (folder / "pairs.json").write_text(json.dumps({"pairs": [entry]}))
     out = tmp_path / "pairs.json"
-    words = [str(folder), "--scenes", str(data), "--peers", NAMES, *USUAL, "--out", str(out), "--no-cache"]
+    words = [str(folder), "--scenes", str(data), *WORDS, "--out", str(out), "--no-cache"]
     assert pairs.main(words) == 0
     rows = {(row["part"], row["descriptor"]): row for row in json.loads(out.read_text())["results"]}
-    assert rows["scenes", "bingan256"]["auc"]["10"] > 0.8
-    assert rows["pairs", "bingan256"]["inliers"] > 50
+    assert rows["scenes", OURS]["auc"]["10"] > 0.8
+    assert rows["pairs", OURS]["inliers"] > 50
     assert isinstance(pair, PosedPair)
     assert options.RESULTS.name == "results"
 
 
 def test_pictures_of_matches(data: Path, ratios: Path, tmp_path: Path) -> None:
     out = tmp_path / "pictures"
-    words = [str(data), "--peers", NAMES, *USUAL, "--out", str(out), "--cache", str(data.parent / "cache")]
+    words = [str(data), *WORDS, "--out", str(out), "--cache", str(data.parent / "cache")]
     assert pictures.main(words) == 0
     rows = json.loads((out / "pictures.json").read_text())["results"]
-    expected = {f"{name}-{peer}.jpg" for name in ("room", "oxford_made") for peer in ("rootsift", "orb", "bingan256")}
+    expected = {f"{name}-{peer}.jpg" for name in ("room", "oxford_made") for peer in ("rootsift", "orb", OURS)}
     assert {row["file"] for row in rows} == expected
     for row in rows:
         image = cv2.imread(str(out / row["file"]))
@@ -184,7 +195,7 @@ def test_pictures_of_matches(data: Path, ratios: Path, tmp_path: Path) -> None:
             int(word.replace(",", "")) for word in re.findall(r"[\d,]*\d(?= |$)", row["text"].split(": ")[1])
         )
         assert 0 <= correct <= matches
-        if "bingan256" in row["file"]:
+        if OURS in row["file"]:
             assert correct > 0.8 * matches > 20
             green = (image[:, :, 1].astype(int) - image[:, :, 2] > 60).sum()
             assert green > 1000
@@ -201,14 +212,14 @@ def test_wrong_matches_are_red_and_on_top() -> None:
 def test_speed_command(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     photo = data / "homography" / "oxford_made" / "1.png"
     out = tmp_path / "speed.json"
-    assert speed.main([str(photo), "--peers", NAMES, "--repeats", "2", "--out", str(out)]) == 0
+    assert speed.main([str(photo), *WORDS[:4], "--repeats", "2", "--out", str(out)]) == 0
     record = json.loads(out.read_text())
     assert [row["descriptor"] for row in record["results"]] == [
         "rootsift",
         "orb",
-        "bingan256",
-        "bingan256/float",
-        "bingan256, as commands run it",
+        OURS,
+        f"{OURS}/float",
+        f"{OURS}, as commands run it",
     ]
     for row in record["results"]:
         assert row["keypoints_per_second"] == pytest.approx(record["keypoints"] / row["seconds"], rel=0.01)
@@ -253,14 +264,12 @@ def test_robustness_command(
     few = {name: (apply, strengths[:2], unit) for name, (apply, strengths, unit) in robustness.CHANGES.items()}
     monkeypatch.setattr(robustness, "CHANGES", {name: few[name] for name in ("rotation", "noise")})
     out = tmp_path / "robustness.json"
-    words = [str(data), "--peers", NAMES, *USUAL, "--out", str(out), "--cache", str(data.parent / "cache")]
+    words = [str(data), *WORDS, "--out", str(out), "--cache", str(data.parent / "cache")]
     assert robustness.main(words) == 0
     rows = {(row["change"], row["descriptor"]): row for row in json.loads(out.read_text())["results"]}
-    assert set(rows) == {
-        (c, p) for c in ("rotation", "noise") for p in ("rootsift", "orb", "bingan256", "bingan256/float")
-    }
-    assert rows["noise", "bingan256"]["score"][0] > 0.9, "the same picture"
-    assert rows["noise", "bingan256"]["score"][1] < rows["noise", "bingan256"]["score"][0]
+    assert set(rows) == {(c, p) for c in ("rotation", "noise") for p in ("rootsift", "orb", OURS, f"{OURS}/float")}
+    assert rows["noise", OURS]["score"][0] > 0.9, "the same picture"
+    assert rows["noise", OURS]["score"][1] < rows["noise", OURS]["score"][0]
     assert out.with_suffix(".svg").is_file()
     assert "rotation (degrees)" in capsys.readouterr().out
 
@@ -283,7 +292,7 @@ def test_a_logistic_model_is_found_again() -> None:
 
 def test_calibration_command(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "calibration.json"
-    assert calibrate.main([str(data), "--out", str(out), "--cache", str(data.parent / "cache")]) == 0
+    assert calibrate.main([str(data), "--ours", OURS, "--out", str(out), "--cache", str(data.parent / "cache")]) == 0
     record = json.loads(out.read_text())
     assert record["bits"] == 256
     assert record["calibration"]["distance"] < 0
