@@ -1,5 +1,6 @@
 # make demo    from nothing to a reconstruction and its table
 # make test    what must pass before a commit: lint, types, tests, coverage
+# make test-kornia  what uses Kornia, with the oldest that pyproject.toml allows; all else takes the newest
 # make test-cpus  the tests that compute, under the processors of others (CPUS="oldest avx2" for some)
 # make lint    style and types only
 # make bench   every protocol on the data at hand (DATA=../shared/data SPLIT=validate), then the page and the tables
@@ -13,6 +14,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 # written after a complete installation, so that it is repeated only when what is installed has changed
 STAMP := .venv/.installed
+PYTEST := $(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile
+OLDEST_KORNIA := $(shell sed -n 's/.*"kornia>=\(.*\)".*/\1/p' pyproject.toml)
 
 DATA ?= ../shared/data
 SPLIT ?= validate
@@ -22,13 +25,22 @@ comma := ,
 CHECKED ?= $(if $(filter heldout,$(SPLIT)),fountain,herz_jesus)
 PHOTO ?= $(firstword $(sort $(wildcard $(DATA)/validate/herz_jesus/images/*)))
 
-.PHONY: demo test test-cpus lint bench speed mutants report docs clean .venv
+.PHONY: demo test test-kornia test-cpus lint bench speed mutants report docs clean .venv
 
 demo: .venv
 	$(BIN)/bingan demo
 
 test: lint
-	$(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile --cov=kornia_bingan --cov-fail-under=90
+	$(PYTEST) --cov=kornia_bingan --cov-fail-under=90
+	$(MAKE) test-kornia
+
+test-kornia: .venv build/kornia-$(OLDEST_KORNIA)
+	PYTHONPATH=build/kornia-$(OLDEST_KORNIA) $(PYTEST) tests/test_kornia.py tests/test_descriptor.py tests/test_matching.py tests/test_patches.py \
+		-k 'not graphs and not memory'
+
+# beside the environment, which has the version of constraints.txt; kornia_rs of its time
+build/kornia-%: | .venv
+	$(BIN)/python -m pip install --quiet --no-deps --target $@ kornia==$* kornia_rs==0.1.7
 
 test-cpus: .venv
 	$(BIN)/python -m tests.cpus $(CPUS)

@@ -106,7 +106,9 @@ def local_feature(
         model: a :class:`kornia_bingan.BinGAN`, a shipped name or a weights file.
         detector: a detector of Kornia, or None for ``OpenCVDetector()``, whose keypoints the weights were trained on.
             ``kornia.feature.ScaleSpaceDetector`` needs no download either; with its defaults it is upright, and it
-            finds a few keypoints in the rounding errors of a uniform image.
+            finds a few keypoints in the rounding errors of a uniform image. Before Kornia 0.9 give it
+            ``nms_module=kornia.geometry.ConvQuadInterp3d(10)``: its default there averages around every pixel, so that
+            a blob got several regions, of half to one and a half times its size.
         scaling_coef: turns the detector's LAFs into the support regions that the weights were trained on: half a side
             of 10 sigma of a DoG detector. None takes 1 for :class:`OpenCVDetector` and computes it for Kornia's
             ``ScaleSpaceDetector``, ``MultiResolutionDetector`` and ``KeyNetDetector``; another detector needs a number.
@@ -121,7 +123,19 @@ def local_feature(
     module = OpenCVDetector() if detector is None else detector
     network = model if isinstance(model, BinGAN) else BinGAN.from_pretrained(model, precision="auto")
     scale = _scaling(module) if scaling_coef is None else scaling_coef
-    return KF.LocalFeature(module, KF.LAFDescriptor(network, patch_size=network.patch_size), scale)
+    return KF.LocalFeature(module, _LAFDescriptor(network, patch_size=network.patch_size), scale)
+
+
+class _LAFDescriptor(KF.LAFDescriptor):  # type: ignore[misc]
+    """Kornia's, which before 0.9 gives no keypoints the width of SIFT."""
+
+    def forward(self, img: Tensor, lafs: Tensor) -> Tensor:
+        """Turn LAFs (B, N, 2, 3) of images (B, 1 or 3, H, W) into descriptors (B, N, bits)."""
+        if lafs.shape[1]:
+            described: Tensor = super().forward(img, lafs)
+            return described
+        empty: Tensor = self.descriptor(img.new_zeros(0, 1, self.patch_size, self.patch_size))
+        return empty.expand(len(lafs), 0, empty.shape[1])
 
 
 def _scaling(detector: nn.Module) -> float:
@@ -159,8 +173,10 @@ def extract_codes(feature: nn.Module, image: Tensor, mask: Tensor | None = None)
     _check_image(image)
     if len(image) != 1:
         raise UsageError(f"extract_codes takes one image (1, C, H, W), got {tuple(image.shape)}; call it once an image")
-    lafs, _, descriptors = feature(image, mask)
+    lafs, responses, descriptors = feature(image, mask)
     filled = lafs[0].ne(0).any(-1).any(-1)  # kornia.feature.laf_is_filled, since 0.9
+    if not hasattr(KF, "laf_is_filled") and isinstance(feature.get_submodule("detector"), KF.ScaleSpaceDetector):
+        filled &= responses[0] != 0  # slots without a keypoint held some LAF
     if not filled.any():  # Kornia before 0.9 gives no keypoints the width of SIFT
         model = feature.get_submodule("descriptor.descriptor")
         assert isinstance(model, BinGAN)

@@ -17,6 +17,7 @@ import torch
 from kornia_bingan import bits, matching
 from kornia_bingan.errors import UsageError
 from kornia_bingan.matching import Calibration, HammingMatcher, match, match_probability
+from tests.helpers.older_kornia import BEFORE_0_9
 
 MODES = ["nn", "mnn", "snn", "smnn"]
 
@@ -363,7 +364,7 @@ def test_inside_kornias_local_feature_matcher(mode: str, packed: bool) -> None:
     if mode in ("snn", "smnn"):
         assert right > 0.8 * len(moved)
         assert ((found["confidence"] >= 0.2 - 1e-6) & (found["confidence"] <= 1)).all()
-    assert nothing["keypoints0"].shape == (0, 2)
+    assert nothing["keypoints0"].shape == (0, 2) or BEFORE_0_9  # where the detector finds its number in anything
 
 
 MEMORY = """
