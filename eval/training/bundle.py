@@ -2,8 +2,8 @@
 
     python -m eval bundle RUN.tar.gz --data PHOTOS [--preset photos] [--set steps=20000 --set batch_size=4096 ...]
 
-The archive holds the package's sources, the data, ``config.json`` and ``run.py``. The machine needs torch, numpy,
-opencv, safetensors and tqdm, nothing else and no network:
+The archive holds the package's sources and commit, the data, ``config.json`` and ``run.py``. The machine needs torch,
+numpy, opencv, safetensors and tqdm, nothing else and no network:
 
     tar xzf RUN.tar.gz && cd run && python run.py          # or: torchrun --nproc-per-node 8 run.py
 
@@ -23,6 +23,7 @@ import kornia_bingan
 from kornia_bingan.errors import UsageError
 from kornia_bingan.train.config import TrainConfig, check_config, preset_config
 from kornia_bingan.work.files import atomic_path
+from kornia_bingan.work.provenance import COMMIT_FILE, commit
 
 PROGRAM = '''"""Continue or start the training of config.json; the result is in out/."""
 
@@ -69,7 +70,8 @@ def main(argv: list[str]) -> int:
         raise UsageError(f"{arguments.data} is no folder")
     package = Path(kornia_bingan.__file__).parent
     sources = sorted(package.rglob("*.py"))
-    texts = {"run.py": PROGRAM, "config.json": json.dumps({"preset": arguments.preset, "changes": changes}, indent=1)}
+    settings = json.dumps({"preset": arguments.preset, "changes": changes}, indent=1)
+    texts = {"run.py": PROGRAM, "config.json": settings, COMMIT_FILE: commit() or ""}
     with atomic_path(arguments.archive) as temporary, tarfile.open(temporary, "w:gz") as archive:
         for path in sources:
             archive.add(path, f"run/kornia_bingan/{path.relative_to(package)}")

@@ -157,7 +157,7 @@ def card(about: dict[str, Any]) -> str:
         f"| command | `{about['command']}` |",
         f"| steps | {steps_taken(about)} |",
         f"| time | {about['seconds'] / 60:.0f} minutes, {config['threads'] or 'all but one'} thread(s), "
-        f"{about['training']['precision'].removeprefix('torch.')}, {machine['cpu']} |",
+        f"{about['training']['precision'].removeprefix('torch.')}, {machine.get('gpu', machine['cpu'])} |",
         f"| data | {contents(about['training'])} |",
         f"| commit | {about['provenance']['commit']} |",
         "",

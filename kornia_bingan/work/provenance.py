@@ -34,6 +34,10 @@ _DISTRIBUTIONS = {
 }
 
 
+COMMIT_FILE = "COMMIT"
+"""Beside the package in a bundle of ``python -m eval bundle``: the commit that it was packed from."""
+
+
 def provenance(weights: Path | None = None, seed: int | None = None) -> dict[str, Any]:
     """Collect what somebody needs to repeat a measurement, as JSON can hold it.
 
@@ -43,14 +47,15 @@ def provenance(weights: Path | None = None, seed: int | None = None) -> dict[str
 
     Returns:
         ``commit`` (see :func:`commit`), ``weights_sha256`` (None without weights), ``versions`` (by import name; None
-        where a library is absent), ``machine`` (``cpu``, ``cores`` that this process may use, ``platform``),
+        where a library is absent), ``machine`` (``cpu``, ``cores`` that this process may use, ``platform``, and ``gpu``
+        if torch is loaded and finds one),
         ``python``, ``threads`` (torch's, or the cores if torch is not loaded), ``date`` (UTC, ISO 8601), ``seed``.
     """
     return {
         "commit": commit(),
         "weights_sha256": None if weights is None else sha256_of(weights),
         "versions": versions(),
-        "machine": {"cpu": _cpu_model(), "cores": usable_cores(), "platform": platform.platform()},
+        "machine": {"cpu": _cpu_model(), "cores": usable_cores(), "platform": platform.platform(), **_gpu()},
         "python": platform.python_version(),
         "threads": _threads(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -73,10 +78,12 @@ def commit() -> str | None:
     """Give the commit of the checkout that this package runs from, 40 hexadecimal digits, or None outside of one.
 
     ``-dirty`` is added if a tracked file differs from the commit, except for weights, results and the pages made from
-    them, which the commands that ask write themselves. An installed package has no commit, also when its environment
-    lies inside somebody else's repository.
+    them, which the commands that ask write themselves. A bundle for a bare machine brings its commit in a file. An
+    installed package has none, also when its environment lies inside somebody else's repository.
     """
     folder = Path(__file__).resolve().parents[2]
+    if (folder / COMMIT_FILE).is_file():
+        return (folder / COMMIT_FILE).read_text(encoding="utf-8").strip() or None
     if not (folder / ".git").exists():
         return None
     try:
@@ -109,6 +116,11 @@ def _version(distribution: str) -> str | None:
 def _threads() -> int:
     torch = sys.modules.get("torch")
     return int(torch.get_num_threads()) if torch is not None else usable_cores()
+
+
+def _gpu() -> dict[str, str]:
+    torch = sys.modules.get("torch")
+    return {"gpu": torch.cuda.get_device_name()} if torch is not None and torch.cuda.is_available() else {}
 
 
 def _cpu_model() -> str:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import tarfile
@@ -9,6 +10,7 @@ import pytest
 
 from eval.training import bundle
 from kornia_bingan.errors import UsageError
+from kornia_bingan.work.provenance import commit
 from tests.helpers.photos import write_photos
 
 
@@ -26,6 +28,8 @@ def test_the_bundle_trains_where_only_five_packages_are(tmp_path: Path) -> None:
     blocked += "sys.path.insert(0, '.'); import kornia_bingan; assert 'machine' in kornia_bingan.__file__\n"
     subprocess.run([sys.executable, "-c", f"{blocked}exec(open('run.py').read())"], cwd=folder, check=True)
     assert (folder / "out" / "weights.safetensors").is_file()
+    made = json.loads((folder / "out" / "run.json").read_text())["provenance"]["commit"]
+    assert made == (commit() or None), "the commit that it was packed from"
 
 
 def test_wrong_use(tmp_path: Path) -> None:
