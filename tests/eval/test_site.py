@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pkgutil
+import re
 from pathlib import Path
 
 import pytest
@@ -45,6 +47,13 @@ def test_everything_that_goes_into_the_site_can_be_staged(tmp_path: Path, monkey
     pages = {line.partition(": ")[2] for line in site.settings_of(tmp_path).splitlines() if line.endswith(".md")}
     assert pages <= staged
     assert {name for name in staged if name.endswith(".md") and not name.startswith("weights/")} <= pages
+
+
+def test_every_name_of_the_api_is_there_and_documented() -> None:
+    names = re.findall(r"^::: (\S+)$", (site.ROOT / "docs" / "api.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(names) > 20
+    for name in names:
+        assert pkgutil.resolve_name(name).__doc__, name
 
 
 def test_every_command_is_on_the_page_of_options() -> None:
