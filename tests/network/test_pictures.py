@@ -168,12 +168,12 @@ def test_pictures_that_ask_in_validation_are_not_learnt_from(tree: Path, tmp_pat
     source = open_source(replace(config, picture_jitter=whole))
     assert source.validation.queries == 10
     asked = {row.tobytes() for row in source.validation.patches[:10]}
-    learnt = [row.tobytes() for step in range(5) for row in source.draw(step, 0).patches0]
+    learnt = [row.numpy().tobytes() for step in range(5) for row in source.draw(step, 0).patches0]
     assert len(set(learnt)) == 30, "of 40 pictures"
     assert not asked & set(learnt)
     every = open_source(replace(config, picture_jitter=whole, queries_aside=False))
-    assert asked < {row.tobytes() for step in range(6) for row in every.draw(step, 0).patches0} | asked
-    assert len({row.tobytes() for step in range(6) for row in every.draw(step, 0).patches0}) == 36
+    assert asked < {row.numpy().tobytes() for step in range(6) for row in every.draw(step, 0).patches0} | asked
+    assert len({row.numpy().tobytes() for step in range(6) for row in every.draw(step, 0).patches0}) == 36
     assert len(read_picture_set(tree).train) == 40
 
 
