@@ -247,7 +247,8 @@ def drawn_photos(
 
     Pairs that share a photo are not independent, so that drawing pairs would give too narrow intervals. The photos of
     a scene are drawn with replacement, and a pair counts as often as the product of the draws of its two photos
-    (Owen, "The pigeonhole bootstrap", 2007). A draw without any pair of a scene is drawn again.
+    (Owen, "The pigeonhole bootstrap", 2007); one inside a photo, as often as that photo. A draw without any pair of a
+    scene is drawn again.
 
     Args:
         pairs: the two photos of each pair.
@@ -270,7 +271,7 @@ def drawn_photos(
         empty = np.arange(num_resamples)
         while len(empty):
             photos = rng.multinomial(len(place), np.full(len(place), 1 / len(place)), len(empty))
-            drawn = photos[:, first] * photos[:, second]
+            drawn = np.where(first == second, photos[:, first], photos[:, first] * photos[:, second])
             counts[np.ix_(empty, members)] = drawn
             empty = empty[drawn.sum(1) == 0]
     return counts

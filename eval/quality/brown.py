@@ -9,8 +9,10 @@ on A = 10,000, most others on A = 100,000. The threshold is the smallest distanc
 matches (``fpr95``, inclusive: ties count against the descriptor); ``fpr95_published`` takes the rank that the published
 code takes, and ``fpr95_first_half`` does so on the first half of the list, which is most probably what BinGAN's
 published figures are (docs/article.md). ``recall`` is the share of matches really accepted. Intervals are 95 %
-percentile bootstrap over the pairs, the same draws for all descriptors. For the six published combinations of training
-and test set see ``python -m eval six_cells``; which set weights were trained on stands in the record.
+percentile bootstrap over the reference images of the points (pairs of one image share patches), the same draws for all
+descriptors; over the pairs where a set does not name these images (``interval_over`` says which). For the six published
+combinations of training and test set see ``python -m eval six_cells``; which set weights were trained on stands in the
+record.
 
 Every descriptor sees the whole 64 x 64 patch: networks made for patches get its 2 x 2 means (32 x 32), SIFT a keypoint
 in the middle whose window of 12 sigma is the patch, ORB, BRIEF-like and boosted ones their pattern scaled to it.
@@ -33,7 +35,7 @@ from numpy.typing import NDArray
 
 from eval.harness import options
 from eval.harness.cache import cached, code_digest, digest
-from eval.harness.metrics import fpr95, fpr95_published, resampled_counts, roc_curve
+from eval.harness.metrics import drawn_photos, fpr95, fpr95_published, resampled_counts, roc_curve
 from eval.harness.patch_peers import PATCH_PX, PatchPeer, describe_patches, patch_peers, patch_sigma_of
 from eval.harness.records import check_clean, write_json
 from eval.show.curves import Line, Panel, svg_panels
@@ -93,8 +95,28 @@ def distances(rows: Rows, index0: Rows, index1: Rows) -> NDArray[np.float64]:
     return np.asarray(np.linalg.norm(rows[index0].astype(np.float64) - rows[index1], axis=1), np.float64)
 
 
-def evaluate(distance: NDArray[np.float64], is_match: NDArray[np.bool_]) -> dict[str, Any]:
-    """Score the distances of pairs."""
+def draw_pairs(is_match: NDArray[np.bool_], images: NDArray[np.int64] | None) -> NDArray[np.int64]:
+    """Draw bootstrap samples: how often each pair counts, int64 (NUM_RESAMPLES, number of pairs).
+
+    Args:
+        is_match: of each pair.
+        images: reference images of the two points of each pair, shape (number of pairs, 2); None draws matches and
+            non-matches one by one.
+    """
+    if images is not None:
+        return drawn_photos([(int(a), int(b)) for a, b in images], [0] * len(images), NUM_RESAMPLES, SEED)
+    counts = np.empty((NUM_RESAMPLES, len(is_match)), np.int64)
+    drawn = resampled_counts([int(is_match.sum()), int((~is_match).sum())], NUM_RESAMPLES, SEED)
+    counts[:, is_match], counts[:, ~is_match] = np.split(drawn, [int(is_match.sum())], 1)
+    return counts
+
+
+def evaluate(
+    distance: NDArray[np.float64], is_match: NDArray[np.bool_], drawn: NDArray[np.int64] | None = None
+) -> dict[str, Any]:
+    """Score the distances of pairs, with an interval from the draws of :func:`draw_pairs` (of pairs if None)."""
+    if drawn is None:
+        drawn = draw_pairs(is_match, None)
     matches, non_matches = distance[is_match], distance[~is_match]
     rank = (95 * len(matches) + 99) // 100
     threshold = np.sort(matches)[rank - 1]
@@ -105,11 +127,13 @@ def evaluate(distance: NDArray[np.float64], is_match: NDArray[np.bool_]) -> dict
     order0, order1 = np.argsort(matches), np.argsort(non_matches)
     sorted0, sorted1 = matches[order0], non_matches[order1]
     draws = []
-    for counts in resampled_counts([len(matches), len(non_matches)], NUM_RESAMPLES, SEED):
-        cumulated = np.cumsum(counts[: len(matches)][order0])
+    for counts0, counts1 in zip(drawn[:, is_match][:, order0], drawn[:, ~is_match][:, order1], strict=True):
+        cumulated = np.cumsum(counts0)
+        if cumulated[-1] == 0 or counts1.sum() == 0:
+            continue  # no image with pairs of this kind was drawn
         cut = sorted0[np.searchsorted(cumulated, 0.95 * cumulated[-1])]
-        accepted = counts[len(matches) :][order1][: np.searchsorted(sorted1, cut, side="right")].sum()
-        draws.append(100 * accepted / len(non_matches))
+        accepted = counts1[: np.searchsorted(sorted1, cut, side="right")].sum()
+        draws.append(100 * accepted / counts1.sum())
     low, high = np.quantile(draws, [0.025, 0.975])
     return {
         "fpr95": round(fpr95(matches, non_matches), 3),
@@ -197,6 +221,10 @@ def score_source(
         name, (index0, index1, is_match) = source.folder.name, source.pairs(num_pairs)
     if is_match.all() or not is_match.any():
         raise UsageError(f"{name}: the pairs are all of one kind")
+    reference = source.reference if isinstance(source, PatchSet) else None
+    images = None if reference is None else np.stack([reference[index0], reference[index1]], 1)
+    drawn = draw_pairs(is_match, images)
+    over = "pairs" if images is None else "reference images"
     indices, inverse = np.unique(np.concatenate([index0, index1]), return_inverse=True)
     small = source.patches32(indices)
     whole = source.patches[indices] if isinstance(source, PatchSet) else np.empty((0, PATCH_PX, PATCH_PX), np.uint8)
@@ -204,9 +232,9 @@ def score_source(
     rows, lines = [], []
     for descriptor, (norm, call) in describe_all(whole, small, peers, models, cache).items():
         distance = distances(call(), inverse[: len(index0)], inverse[len(index0) :])
-        scores = evaluate(distance, is_match)
+        scores = evaluate(distance, is_match, drawn)
         about = {"set": name, "patches": len(source), "pairs": len(is_match), "descriptor": descriptor, "norm": norm}
-        rows.append({**about, "side_px": side_px.get(descriptor, PATCH_PX), **scores})
+        rows.append({**about, "side_px": side_px.get(descriptor, PATCH_PX), **scores, "interval_over": over})
         print(f"{name} {descriptor} {scores['fpr95']:.2f}", flush=True)
         false, true = np.array(scores["roc"]).T.tolist()
         lines.append(Line(descriptor, false, true, dashed=norm == "l2"))

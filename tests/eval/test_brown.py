@@ -115,3 +115,18 @@ def test_arrays_of_the_published_code_are_scored(tmp_path: Path, capsys: pytest.
     assert "FPR@95 %, 80 pairs" in capsys.readouterr().out
     with pytest.raises(UsageError, match="either sets in Brown's layout or --arrays"):
         brown.main([])
+
+
+def test_intervals_draw_the_images_whose_points_make_the_pairs() -> None:
+    """Two images of 50 pairs each: in one everything is right, in the other every non-match is accepted."""
+    is_match = np.tile([True, False], 50)
+    image = np.repeat([3, 8], 50)
+    distance = np.where(is_match, 1.0, np.where(image == 3, 2.0, 0.5))
+    drawn = brown.draw_pairs(is_match, np.stack([image, image], 1))
+    assert set(np.unique(drawn)) == {0, 1, 2}
+    assert all(len(set(row[image == n])) == 1 for row in drawn[:20] for n in (3, 8)), "pairs of an image come together"
+    assert brown.evaluate(distance, is_match, drawn)["interval"] == [0, 100]
+    low, high = brown.evaluate(distance, is_match)["interval"]
+    assert 20 < low < 50 < high < 80, "one by one they seem independent"
+    across = brown.draw_pairs(is_match, np.stack([image, image[::-1]], 1))
+    assert set(np.unique(across)) <= {0, 1}, "the product of the draws of both images"
