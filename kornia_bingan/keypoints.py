@@ -9,15 +9,15 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from kornia_bingan.errors import UsageError
+from kornia_bingan.work.options import Detector
 
-Detector = Literal["dog", "orb"]
 Support = float | NDArray[np.floating[Any]] | None
 
 BLOB_SUPPORT = 5.0

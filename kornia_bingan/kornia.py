@@ -20,6 +20,7 @@ from kornia_bingan import keypoints as kp
 from kornia_bingan.descriptor import BinGAN
 from kornia_bingan.errors import UsageError
 from kornia_bingan.opencv import OpenCVDetects, detect_with, inside_keypoints, supports_of
+from kornia_bingan.work.options import Detector
 
 HESSIAN_SIGMA = 1.05 / 0.88
 """Sigma at which Kornia's Hessian detector finds a round blob over that of a DoG detector (1.05 and 0.88 of the blob's,
@@ -50,13 +51,13 @@ class OpenCVDetector(nn.Module):
 
     def __init__(
         self,
-        detector: kp.Detector | OpenCVDetects = "dog",
+        detector: Detector | OpenCVDetects = "dog",
         max_keypoints: int = 4096,
         *,
         support: float | None = None,
     ) -> None:
         super().__init__()
-        if detector not in get_args(kp.Detector) and not callable(getattr(detector, "detect", None)):
+        if detector not in get_args(Detector) and not callable(getattr(detector, "detect", None)):
             raise UsageError(f"the detector must be dog, orb or an object with detect(image, mask), got {detector!r}")
         self.detector = detector
         self.max_keypoints = max_keypoints

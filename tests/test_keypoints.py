@@ -16,7 +16,6 @@ from kornia_bingan.errors import UsageError
 from kornia_bingan.keypoints import (
     BLOB_SUPPORT,
     ORB_SUPPORT,
-    Detector,
     check_inside,
     detect,
     from_opencv,
@@ -27,6 +26,7 @@ from kornia_bingan.keypoints import (
     support_regions,
     to_opencv,
 )
+from kornia_bingan.work.options import Detector
 from tests.helpers.photos import texture
 
 

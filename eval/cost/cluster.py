@@ -32,6 +32,7 @@ from kornia_bingan.reconstruct.options import DEFAULT_RATIO
 from kornia_bingan.report.text import text_table
 from kornia_bingan.work.engine import Engine, open_engine, run_units
 from kornia_bingan.work.files import sha256_of
+from kornia_bingan.work.options import FeatureOptions
 from kornia_bingan.work.provenance import provenance, usable_cores
 from kornia_bingan.work.run_folder import TimeLimit
 from kornia_bingan.work.unit import Unit
@@ -58,8 +59,8 @@ def describe_and_match(engine: Engine, photos: Path, names: list[str], out: Path
     """Give seconds of both stages, bytes over the loopback device, and the checksum of each file."""
     seconds, before = {}, loopback_bytes()
     started = time.perf_counter()
-    settings: dict[str, Any] = {"detector": "dog", "max_keypoints": MAX_KEYPOINTS, "max_size": max_size}
-    unread = describe_photos(photos, names, out / "features", engine, limit=TimeLimit(0), **settings)
+    features = FeatureOptions(max_keypoints=MAX_KEYPOINTS, max_size=max_size)
+    unread = describe_photos(photos, names, out / "features", engine, features, limit=TimeLimit(0))
     seconds["describe"] = round(time.perf_counter() - started, 2)
     used = [name for name in names if name not in {item.name for item in unread}]
     pairs = [(a, b) for i, a in enumerate(used) for b in used[i + 1 :]]

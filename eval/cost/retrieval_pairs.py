@@ -27,6 +27,7 @@ from kornia_bingan.network.weights import find_weights
 from kornia_bingan.reconstruct.options import ReconstructOptions
 from kornia_bingan.reconstruct.pipeline import reconstruct_photos
 from kornia_bingan.report.text import text_table
+from kornia_bingan.work.options import FeatureOptions
 from kornia_bingan.work.provenance import provenance
 
 COUNT = 10
@@ -54,7 +55,8 @@ def mix(scene: Path, distractors: Path, count: int, folder: Path) -> int:
 
 def evaluate(photos: Path, out: Path, pairs: str) -> dict[str, Any]:
     """Reconstruct a folder with one choice of pairs."""
-    summary = reconstruct_photos(photos, out, ReconstructOptions(pairs=pairs, max_keypoints=MAX_KEYPOINTS))
+    options = ReconstructOptions(FeatureOptions(max_keypoints=MAX_KEYPOINTS), pairs=pairs)
+    summary = reconstruct_photos(photos, out, options)
     seconds = {stage: round(value, 1) for stage, value in summary.seconds.items()}
     return {
         "choice": pairs,

@@ -48,6 +48,7 @@ from kornia_bingan.reconstruct.pipeline import reconstruct_photos
 from kornia_bingan.report.text import text_table
 from kornia_bingan.work.files import atomic_path
 from kornia_bingan.work.isolated import run_in_child
+from kornia_bingan.work.options import FeatureOptions, WorkOptions
 from kornia_bingan.work.provenance import provenance
 
 DESCRIPTOR = "bingan256-lite"
@@ -122,11 +123,9 @@ def of_photos(photos: Path, out: Path, count: int, limit: float) -> list[Row]:
 def reconstruct_here(report: Any, *, photos: str, out: str, limit: float) -> Row:
     """Reconstruct in this process; gives seconds by stage, peak memory, and what came of it."""
     settings = ReconstructOptions(
-        descriptor=DESCRIPTOR,
+        FeatureOptions(descriptor=DESCRIPTOR, max_size=MAX_SIZE, max_keypoints=MAX_KEYPOINTS),
+        work=WorkOptions(time_limit=limit),
         pairs=f"retrieval:{COUNT}",
-        max_size=MAX_SIZE,
-        max_keypoints=MAX_KEYPOINTS,
-        time_limit=limit,
     )
     row: Row = {}
     try:

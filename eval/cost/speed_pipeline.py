@@ -29,6 +29,7 @@ from kornia_bingan.patches import PATCH_SIZE, build_pyramid, cut_patches
 from kornia_bingan.reconstruct.options import ReconstructOptions
 from kornia_bingan.reconstruct.pipeline import reconstruct_photos
 from kornia_bingan.work.isolated import run_in_child
+from kornia_bingan.work.options import FeatureOptions
 
 MAX_KEYPOINTS = 4096
 MEGAPIXELS_12 = (3000, 4000)
@@ -73,7 +74,7 @@ def end_to_end(photos: Path, names: list[str], threads: int) -> list[dict[str, A
     rows: list[dict[str, Any]] = []
     for name in names:
         with tempfile.TemporaryDirectory() as folder:
-            options = ReconstructOptions(descriptor=name, max_keypoints=MAX_KEYPOINTS)
+            options = ReconstructOptions(FeatureOptions(descriptor=name, max_keypoints=MAX_KEYPOINTS))
             summary = reconstruct_photos(photos, Path(folder) / "out", options)
         before = sum(value for stage, value in summary.seconds.items() if stage in BEFORE_MAPPING)
         stages = {**summary.seconds, "before mapping": before}

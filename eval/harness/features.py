@@ -13,9 +13,10 @@ from eval.harness.cache import cached, code_digest, digest
 from eval.harness.peers import Describe, Peer
 from kornia_bingan import keypoints
 from kornia_bingan.keypoints import Keypoints
+from kornia_bingan.work.options import Detector
 from kornia_bingan.work.provenance import versions
 
-DETECTOR: keypoints.Detector = "dog"
+DETECTOR: Detector = "dog"
 
 Image = NDArray[np.uint8]
 

@@ -33,7 +33,7 @@ from eval.quality.m95 import THRESHOLD_PX
 from eval.quality.thresholds import read_thresholds, threshold_of
 from eval.show.markdown import ROOT
 from eval.show.pictures import draw
-from kornia_bingan.cli.commands import main as bingan
+from kornia_bingan.cli import main as bingan
 from kornia_bingan.datasets.poses import load_cameras
 from kornia_bingan.datasets.rendered import Plane, room
 from kornia_bingan.errors import JobError

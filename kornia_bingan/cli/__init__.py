@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from kornia_bingan.cli.commands import main
+from kornia_bingan.cli.entry import main
 
 __all__ = ["main"]

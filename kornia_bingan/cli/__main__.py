@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from kornia_bingan.cli.commands import main
+from kornia_bingan.cli.entry import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -13,6 +13,7 @@ from kornia_bingan.datasets.rendered import Scene, render_scene
 from kornia_bingan.reconstruct.options import ReconstructOptions
 from kornia_bingan.reconstruct.pipeline import reconstruct_photos
 from kornia_bingan.report.text import text_table
+from kornia_bingan.work.options import FeatureOptions
 
 NUM_VIEWS = 12
 
@@ -36,7 +37,7 @@ def run_demo(out: Path, *, descriptor: str = "bingan256", num_views: int = NUM_V
     """
     scene = render_scene(out / "scene", num_views, seed)
     photos = out / "scene" / "images"
-    reconstruct_photos(photos, out / "bingan", ReconstructOptions(descriptor=descriptor))
+    reconstruct_photos(photos, out / "bingan", ReconstructOptions(FeatureOptions(descriptor=descriptor)))
     if not (out / "sift").exists():
         reconstruct_with_sift(photos, out / "sift")
     return {

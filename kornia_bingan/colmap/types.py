@@ -8,12 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Literal, get_args
 
 from kornia_bingan.errors import JobError, UsageError
+
+if TYPE_CHECKING:  # the command line reads the words below and waits for no library
+    import numpy as np
+    from numpy.typing import NDArray
 
 Mapper = Literal["incremental", "global"]
 Sharing = Literal["single", "per-folder", "per-size", "per-image"]

@@ -25,35 +25,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from kornia_bingan.datasets.patch_options import Tolerances
 from kornia_bingan.datasets.sparse_scene import Floats, Rows, SparseScene, View, look
 from kornia_bingan.keypoints import Keypoints
 
 _STEP = 1e-3  # of a projection's numerical derivative, in distances to the point
-
-
-@dataclass(frozen=True)
-class Tolerances:
-    """What counts as an observation of a point.
-
-    Attributes:
-        position_px: largest distance between a keypoint and its prediction, pixels.
-        scale_octaves: largest difference of their sizes, octaves.
-        angle_deg: largest difference of their angles.
-        reference_px: largest distance between the reference keypoint and the projected point, pixels.
-        beyond_track_deg: how much farther from the mean direction than all images of the track an image may look.
-        beyond_track_octaves: how much nearer or farther away than all of them it may be, octaves.
-        occlusion: a point is hidden if it is this share farther away than the points visible around it.
-        occlusion_radius: how far "around" reaches, as a share of the longer side of the picture.
-    """
-
-    position_px: float = 5.0
-    scale_octaves: float = 0.25
-    angle_deg: float = 22.5
-    reference_px: float = 2.0
-    beyond_track_deg: float = 10.0
-    beyond_track_octaves: float = 0.5
-    occlusion: float = 0.05
-    occlusion_radius: float = 0.02
 
 
 @dataclass(frozen=True, eq=False)

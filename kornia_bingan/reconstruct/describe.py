@@ -15,13 +15,14 @@ from kornia_bingan.errors import UsageError
 from kornia_bingan.images.folders import Skipped, list_images, log_skipped, no_photos, reason_for, without_copies
 from kornia_bingan.images.masks import find_masks, read_mask
 from kornia_bingan.images.read import ImageError, Ranges, read_image, sample_ranges, shrink
-from kornia_bingan.keypoints import Detector, detect
+from kornia_bingan.keypoints import detect
 from kornia_bingan.network.inference import Precision
 from kornia_bingan.network.weights import find_weights
 from kornia_bingan.patches import SIDE_LIMIT
 from kornia_bingan.reconstruct.features import Features, features_path
 from kornia_bingan.work.engine import Engine, check_engine, open_engine, run_units
 from kornia_bingan.work.files import sha256_of
+from kornia_bingan.work.options import FeatureOptions, KeypointOptions, WorkOptions, check_features
 from kornia_bingan.work.run_folder import LOG_FILE, TimeLimit, checksums, log_to, open_run
 from kornia_bingan.work.unit import Failed, Unit, local_file
 
@@ -29,25 +30,10 @@ if TYPE_CHECKING:
     from kornia_bingan.descriptor import BinGAN
 
 
-LEAST_SIZE = 64
-"""Smallest size that photos may be reduced to, pixels."""
-
-
-def check_max_size(max_size: int) -> None:
-    """Refuse a size that no photo can be reduced to.
-
-    Raises:
-        UsageError: it is neither 0 nor ``LEAST_SIZE`` or more.
-    """
-    if max_size < 0 or 0 < max_size < LEAST_SIZE:
-        raise UsageError(f"max_size is {max_size}; give {LEAST_SIZE} pixels or more, or 0 to reduce nothing")
-
-
 def describe_photo(
     path: Path,
     model: BinGAN,
-    detector: Detector,
-    max_keypoints: int,
+    options: KeypointOptions,
     *,
     mask: Path | None = None,
     max_size: int = 0,
@@ -58,8 +44,7 @@ def describe_photo(
     Args:
         path: of the photo.
         model: describes.
-        detector: finds.
-        max_keypoints: strongest that are kept.
+        options: which keypoints are found.
         mask: a picture of the photo's size, black where nothing is to be found; see :mod:`kornia_bingan.images.masks`.
         max_size: a photo with a longer side is reduced to this many pixels before; keypoints are given in pixels of the
             photo all the same. 0 reduces nothing.
@@ -85,7 +70,7 @@ def describe_photo(
     if max(image.shape) >= SIDE_LIMIT:
         sides = f"{image.shape[1]} x {image.shape[0]}"
         raise ImageError(f"{path} is {sides}; sides must be below {SIDE_LIMIT:,} pixels, give a max_size below")
-    keypoints = detect(image, detector, max_keypoints, allowed)
+    keypoints = detect(image, options.detector, options.max_keypoints, allowed)
     codes = describe(model, image, keypoints)
     if image.shape != (height, width):
         keypoints = keypoints.enlarged((width / image.shape[1], height / image.shape[0]))
@@ -106,45 +91,36 @@ class FolderSummary:
 def describe_folder(
     photos: Path,
     out: Path,
-    descriptor: str,
-    *,
-    detector: Detector,
-    max_keypoints: int,
-    limit: TimeLimit,
-    masks: Path | None = None,
-    max_size: int = 0,
-    workers: int = 0,
-    scheduler: str | None = None,
+    features: FeatureOptions | None = None,
+    work: WorkOptions | None = None,
 ) -> FolderSummary:
     """Write the features of all photos of a folder, each into its file below ``out``; equal photos get a file each.
 
     Args:
         photos: searched recursively.
         out: absent, empty, or a run of the same photos and options, which goes on where it was.
-        descriptor: shipped name or weights file.
-        detector, max_keypoints, masks, max_size, workers, scheduler: as in
-            :class:`kornia_bingan.reconstruct.pipeline.ReconstructOptions`.
-        limit: checked between two photos.
+        features: see :class:`kornia_bingan.work.options.FeatureOptions`.
+        work: see :class:`kornia_bingan.work.options.WorkOptions`; the time is checked between two photos.
 
     Raises:
         UsageError: there are no photos, an option is impossible, or ``out`` holds something else.
         JobError: see :func:`describe_photos`.
     """
+    features, work = features or FeatureOptions(), work or WorkOptions()
+    limit, masks = TimeLimit(work.time_limit), features.masks
     names, foreign = list_images(photos, masks)
     if not names:
         raise no_photos(photos, foreign)
-    if max_keypoints < 1:
-        raise UsageError(f"max_keypoints is {max_keypoints}; give 1 or more")
-    check_max_size(max_size)
-    check_engine(workers, scheduler)
-    weights = find_weights(descriptor)
+    check_features(features)
+    check_engine(work.workers, work.scheduler)
+    weights = find_weights(features.descriptor)
     found = {} if masks is None else find_masks(photos, names, masks)
     sums = checksums(photos, names)
     identity = {
         "command": "describe",
-        "detector": detector,
-        "max_keypoints": max_keypoints,
-        "max_size": max_size,
+        "detector": features.detector,
+        "max_keypoints": features.max_keypoints,
+        "max_size": features.max_size,
         "masks": {name: sha256_of(path) for name, path in found.items()},
         "weights_sha256": sha256_of(weights),
         "photos": sums,
@@ -153,20 +129,10 @@ def describe_folder(
     with (
         open_run(out, identity),
         log_to(out / LOG_FILE),
-        open_engine(weights, shared, workers, scheduler) as engine,
+        open_engine(weights, shared, work.workers, work.scheduler) as engine,
     ):
         log_skipped(foreign)
-        unread = describe_photos(
-            photos,
-            names,
-            out,
-            engine,
-            detector=detector,
-            max_keypoints=max_keypoints,
-            limit=limit,
-            masks=found,
-            max_size=max_size,
-        )
+        unread = describe_photos(photos, names, out, engine, features, limit=limit, masks=found)
         log_skipped(unread)
     without = {item.name for item in unread}
     counts = {n: len(Features.read(features_path(out, n)).keypoints) for n in names if n not in without}
@@ -179,14 +145,21 @@ def describe_photos(
     names: Sequence[str],
     folder: Path,
     engine: Engine,
+    options: FeatureOptions,
     *,
-    detector: Detector,
-    max_keypoints: int,
     limit: TimeLimit,
     masks: Mapping[str, Path] | None = None,
-    max_size: int = 0,
 ) -> list[Skipped]:
     """Write the features of each photo that has none yet, or a damaged file.
+
+    Args:
+        photos: folder of the photos.
+        names: of the photos, relative to it.
+        folder: of the files of features.
+        engine: does the work; it has the weights.
+        options: which keypoints are found, and on photos of which size.
+        limit: of the time.
+        masks: file of the mask of each photo that has one.
 
     Returns:
         The photos that cannot be read, or that no process survived, with the reason.
@@ -201,7 +174,7 @@ def describe_photos(
     def unit(name: str) -> Unit:
         mask = (masks or {}).get(name)
         places = (engine.path(photos / name), engine.path(features_path(folder, name)), mask and engine.path(mask))
-        return Unit(name, (*places, engine.sha256, engine.precision, detector, max_keypoints, max_size, ranges))
+        return Unit(name, (*places, engine.sha256, engine.precision, options, ranges))
 
     units = (unit(name) for name in names)
     skipped = []
@@ -220,9 +193,7 @@ def describe_unit(
     mask: str | None,
     sha256: str,
     precision: Precision,
-    detector: Detector,
-    max_keypoints: int,
-    max_size: int,
+    options: FeatureOptions,
     ranges: Ranges,
 ) -> str:
     """Write the features of one photo, unless they are there and whole.
@@ -237,10 +208,9 @@ def describe_unit(
         found = describe_photo(
             path,
             _model(sha256, precision),
-            detector,
-            max_keypoints,
+            options,
             mask=None if mask is None else Path(mask),
-            max_size=max_size,
+            max_size=options.max_size,
             ranges=ranges,
         )
     except ImageError as error:

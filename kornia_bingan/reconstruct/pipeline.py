@@ -19,7 +19,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ from kornia_bingan.images.read import image_header
 from kornia_bingan.reconstruct.describe import describe_photos
 from kornia_bingan.reconstruct.features import Features, features_path
 from kornia_bingan.reconstruct.matches import Block, block_path, blocks_of, match_photos
-from kornia_bingan.reconstruct.options import ReconstructOptions, check_options
+from kornia_bingan.reconstruct.options import CameraOptions, ReconstructOptions, check_options
 from kornia_bingan.reconstruct.pairs import Pair, Way, choose_pairs, parse_choice, read_pairs
 from kornia_bingan.reconstruct.summary import PairStatistics, Summary
 from kornia_bingan.work.engine import open_engine
@@ -76,80 +76,65 @@ def reconstruct_photos(photos: Path, out: Path, options: ReconstructOptions | No
 
     options = options or ReconstructOptions()
     photos, out = Path(photos), Path(out)
-    limit = TimeLimit(options.time_limit)
+    limit = TimeLimit(options.work.time_limit)
     check_options(options)
-    names, passed_over = list_images(photos, options.masks)
+    names, passed_over = list_images(photos, options.features.masks)
     if not names:
         raise no_photos(photos, passed_over)
-    weights = find_weights(options.descriptor)
-    masks = {} if options.masks is None else find_masks(photos, names, options.masks)
+    weights = find_weights(options.features.descriptor)
+    masks = {} if options.features.masks is None else find_masks(photos, names, options.features.masks)
     sums = checksums(photos, names)
     names, copies = without_copies(names, sums)
-    passed_over = [*passed_over, *copies]
     ways = parse_choice(options.pairs)
     listed = read_pairs(options.pairs, names) if ways is None else []
     with open_run(out, _identity(options, weights, listed, sums, masks)), log_to(out / LOG_FILE):
         if (out / "summary.json").exists():
             return Summary.read(out / "summary.json")
-        watch = Stopwatch(out / "seconds.json")
-        with ExitStack() as until_matched:
-            with watch.stage("describe"):
-                shared = [photos, out / "run.json", *([options.masks] if options.masks else [])]
-                engine = until_matched.enter_context(open_engine(weights, shared, options.workers, options.scheduler))
-                unread = describe_photos(
-                    photos,
-                    names,
-                    out / "features",
-                    engine,
-                    detector=options.detector,
-                    max_keypoints=options.max_keypoints,
-                    limit=limit,
-                    masks=masks,
-                    max_size=options.max_size,
-                )
-            usable, skipped = _usable(names, [*passed_over, *unread], out / "features")
-            log_skipped(skipped)
-            if len(usable) < 2:
-                why = "".join(f"; {item.name}: {item.reason}" for item in skipped[:3])
-                more = f"; {len(skipped) - 3} others are named in {out / LOG_FILE}" if len(skipped) > 3 else ""
-                raise JobError(f"{photos} has {len(usable)} usable photos, two that overlap are needed{why}{more}")
-            with watch.stage("match"):
-                pairs, by_way, unplaced = _choose(ways, listed, photos, usable)
-                match_photos(pairs, out / "features", out / "matches", options.ratio, engine, limit)
-        with watch.stage("verify"):
-            verification = _verify(photos, pairs, usable, out, options, limit)
+        run = _Run(photos, out, options, weights, masks, limit, Stopwatch(out / "seconds.json"))
+        matched = _describe_and_match(run, names, [*passed_over, *copies], ways, listed)
+        with run.watch.stage("verify"):
+            verification = _verify(run, matched)
         statistics = PairStatistics(
-            tried=len(pairs),
+            tried=len(matched.pairs),
             matched=verification.pairs,
             verified=verification.verified,
             rejected=verification.rejected,
             matches=verification.matches,
             inliers=sum(verification.inliers.values()),
         )
-        with watch.stage("map"):
-            model = _map(photos, out, options, len(usable), statistics, limit)
-        summary = Summary(
-            images=len(usable),
-            registered=len(model.names),
-            points=len(model.xyz),
-            observations=model.observations,
-            mean_track_length=round(model.mean_track_length, 4),
-            mean_reprojection_error_px=round(model.mean_reprojection_error_px, 4),
-            seconds=watch.seconds,
-            descriptor=weights.stem,
-            sha256=sha256_of(weights),
-            versions=versions(),
-            skipped=[{"name": item.name, "reason": item.reason} for item in skipped],
-            pairs=statistics,
-            unreadable=len(unread),
-            masked=sum(name in masks for name in usable),
-            chosen=by_way,
-            turned=sum(image_header(photos / name).orientation != 1 for name in usable),
-            photos=str(photos.resolve()),
-            unplaced=unplaced,
-        )
+        with run.watch.stage("map"):
+            model = _map(run, len(matched.features), statistics)
+        summary = _summary(run, matched, statistics, model)
         summary.write(out / "summary.json")
         return summary
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What all stages of a run need."""
+
+    photos: Path
+    out: Path
+    options: ReconstructOptions
+    weights: Path
+    masks: dict[str, Path]
+    limit: TimeLimit
+    watch: Stopwatch
+
+
+@dataclass(frozen=True)
+class _Matched:
+    """What describing and matching left: features of the photos that take part, and which pairs of them were compared.
+
+    ``chosen`` counts the pairs by the way they were chosen, ``unplaced`` names photos in which gps misses a position.
+    """
+
+    features: dict[str, Features]
+    skipped: list[Skipped]
+    unreadable: int
+    pairs: list[Pair]
+    chosen: dict[str, int]
+    unplaced: list[str]
 
 
 def _identity(
@@ -159,14 +144,65 @@ def _identity(
     photos: Mapping[str, str],
     masks: Mapping[str, Path],
 ) -> dict[str, Any]:
-    values = {**asdict(options), "masks": {name: sha256_of(path) for name, path in masks.items()}}
-    values["cameras"] = None if options.cameras is None else sha256_of(options.cameras)
-    for name in ("descriptor", "time_limit", "workers", "scheduler"):
+    values = asdict(options)
+    values |= values.pop("features") | values.pop("cameras")
+    for name in ("descriptor", "work"):
         del values[name]
+    values["masks"] = {name: sha256_of(path) for name, path in masks.items()}
+    values["cameras"] = None if options.cameras.cameras is None else sha256_of(options.cameras.cameras)
     if parse_choice(options.pairs) is None:
         lines = "\n".join("\t".join(pair) for pair in pairs)
         values["pairs"] = f"a list with SHA-256 {hashlib.sha256(lines.encode()).hexdigest()[:16]}"
     return {"format": 1, **values, "weights_sha256": sha256_of(weights), "photos": photos}
+
+
+def _summary(run: _Run, matched: _Matched, statistics: PairStatistics, model: Model) -> Summary:
+    usable = matched.features
+    return Summary(
+        images=len(usable),
+        registered=len(model.names),
+        points=len(model.xyz),
+        observations=model.observations,
+        mean_track_length=round(model.mean_track_length, 4),
+        mean_reprojection_error_px=round(model.mean_reprojection_error_px, 4),
+        seconds=run.watch.seconds,
+        descriptor=run.weights.stem,
+        sha256=sha256_of(run.weights),
+        versions=versions(),
+        skipped=[{"name": item.name, "reason": item.reason} for item in matched.skipped],
+        pairs=statistics,
+        unreadable=matched.unreadable,
+        masked=sum(name in run.masks for name in usable),
+        chosen=matched.chosen,
+        turned=sum(image_header(run.photos / name).orientation != 1 for name in usable),
+        photos=str(run.photos.resolve()),
+        unplaced=matched.unplaced,
+    )
+
+
+def _describe_and_match(
+    run: _Run, names: Sequence[str], passed_over: Sequence[Skipped], ways: Sequence[Way] | None, listed: Sequence[Pair]
+) -> _Matched:
+    photos, out, options = run.photos, run.out, run.options
+    with ExitStack() as until_matched:
+        with run.watch.stage("describe"):
+            shared = [photos, out / "run.json", *([options.features.masks] if options.features.masks else [])]
+            engine = until_matched.enter_context(
+                open_engine(run.weights, shared, options.work.workers, options.work.scheduler)
+            )
+            unread = describe_photos(
+                photos, names, out / "features", engine, options.features, limit=run.limit, masks=run.masks
+            )
+        usable, skipped = _usable(names, [*passed_over, *unread], out / "features")
+        log_skipped(skipped)
+        if len(usable) < 2:
+            why = "".join(f"; {item.name}: {item.reason}" for item in skipped[:3])
+            more = f"; {len(skipped) - 3} others are named in {out / LOG_FILE}" if len(skipped) > 3 else ""
+            raise JobError(f"{photos} has {len(usable)} usable photos, two that overlap are needed{why}{more}")
+        with run.watch.stage("match"):
+            pairs, chosen, unplaced = _choose(ways, listed, photos, usable)
+            match_photos(pairs, out / "features", out / "matches", options.ratio, engine, run.limit)
+    return _Matched(usable, skipped, len(unread), pairs, chosen, unplaced)
 
 
 def _usable(names: Sequence[str], unread: Sequence[Skipped], folder: Path) -> tuple[dict[str, Features], list[Skipped]]:
@@ -197,22 +233,16 @@ def _choose(
     return chosen, by_way, unplaced
 
 
-def _verify(
-    photos: Path,
-    pairs: Sequence[Pair],
-    features: Mapping[str, Features],
-    out: Path,
-    options: ReconstructOptions,
-    limit: TimeLimit,
-) -> Verification:
+def _verify(run: _Run, matched: _Matched) -> Verification:
     from kornia_bingan import colmap
 
+    out, features = run.out, matched.features
     database, unverified = out / "database.db", out / "unverified.db"
     if database.exists():
         return colmap.read_verification(database)
     if not unverified.exists():
         matches: dict[Pair, NDArray[np.int32]] = {}
-        for number, block in blocks_of(pairs):
+        for number, block in blocks_of(matched.pairs):
             path = block_path(out / "matches", number)
             found = Block.read(path)
             if found.pairs != tuple(block):
@@ -220,12 +250,14 @@ def _verify(
             matches.update(zip(found.pairs, found.matches, strict=True))
         keypoints = {name: found.keypoints for name, found in features.items()}
         sizes = {name: found.size for name, found in features.items()}
-        exif = {name: read_exif(photos / name) for name in features}
-        positions = _priors({name: found.position for name, found in exif.items() if found.position and options.gps})
+        exif = {name: read_exif(run.photos / name) for name in features}
+        gps = run.options.gps
+        positions = _priors({name: found.position for name, found in exif.items() if found.position and gps})
         with atomic_path(unverified) as temporary:
-            colmap.write_features(temporary, keypoints, _cameras(sizes, exif, options), positions)
+            colmap.write_features(temporary, keypoints, _cameras(sizes, exif, run.options.cameras), positions)
             colmap.write_matches(temporary, matches, verification=False)
-    state = colmap.verify(unverified, seed=options.seed, time_limit_s=limit.left_s(), log=out / "log" / "verify.txt")
+    log = out / "log" / "verify.txt"
+    state = colmap.verify(unverified, seed=run.options.seed, time_limit_s=run.limit.left_s(), log=log)
     unverified.replace(database)
     return state
 
@@ -240,7 +272,7 @@ def _priors(positions: Mapping[str, Position]) -> dict[str, tuple[float, float, 
     return {name: (lat, lon, height) for name, (lat, lon, height) in positions.items() if height is not None}
 
 
-def _cameras(sizes: Mapping[str, tuple[int, int]], exif: Mapping[str, Exif], options: ReconstructOptions) -> Cameras:
+def _cameras(sizes: Mapping[str, tuple[int, int]], exif: Mapping[str, Exif], options: CameraOptions) -> Cameras:
     if options.cameras is not None:
         from kornia_bingan.colmap import read_cameras
 
@@ -268,11 +300,10 @@ def _cameras(sizes: Mapping[str, tuple[int, int]], exif: Mapping[str, Exif], opt
     return dict.fromkeys(sizes, fixed_camera(size, options.intrinsics))
 
 
-def _map(
-    photos: Path, out: Path, options: ReconstructOptions, num_images: int, statistics: PairStatistics, limit: TimeLimit
-) -> Model:
+def _map(run: _Run, num_images: int, statistics: PairStatistics) -> Model:
     from kornia_bingan import colmap
 
+    out, options = run.out, run.options
     folder = out / "model"
     if not folder.exists():
         if statistics.matched == 0:
@@ -281,12 +312,12 @@ def _map(
             try:
                 colmap.reconstruct(
                     out / "database.db",
-                    photos,
+                    run.photos,
                     folder,
                     mapper=options.mapper,
-                    refine=options.intrinsics is None and options.cameras is None,
+                    refine=options.cameras.intrinsics is None and options.cameras.cameras is None,
                     seed=options.seed,
-                    time_limit_s=limit.left_s(),
+                    time_limit_s=run.limit.left_s(),
                     log=out / "log" / "map.txt",
                     progress=lambda registered: bar.update(registered - bar.n),
                 )

@@ -65,7 +65,8 @@ def open_engine(
     Args:
         weights: file that travels once to every process.
         shared: files and folders that every process must see under the same name.
-        workers: processes on this machine, which share its cores and memory; 0 works in this process.
+        workers: processes on this machine, which share its cores and memory; 0 works in this process. A program that
+            asks for them must guard its start by ``if __name__ == "__main__":``.
         scheduler: address of a running Dask scheduler, such as ``tcp://10.0.0.1:8786``.
 
     Raises:

@@ -12,7 +12,7 @@ import pytest
 from tqdm import tqdm
 
 import kornia_bingan
-from kornia_bingan.cli import commands
+from kornia_bingan.cli import entry
 from kornia_bingan.datasets.rendered import render_scene
 from kornia_bingan.work import engine
 from kornia_bingan.work.run_folder import QUIET, no_progress
@@ -29,13 +29,13 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_version_help_and_no_command(capsys: pytest.CaptureFixture[str]) -> None:
-    assert commands.main(["--version"]) == 0
+    assert entry.main(["--version"]) == 0
     assert capsys.readouterr().out == f"bingan {kornia_bingan.__version__}\n"
-    assert commands.main(["--help"]) == 0
+    assert entry.main(["--help"]) == 0
     assert "reconstruct" in capsys.readouterr().out
-    assert commands.main([]) == 2
-    assert commands.main(["fly"]) == 2
-    assert commands.main(["train", "--help"]) == 0
+    assert entry.main([]) == 2
+    assert entry.main(["fly"]) == 2
+    assert entry.main(["train", "--help"]) == 0
     assert "lambda-two-view" in capsys.readouterr().out
 
 
@@ -49,14 +49,14 @@ def test_help_loads_no_heavy_library() -> None:
 def test_match_draws_a_picture_and_counts(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first, second = sorted(photos.iterdir())[:2]
     picture = tmp_path / "matches.png"
-    assert commands.main(["match", str(first), str(second), "--out", str(picture), "--json", *FEW]) == 0
+    assert entry.main(["match", str(first), str(second), "--out", str(picture), "--json", *FEW]) == 0
     counts = json.loads(capsys.readouterr().out)
     assert counts["keypoints0"] == counts["keypoints1"] == 500
     assert counts["matches"] >= counts["inliers"] > 30
     drawn = cv2.imread(str(picture))
     assert drawn is not None
     assert drawn.shape == (600, 1600, 3)
-    assert commands.main(["match", str(first), str(second), *FEW]) == 0
+    assert entry.main(["match", str(first), str(second), *FEW]) == 0
     assert f"{counts['inliers']:,}" in capsys.readouterr().out
 
 
@@ -65,8 +65,7 @@ def test_match_of_unrelated_and_of_uniform_pictures(tmp_path: Path, capsys: pyte
     cv2.imwrite(str(tmp_path / "other.png"), texture(200, 200))
     out = tmp_path / "m.png"
     assert (
-        commands.main(["match", str(tmp_path / "grey.png"), str(tmp_path / "other.png"), "--out", str(out), "--json"])
-        == 0
+        entry.main(["match", str(tmp_path / "grey.png"), str(tmp_path / "other.png"), "--out", str(out), "--json"]) == 0
     )
     counts = json.loads(capsys.readouterr().out)
     assert counts["keypoints0"] == counts["matches"] == counts["inliers"] == 0
@@ -93,7 +92,7 @@ def test_wrong_use_is_one_sentence_and_exit_2(photos: Path, tmp_path: Path, caps
         ["train", "--data", str(tmp_path / "empty"), "--out", str(tmp_path / "run")],
         ["train", "--data", str(photos), "--out", str(tmp_path / "run"), "--preset", "best"],
     ):
-        assert commands.main(command) == 2, command
+        assert entry.main(command) == 2, command
         captured = capsys.readouterr()
         assert captured.out == ""
         assert captured.err.splitlines()[-1].startswith("bingan: "), captured.err
@@ -103,27 +102,27 @@ def test_wrong_use_is_one_sentence_and_exit_2(photos: Path, tmp_path: Path, caps
 
 
 def test_describe_writes_one_file_a_photo(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert commands.main(["describe", str(photos), str(tmp_path / "out"), "--json", *FEW]) == 0
+    assert entry.main(["describe", str(photos), str(tmp_path / "out"), "--json", *FEW]) == 0
     result = json.loads(capsys.readouterr().out)
     names = sorted(path.name for path in photos.iterdir())
     assert result["keypoints"] == dict.fromkeys(names, 500)
     with np.load(tmp_path / "out" / f"{names[0]}.npz") as file:
         assert file["codes"].shape == (500, 32)
         assert file["xy"].shape == (500, 2)
-    assert commands.main(["describe", str(photos), str(tmp_path / "out"), *FEW]) == 0
+    assert entry.main(["describe", str(photos), str(tmp_path / "out"), *FEW]) == 0
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "a.jpg").write_bytes(b"x")
-    assert commands.main(["describe", str(tmp_path / "broken"), str(tmp_path / "none")]) == 1
+    assert entry.main(["describe", str(tmp_path / "broken"), str(tmp_path / "none")]) == 1
     assert "none of the 1 photos" in capsys.readouterr().err
 
 
 def test_reconstruct_prints_the_summary(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["reconstruct", str(photos), str(tmp_path / "out"), *FEW]
-    assert commands.main([*command, "--json"]) == 0
+    assert entry.main([*command, "--json"]) == 0
     summary = json.loads(capsys.readouterr().out)
     assert summary == json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["registered"] == 3
-    assert commands.main(command) == 0
+    assert entry.main(command) == 0
     assert "registered photos" in capsys.readouterr().out
 
 
@@ -132,7 +131,7 @@ def test_no_model_is_exit_1_with_the_statistics(tmp_path: Path, capsys: pytest.C
     photos.mkdir()
     for seed in (1, 2):
         cv2.imwrite(str(photos / f"{seed}.png"), texture(300, 300, seed))
-    assert commands.main(["reconstruct", str(photos), str(tmp_path / "out"), *FEW]) == 1
+    assert entry.main(["reconstruct", str(photos), str(tmp_path / "out"), *FEW]) == 1
     captured = capsys.readouterr()
     assert "pairs tried" in captured.err
     assert captured.out == ""
@@ -154,7 +153,7 @@ def test_train_takes_the_settings_of_the_preset(tmp_path: Path, capsys: pytest.C
         "8",
         "2",
     ]
-    assert commands.main([*command, "--max-keypoints", "50", "--threads", "1", "--jitter.noise", "0.01"]) == 0
+    assert entry.main([*command, "--max-keypoints", "50", "--threads", "1", "--jitter.noise", "0.01"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["finished"]
     config = json.loads((tmp_path / "run" / "run.json").read_text())["config"]
@@ -167,8 +166,8 @@ def test_interrupt_is_exit_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     def interrupted(_arguments: list[str]) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(commands, "_run", interrupted)
-    assert commands.main(["demo"]) == 130
+    monkeypatch.setattr(entry, "_run", interrupted)
+    assert entry.main(["demo"]) == 130
     assert "interrupted" in capsys.readouterr().err
 
 
@@ -185,5 +184,5 @@ def test_quiet_runs_show_no_progress(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(engine, "tqdm", bar)
     for words in ((), ("--quiet",)):
         out = tmp_path / f"out{len(words)}"
-        assert commands.main(["describe", str(photos), str(out), "--descriptor", "bingan256-lite", *words]) == 0
+        assert entry.main(["describe", str(photos), str(out), "--descriptor", "bingan256-lite", *words]) == 0
     assert seen == [None, True]

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kornia_bingan.datasets.observations import Tolerances, come_close, find_observations, pairs_within
+from kornia_bingan.datasets.observations import come_close, find_observations, pairs_within
+from kornia_bingan.datasets.patch_options import Tolerances
 from kornia_bingan.datasets.poses import PosedCamera
 from kornia_bingan.datasets.sparse_scene import read_scene
 from kornia_bingan.errors import JobError, UsageError

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from kornia_bingan.datasets.brown import read_patch_set
-from kornia_bingan.datasets.observations import Tolerances
-from kornia_bingan.datasets.patch_sets import PatchSetOptions, make_patch_set, matching_pairs
+from kornia_bingan.datasets.patch_options import PatchSetOptions, Tolerances
+from kornia_bingan.datasets.patch_pairs import matching_pairs
+from kornia_bingan.datasets.patch_sets import make_patch_set
 from kornia_bingan.errors import JobError, UsageError
 from kornia_bingan.images.read import read_image
 from kornia_bingan.train.metrics import fpr95

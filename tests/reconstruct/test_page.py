@@ -19,6 +19,7 @@ from kornia_bingan.reconstruct.options import ReconstructOptions
 from kornia_bingan.reconstruct.pipeline import reconstruct_photos
 from kornia_bingan.report import html
 from kornia_bingan.report.html import thumbnail
+from kornia_bingan.work.options import FeatureOptions
 from tests.helpers.browser import BROWSER, ask
 
 NASTY = '<b>&".jpg'
@@ -35,7 +36,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     first.unlink()
     (photos / NASTY).write_bytes(cv2.imencode(".jpg", picture)[1].tobytes())
     (photos / "broken.jpg").write_bytes(b"no photo")
-    reconstruct_photos(photos, folder / "out", ReconstructOptions(max_keypoints=500))
+    reconstruct_photos(photos, folder / "out", ReconstructOptions(FeatureOptions(max_keypoints=500)))
     return page.write_page(folder / "out", photos)
 
 

@@ -5,6 +5,7 @@ import shutil
 from dataclasses import replace
 from itertools import combinations, pairwise
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,15 +18,24 @@ from kornia_bingan.datasets.rendered import Scene, render_scene
 from kornia_bingan.errors import JobError, UsageError
 from kornia_bingan.reconstruct import pipeline
 from kornia_bingan.reconstruct.features import Features, features_path
-from kornia_bingan.reconstruct.options import ReconstructOptions, check_options
+from kornia_bingan.reconstruct.options import CameraOptions, ReconstructOptions, check_options
 from kornia_bingan.reconstruct.pairs import choose_pairs
 from kornia_bingan.reconstruct.pipeline import reconstruct_photos
 from kornia_bingan.reconstruct.summary import Summary
 from kornia_bingan.work.files import sha256_of
+from kornia_bingan.work.options import FeatureOptions, WorkOptions
 from tests.conftest import run_and_die
 from tests.helpers.photos import texture
 
-OPTIONS = ReconstructOptions(max_keypoints=700)
+OPTIONS = ReconstructOptions(FeatureOptions(max_keypoints=700))
+
+
+def with_features(**changes: Any) -> ReconstructOptions:
+    return replace(OPTIONS, features=replace(OPTIONS.features, **changes))
+
+
+def with_cameras(**changes: Any) -> ReconstructOptions:
+    return replace(OPTIONS, cameras=replace(OPTIONS.cameras, **changes))
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +108,9 @@ def test_a_killed_run_ends_with_the_same_model(
         "from pathlib import Path\n"
         "from kornia_bingan.reconstruct.options import ReconstructOptions\n"
         "from kornia_bingan.reconstruct.pipeline import reconstruct_photos\n"
-        f"reconstruct_photos(Path({str(photos)!r}), Path({str(out)!r}), ReconstructOptions(max_keypoints=700))\n"
+        "from kornia_bingan.work.options import FeatureOptions\n"
+        "options = ReconstructOptions(FeatureOptions(max_keypoints=700))\n"
+        f"reconstruct_photos(Path({str(photos)!r}), Path({str(out)!r}), options)\n"
     )
     run_and_die(program, out / reached.format(sorted(made.cameras)[0]))
     assert not (out / "summary.json").exists()
@@ -108,7 +120,7 @@ def test_a_killed_run_ends_with_the_same_model(
 
 def test_time_limit_stops_between_units_and_goes_on(scene: tuple[Path, Scene], whole: Path, tmp_path: Path) -> None:
     with pytest.raises(JobError, match="0 of 5 photos are described; give the same command again"):
-        reconstruct_photos(scene[0], tmp_path / "out", replace(OPTIONS, time_limit=1e-9))
+        reconstruct_photos(scene[0], tmp_path / "out", replace(OPTIONS, work=WorkOptions(time_limit=1e-9)))
     reconstruct_photos(scene[0], tmp_path / "out", OPTIONS)
     assert results(tmp_path / "out") == results(whole)
 
@@ -179,13 +191,13 @@ def test_other_options_and_foreign_folders_are_refused(scene: tuple[Path, Scene]
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (replace(OPTIONS, detector="akaze"), "choose dog or orb"),  # type: ignore[arg-type]
-        (replace(OPTIONS, max_keypoints=0), "give 1 or more"),
+        (with_features(detector="akaze"), "choose dog or orb"),
+        (with_features(max_keypoints=0), "give 1 or more"),
         (replace(OPTIONS, ratio=1.5), "between 0 and 1"),
-        (replace(OPTIONS, camera="two"), "choose single"),  # type: ignore[arg-type]
-        (replace(OPTIONS, camera_model="FISH"), "the camera model is 'FISH'"),
-        (replace(OPTIONS, focal_px=-1.0), "give pixels"),
-        (replace(OPTIONS, focal_px=500.0, intrinsics=(500.0, 500.0, 399.5, 299.5)), "no focal length"),
+        (with_cameras(camera="two"), "choose single"),
+        (with_cameras(camera_model="FISH"), "the camera model is 'FISH'"),
+        (with_cameras(focal_px=-1.0), "give pixels"),
+        (with_cameras(focal_px=500.0, intrinsics=(500.0, 500.0, 399.5, 299.5)), "no focal length"),
     ],
 )
 def test_impossible_options(options: ReconstructOptions, sentence: str) -> None:
@@ -200,7 +212,8 @@ def test_known_intrinsics_orb_and_a_list_of_pairs(scene: tuple[Path, Scene], tmp
     lines = [f"{a} {b}\n" for a, b in pairwise(names)]
     pairs.write_text("".join(lines) + f"{names[0]}\t{names[2]}\n")
     intrinsics = (K[0, 0], K[1, 1], K[0, 2], K[1, 2])
-    options = ReconstructOptions(detector="orb", max_keypoints=1500, pairs=str(pairs), intrinsics=intrinsics)
+    options = replace(with_features(detector="orb", max_keypoints=1500), pairs=str(pairs))
+    options = replace(options, cameras=CameraOptions(intrinsics=intrinsics))
     summary = reconstruct_photos(scene[0], tmp_path / "out", options)
     assert summary.pairs.tried == 5
     assert summary.registered >= 3
@@ -221,7 +234,7 @@ def test_pairs_by_similarity(scene: tuple[Path, Scene], whole: Path, tmp_path: P
     codes = {name: Features.read(features_path(whole / "features", name)).codes for name in scene[1].cameras}
     every, _ = choose_pairs([("retrieval", 4)], codes, {})
     assert set(every) == set(combinations(sorted(codes), 2))
-    few = reconstruct_photos(scene[0], tmp_path / "few", ReconstructOptions(max_keypoints=700, pairs="retrieval:2"))
+    few = reconstruct_photos(scene[0], tmp_path / "few", replace(OPTIONS, pairs="retrieval:2"))
     assert 5 <= few.pairs.tried < 10
     assert few.registered == 5
     with pytest.raises(UsageError, match=r"write retrieval:K"):
@@ -315,7 +328,7 @@ def test_forty_pictures_of_every_kind_reconstruct_in_one_command(scene: tuple[Pa
     refuse("float.tif", "samples").write_bytes(cv2.imencode(".tif", views[0].astype(np.float32))[1].tobytes())
     refuse("trash.webp", "cut short").write_bytes((photos / "alpha\n0.webp").read_bytes()[:500])
     assert len(good) + len(bad) == 40
-    summary = reconstruct_photos(photos, tmp_path / "out", replace(OPTIONS, descriptor="bingan256-lite"))
+    summary = reconstruct_photos(photos, tmp_path / "out", with_features(descriptor="bingan256-lite"))
     assert summary.images == summary.registered == len(good) == 25
     reasons = {item["name"]: item["reason"] for item in summary.skipped}
     assert set(reasons) == set(bad)
@@ -326,7 +339,7 @@ def test_forty_pictures_of_every_kind_reconstruct_in_one_command(scene: tuple[Pa
 def test_the_global_mapper_finds_the_scene_too(scene: tuple[Path, Scene], whole: Path, tmp_path: Path) -> None:
     K = next(iter(scene[1].cameras.values())).K
     intrinsics = (K[0, 0], K[1, 1], K[0, 2], K[1, 2])
-    options = replace(OPTIONS, mapper="global", intrinsics=intrinsics)
+    options = replace(with_cameras(intrinsics=intrinsics), mapper="global")
     summary = reconstruct_photos(scene[0], tmp_path / "out", options)
     assert summary.registered == 5
     assert summary.points > 200

@@ -24,11 +24,12 @@ from kornia_bingan.datasets.poses import PosedCamera, pose_errors
 from kornia_bingan.datasets.rendered import Plane, cameras_on_arc, render_view, room
 from kornia_bingan.errors import UsageError
 from kornia_bingan.images.folders import list_images
-from kornia_bingan.reconstruct.options import ReconstructOptions
+from kornia_bingan.reconstruct.options import CameraOptions, ReconstructOptions
 from kornia_bingan.reconstruct.page import write_page
 from kornia_bingan.reconstruct.pipeline import reconstruct_photos
 from kornia_bingan.reconstruct.scene_export import Target, export_scene, picture_names
 from kornia_bingan.reconstruct.summary import Summary
+from kornia_bingan.work.options import FeatureOptions
 from tests.helpers.image_bytes import encode, exif, with_exif
 
 Floats = NDArray[np.float64]
@@ -99,7 +100,9 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> Known:
     for name, orientation in PHOTOS.items():
         write_photo(folder / "photos" / name, distorted(planes, cameras[name]), orientation)
     intrinsics = (FOCAL, FOCAL, WIDTH / 2 - 0.5, HEIGHT / 2 - 0.5, DISTORTION)
-    options = ReconstructOptions(descriptor="bingan256-lite", max_keypoints=800, intrinsics=intrinsics)
+    options = ReconstructOptions(
+        FeatureOptions(descriptor="bingan256-lite", max_keypoints=800), CameraOptions(intrinsics=intrinsics)
+    )
     summary = reconstruct_photos(folder / "photos", folder / "out", options)
     assert summary.registered == len(PHOTOS)
     scenes = {}

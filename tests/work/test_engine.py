@@ -37,6 +37,7 @@ from kornia_bingan.search.index import update_index
 from kornia_bingan.work import workers as cluster
 from kornia_bingan.work.engine import Engine, open_engine, run_units
 from kornia_bingan.work.files import atomic_path, sha256_of
+from kornia_bingan.work.options import FeatureOptions
 from kornia_bingan.work.run_folder import TimeLimit
 from kornia_bingan.work.unit import Failed, Unit, local_file
 from tests.conftest import HEAR_CTRL_C, wait_for
@@ -68,8 +69,8 @@ def engine(photos: Path) -> Iterator[Engine]:
 def work(engine: Engine, photos: Path, out: Path) -> dict[str, str]:
     """Describe and match all photos; gives the checksums of all files."""
     names = sorted(path.relative_to(photos).as_posix() for path in photos.rglob("*.png"))
-    settings = {"detector": "dog", "max_keypoints": 300, "limit": TimeLimit(0)}
-    skipped = describe_photos(photos, names, out / "features", engine, **settings)  # type: ignore[arg-type]
+    few = FeatureOptions(max_keypoints=300)
+    skipped = describe_photos(photos, names, out / "features", engine, few, limit=TimeLimit(0))
     assert [item.name for item in skipped] == ["broken.png"]
     assert "is not a JPEG" in skipped[0].reason
     usable = [name for name in names if name != "broken.png"]
@@ -203,9 +204,8 @@ def test_a_photo_that_kills_its_worker_is_skipped_with_the_reason(
         lambda *arguments, **_: ((unit.name, failed if unit.name == "b.png" else "") for unit in arguments[2]),
     )
     with open_engine(find_weights("bingan256-lite"), []) as engine:
-        skipped = describe_photos(
-            photos, ["a.png", "b.png"], tmp_path, engine, detector="dog", max_keypoints=9, limit=TimeLimit(0)
-        )
+        few = FeatureOptions(max_keypoints=9)
+        skipped = describe_photos(photos, ["a.png", "b.png"], tmp_path, engine, few, limit=TimeLimit(0))
     assert [(item.name, item.reason) for item in skipped] == [("b.png", failed.reason)]
 
 
