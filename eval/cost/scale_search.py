@@ -2,7 +2,7 @@
 
     python -m eval scale_search PHOTOS [--counts 100000,1000000,10000000] [--ours bingan256-lite] [--out FILE.json]
 
-Protocol. ``real``: codes of 1,000 keypoints a photo; as many copies with 5 % of their bits flipped are added as are
+Protocol. ``real``: codes of 1,000 keypoints per photo; as many copies with 5 % of their bits flipped are added as are
 missing to the count. ``random``: uniform bits, the worst case, where nothing is near. Queries are 500 codes of the set
 with another 5 % of their bits flipped, each a call of its own, one thread; of LanceDB's exhaustive search, 50. An index
 is built in one process, written, and opened and searched in another. Seconds are those of the processor, all threads
@@ -113,7 +113,7 @@ def plot(rows: list[dict[str, Any]]) -> str:
                 lines.setdefault(label, []).append((row["count"] / 1000, float(np.log10(milliseconds))))
         drawn = [Line(label, [x for x, _ in points], [y for _, y in points]) for label, points in lines.items()]
         panels.append(Panel(f"{kind} codes", drawn))
-    return svg_panels(panels, "thousands of codes", "log10 of milliseconds a query", (-2, 4), columns=2)
+    return svg_panels(panels, "thousands of codes", "log10 of milliseconds per query", (-2, 4), columns=2)
 
 
 def main(argv: list[str]) -> int:

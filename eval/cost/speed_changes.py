@@ -23,7 +23,7 @@ from kornia_bingan.network.weights import find_weights, load_weights
 from kornia_bingan.patches import PATCH_SIZE, cut_patches
 
 MATCHED = 8_000
-"""Codes a side of the row about matching."""
+"""Codes per side of the row about matching."""
 
 LARGEST_PIECE = 1020 * PATCH_SIZE**2
 """Cells that OpenCV samples at once at most: it takes fewer than 32,767 rows."""
@@ -98,7 +98,7 @@ def of_arrays(pyramid: list[NDArray[Any]], lafs: NDArray[Any]) -> list[Row]:
     cut = take_turns({"now": lambda: cut_patches(pyramid, lafs), "piece": in_one_piece, "loop": in_a_loop})
     packed = take_turns({"now": lambda: bits.pack(signs), "sums": lambda: packed_by_sums(signs)})
     return [
-        _row("", "cutting: one pass a level instead of one a keypoint", 10, cut["loop"] / cut["now"]),
+        _row("", "cutting: one pass per level instead of one per keypoint", 10, cut["loop"] / cut["now"]),
         _row("", "cutting: maps in pieces that stay in cache", 1.5, cut["piece"] / cut["now"]),
         _row("", "packing: numpy's packbits instead of sums over eight columns", 8, packed["sums"] / packed["now"]),
     ]

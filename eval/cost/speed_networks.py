@@ -1,4 +1,4 @@
-"""Part of ``python -m eval speed``: patches a second of networks, and how many bits each faster form flips."""
+"""Part of ``python -m eval speed``: patches per second of networks, and how many bits each faster form flips."""
 
 from __future__ import annotations
 

@@ -260,7 +260,7 @@ def drawn_photos(
         int64, shape (R, number of pairs).
     """
     if len(pairs) != len(strata):
-        raise UsageError(f"{len(pairs)} pairs and {len(strata)} scenes; give one scene a pair")
+        raise UsageError(f"{len(pairs)} pairs and {len(strata)} scenes; give one scene per pair")
     rng = np.random.default_rng(seed)
     counts = np.zeros((num_resamples, len(pairs)), np.int64)
     for stratum in dict.fromkeys(strata):

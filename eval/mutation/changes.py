@@ -111,7 +111,7 @@ def find_mutants(source: str, sample: int | None, seed: Sequence[int]) -> tuple[
 
 
 def table(name: str) -> str:
-    """What the tests notice, one row a file, and what they do not, with the reason."""
+    """What the tests notice, one row per file, and what they do not, with the reason."""
     record = read(RESULTS / f"{name}.json")
     rows = []
     for row in [*record["results"], record["total"]]:

@@ -10,9 +10,9 @@ conditions of a message. Strings are not changed. A change is caught when a test
 cannot be imported, or runs for ten times the processor time of all. The tests that execute the line are run first, and
 the first failure ends the run. The interval is Wilson's at 95 %, over the places that were drawn.
 
-Outcomes are kept in ``bench/mutants``: a killed command goes on. They hold for one content of the file; what survived
-is tried again when its tests have changed. All runs are forks of one process that has loaded the libraries but none of
-this repository, on a copy of the working tree.
+Outcomes are kept in ``bench/mutants``: run a killed command again to resume. They hold for one content of the file;
+what survived is tried again when its tests have changed. All runs are forks of one process that has loaded the
+libraries but none of this repository, on a copy of the working tree.
 
 Survivors that no test can or need notice have their reason in ``eval/mutation/mutants.toml``; they count as survivors.
 """

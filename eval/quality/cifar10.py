@@ -115,7 +115,7 @@ def _mean_of(values: NDArray[np.float64]) -> Callable[[NDArray[Any]], float]:
 
 
 def pixels(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Give RGB values as one row a picture, float32 in [0, 1]."""
+    """Give RGB values as one row per picture, float32 in [0, 1]."""
     return pictures.reshape(len(pictures), -1).astype(np.float32) / np.float32(255)
 
 
@@ -263,7 +263,7 @@ def draw_queries(path: Path, splits: Splits, queries: Codes, database: Codes) ->
 
 
 def draw_curves(path: Path, results: list[dict[str, Any]]) -> None:
-    """Draw precision and recall against the number of pictures that are looked at, one panel a width."""
+    """Draw precision and recall against the number of pictures that are looked at, one panel per width."""
     panels = []
     for width in sorted({row["bits"] for row in results}):
         rows = [row for row in results if row["bits"] == width]

@@ -2,7 +2,7 @@
 
     python -m eval hpatches DATA/validate [--only oxford_boat] [--peers rootsift,orb] [--ours NAME_OR_PATH]
 
-Protocol. The same 2,000 strongest DoG keypoints an image for every descriptor; the first picture with each other one.
+Protocol. The same 2,000 strongest DoG keypoints per image for every descriptor; the first picture with each other one.
 Mutual nearest neighbours at the descriptor's ratio from ``thresholds.json``.
 
 - ``mma``: share of its matches within 1, 3, 5, 10 px of where the homography puts them, in the second picture; mean

@@ -2,10 +2,10 @@
 
     python -m eval m95 DATA/validate [--only herz_jesus] [--peers rootsift,orb] [--ours NAME_OR_PATH]
 
-Protocol. The same 2,000 strongest DoG keypoints an image for every descriptor. Mutual nearest neighbours, ranked by the
-ratio of the nearest to the second distance (from the first image to the second), pooled over the pairs of a scene or
-sequence. M95 is the number of correct matches at the largest ratio at which 95 % of the accepted matches are correct:
-no threshold is chosen by hand. Correct means:
+Protocol. The same 2,000 strongest DoG keypoints per image for every descriptor. Mutual nearest neighbours, ranked by
+the ratio of the nearest to the second distance (from the first image to the second), pooled over the pairs of a scene
+or sequence. M95 is the number of correct matches at the largest ratio at which 95 % of the accepted matches are
+correct: no threshold is chosen by hand. Correct means:
 
 - scenes with ``cameras.json``, all pairs of photos up to 4 apart: both points within 2.5 px of the epipolar line of the
   other;
@@ -79,7 +79,7 @@ class Problem:
         keypoints: one set an image.
         pairs: index pairs.
         kind: what the matrices are.
-        matrices: one a pair, float64 (P, 3, 3): fundamental matrices or homographies, from the first to the second.
+        matrices: one per pair, float64 (P, 3, 3): fundamental matrices or homographies, from the first to the second.
     """
 
     name: str
@@ -333,7 +333,7 @@ def load_problems(
 
 
 def table(rows: list[dict[str, Any]], sums: list[dict[str, Any]], part: str) -> str:
-    """Render one part: a row a descriptor, a column a scene or sequence, the sum and its ratio to RootSIFT."""
+    """Render one part: a row per descriptor, a column per scene or sequence, the sum and its ratio to RootSIFT."""
     sums = sorted((entry for entry in sums if entry["part"] == part), key=lambda entry: -entry["m95"])
     m95 = {(row["data"], row["descriptor"]): row["m95"] for row in rows}
     names = sums[0]["data"]
@@ -348,7 +348,7 @@ def table(rows: list[dict[str, Any]], sums: list[dict[str, Any]], part: str) -> 
 
 
 def picture(rows: list[dict[str, Any]], peers: Sequence[Peer]) -> str:
-    """Draw correct matches against precision, one panel a scene or sequence."""
+    """Draw correct matches against precision, one panel per scene or sequence."""
     dashed = {peer.name: peer.norm == "l2" for peer in peers}
     panels = []
     for name in dict.fromkeys(row["data"] for row in rows):

@@ -2,12 +2,12 @@
 
     python -m eval overlap DATA/validate DATA/train [--ours bingan256,NETWORK_OF_PICTURES ...] [--out FILE.json]
 
-Protocol. The photos of the scenes are the queries; the database is all of them and the distractors (second folder).
-Two photos of a scene overlap if COLMAP verifies at least 30 matches of its own SIFT between them, with its default
-options, so the truth depends on no code of ours. ``recall@K`` is the share of the overlapping photos, of at most K,
-among the K nearest, mean over the queries; equal distances in the order of the names. Patch networks describe 1,000 DoG
-keypoints a photo, whose codes vote in 2^c cells; networks of whole pictures see the middle, reduced to 32 x 32. Choose
-on validation scenes.
+Protocol. The photos of the scenes are the queries; the database is all of them and the distractors (second folder). Two
+photos of a scene overlap if COLMAP verifies at least 30 matches of its own SIFT between them, with its default options,
+so the truth depends on no code of ours. ``recall@K`` is the share of the overlapping photos, of at most K, among the K
+nearest, mean over the queries; equal distances in the order of the names. Patch networks describe 1,000 DoG keypoints
+per photo, whose codes vote in 2^c cells; networks of whole pictures see the middle, reduced to 32 x 32. Choose on
+validation scenes.
 """
 
 from __future__ import annotations

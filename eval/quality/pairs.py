@@ -2,7 +2,7 @@
 
     python -m eval pairs DATA/pairs/validate [--scenes DATA/validate] [--peers rootsift,orb] [--ours NAME_OR_PATH]
 
-Protocol. The same 2,000 strongest DoG keypoints a picture for every descriptor. Mutual nearest neighbours at the
+Protocol. The same 2,000 strongest DoG keypoints per picture for every descriptor. Mutual nearest neighbours at the
 descriptor's ratio from ``thresholds.json``; essential matrix by MAGSAC at 1 px in normalised coordinates (over the mean
 focal length), pose by the cheirality test. The error of a pair is the larger of the angle between the rotations and the
 angle between the directions of translation (sign ignored), infinite where there are fewer than 5 matches or no pose.

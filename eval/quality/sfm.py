@@ -13,7 +13,7 @@ SIFT and ORB with the keypoints of their own detectors.
 Where a scene has ``cameras.json``, poses are compared after a similarity alignment, and relative poses of all image
 pairs by their AUC (an image that is not registered makes its pairs failures). Looser matching adds points and error
 alike, so ``comparison`` also has the mean reprojection error of the same number of longest tracks. Finished
-reconstructions are kept in the cache, with their seconds, so that a killed run goes on. Nothing is tuned here.
+reconstructions are kept in the cache, with their seconds, so that a killed run can be resumed. Nothing is tuned here.
 """
 
 from __future__ import annotations

@@ -2,10 +2,10 @@
 
     python -m eval thresholds DATA/validate [--peers rootsift,orb] [--ours NAME_OR_PATH]
 
-Protocol. Mutual nearest neighbours of 2,000 DoG keypoints an image, checked as in ``m95``, pooled over the pairs of all
-scenes with ``cameras.json``, every scene with equal weight. The threshold is the largest ratio (both directions, ties
-together) at which 95 % of the accepted matches are correct. ``hpatches``, ``pairs`` and ``sfm`` compare descriptors at
-these thresholds, so that no one wins by a looser test.
+Protocol. Mutual nearest neighbours of 2,000 DoG keypoints per image, checked as in ``m95``, pooled over the pairs of
+all scenes with ``cameras.json``, every scene with equal weight. The threshold is the largest ratio (both directions,
+ties together) at which 95 % of the accepted matches are correct. ``hpatches``, ``pairs`` and ``sfm`` compare
+descriptors at these thresholds, so that no one wins by a looser test.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def ratio_of_scenes(results: Sequence[Result]) -> dict[str, Any]:
     """Give the largest ratio at which 95 % of the accepted matches are correct, all scenes with equal weight.
 
     Args:
-        results: one a scene.
+        results: one per scene.
 
     Returns:
         ``ratio`` (0 where no ratio is precise enough), and how many ``matches`` it accepts and how many are

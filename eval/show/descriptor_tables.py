@@ -26,7 +26,7 @@ AS_RUN = ", as commands run it"
 
 
 def summary(split: str) -> str:
-    """The most telling value of each protocol, one row a descriptor, with the commands of all."""
+    """The most telling value of each protocol, one row per descriptor, with the commands of all."""
     folder = RESULTS
     files = {name: folder / f"{name}-{split}.json" for name in ("m95", "hpatches", "pairs")}
     files |= {"brown": folder / f"brown-{split}.json", "speed": folder / "speed.json"}
@@ -104,7 +104,7 @@ def sfm_check(name: str) -> str:
 
 
 def speed(name: str) -> str:
-    """Keypoints described a second."""
+    """Keypoints described per second."""
     record = read(RESULTS / f"{name}.json")
     rows = [
         [r["descriptor"], f"{r['bytes']:,}", f"{1000 * r['seconds']:.1f}", f"{r['keypoints_per_second']:,.0f}"]
@@ -172,7 +172,7 @@ def own_detector(name: str) -> str:
 
 
 def peer_support(name: str) -> str:
-    """M95 of peers against the side of their support region, one row a peer, the best in bold."""
+    """M95 of peers against the side of their support region, one row per peer, the best in bold."""
     path = RESULTS / f"{name}.json"
     if not path.is_file():
         return "Not measured yet: `python -m eval peer_support DATA/validate`."
@@ -204,7 +204,7 @@ def peer_support(name: str) -> str:
 
 
 def m95(name: str, part: str) -> str:
-    """Correct matches at 95 % precision, one row a descriptor, best first."""
+    """Correct matches at 95 % precision, one row per descriptor, best first."""
     record = read(RESULTS / f"{name}.json")
     totals = sorted((t for t in record["totals"] if t["part"] == part), key=lambda t: -t["m95"])
     sets = totals[0]["data"]
@@ -249,7 +249,7 @@ def homographies(name: str) -> str:
 
 
 def verification(name: str) -> str:
-    """FPR@95 on patch sets, one column a set."""
+    """FPR@95 on patch sets, one column per set."""
     record = read(RESULTS / f"{name}.json")
     sets = list(dict.fromkeys(row["set"] for row in record["results"]))
     names = list(dict.fromkeys(row["descriptor"] for row in record["results"]))

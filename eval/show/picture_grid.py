@@ -22,7 +22,7 @@ def nearest(queries: NDArray[np.uint8], database: NDArray[np.uint8], count: int)
 def grid(
     queries: NDArray[np.uint8], found: NDArray[np.uint8], wrong: NDArray[np.bool_], side: int = SIDE
 ) -> NDArray[np.uint8]:
-    """Draw one row a query.
+    """Draw one row per query.
 
     Args:
         queries: RGB pictures, uint8 (Q, h, w, 3).

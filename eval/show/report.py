@@ -135,7 +135,7 @@ def section_pairs(record: Record) -> list[Record]:
 
 
 def section_sfm(record: Record) -> list[Record]:
-    """COLMAP reconstructions, one table a scene."""
+    """COLMAP reconstructions, one table per scene."""
     columns: list[Column] = [
         ("descriptor", lambda r: r["descriptor"], ""),
         ("registered", lambda r: len(r["registered"]), "most"),
@@ -178,7 +178,7 @@ def section_patch_tasks(record: Record) -> list[Record]:
 
 
 def speed_against_quality(records: list[Record]) -> list[Record]:
-    """Draw keypoints a second against M95 where both were measured."""
+    """Draw keypoints per second against M95 where both were measured."""
     sections = []
     speeds = [record for record in records if record["protocol"] == "speed"]
     for m95 in (record for record in records if record["protocol"] == "m95"):
@@ -203,7 +203,7 @@ def speed_against_quality(records: list[Record]) -> list[Record]:
 
 
 def labelled(rows: list[Record], x: str) -> Record:
-    """Draw a named point a row."""
+    """Draw a named point per row."""
     names = [row["descriptor"] for row in rows]
     points = {"x": [row[x] for row in rows], "y": [row["m95"] for row in rows]}
     return {"type": "scatter", "mode": "markers+text", "text": names, "textposition": "top center", **points}
@@ -224,7 +224,7 @@ def read_pictures(folder: Path) -> list[Record]:
 
 
 def section_brown(record: Record) -> list[Record]:
-    """Patch verification, one table and one ROC a set."""
+    """Patch verification, one table and one ROC per set."""
     columns: list[Column] = [
         ("descriptor", lambda r: r["descriptor"], ""),
         ("FPR@95 %", lambda r: r["fpr95"], "least"),
@@ -271,7 +271,7 @@ def section_other(record: Record) -> list[Record]:
 
 
 def section_cifar10(record: Record) -> list[Record]:
-    """Retrieval of whole pictures, one table and two curves a width."""
+    """Retrieval of whole pictures, one table and two curves per width."""
     sections = []
     for bits in sorted({row["bits"] for row in record["results"]}):
         rows = [row for row in record["results"] if row["bits"] == bits]

@@ -181,6 +181,9 @@ def main(argv: list[str]) -> int:
     )
     if built.returncode:
         raise JobError("the site was not built; what is wrong stands above (make docs installs what it needs)")
+    for path in out.rglob("*.html"):  # docstrings name things in Sphinx's way, which Markdown does not know
+        text = path.read_text(encoding="utf-8")
+        path.write_text(re.sub(r":(?:func|class|mod|meth|data|attr):(?=<code>)", "", text), encoding="utf-8")
     broken = list(broken_links(out))
     if broken:
         raise JobError("\n".join([f"{len(broken)} broken links:", *broken[:50]]))

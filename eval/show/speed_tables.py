@@ -28,7 +28,7 @@ def _of(name: str, part: str, header: list[str], keys: list[str]) -> str:
 
 
 def networks(name: str = SPEED) -> str:
-    """Patches a second of networks."""
+    """Patches per second of networks."""
     header = ["network", "form", "threads", "patches / s", "floor", "x published", "flipped bits", "FPR@95 %"]
     keys = ["network", "form", "threads", "patches_per_second", "floor_patches_per_second", "times_published"]
     return _of(name, "networks", header, [*keys, "flipped_bits", "fpr95"])
@@ -45,7 +45,7 @@ def optimisations(name: str = SPEED) -> str:
 
 
 def cutting(name: str = SPEED) -> str:
-    """Keypoints a second of cutting patches."""
+    """Keypoints per second of cutting patches."""
     header = ["", "threads", "keypoints / s", "floor", "x Kornia"]
     return _of(
         name, "cutting", header, ["cutter", "threads", "keypoints_per_second", "floor_keypoints_per_second", "times"]

@@ -7,7 +7,8 @@ numpy, opencv, safetensors and tqdm, nothing else and no network:
 
     tar xzf RUN.tar.gz && cd run && python run.py          # or: torchrun --nproc-per-node 8 run.py
 
-``run.py`` goes on after a kill, and leaves the run folder in ``run/out``; bring it back for ``python -m eval ship``.
+Run ``run.py`` again to resume after a kill. It leaves the run folder in ``run/out``; bring it
+back for ``python -m eval ship``.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
                              [--pairs 10000] [--preset brown] [--out eval/results/six-cells.json]
 
 SETS holds the three sets in Brown's layout; they cannot be shipped, see :mod:`kornia_bingan.datasets.brown_files`. RUNS
-gets one run folder for each set; the same command goes on after a kill, and makes longer runs of nothing: give another
+gets one run folder for each set; run it again to resume after a kill, and makes longer runs of nothing: give another
 RUNS for other settings. FPR@95 in percent, of the codes at threshold 0, on the pairs of ``m50_A_A_0.txt``:
 
 - ``fpr95``: the whole list, the smallest distance at which 95 % of the matches are accepted;
@@ -63,7 +63,7 @@ def learn(data: Path, runs: Path, sets: list[str], preset: str, changes: dict[st
         config = preset_config(preset, data, runs / name, train=name, validate=other, **changes)
         result = train(config)
         if not result["finished"]:
-            raise JobError(f"{config.out} is not finished; run the same command again to go on")
+            raise JobError(f"{config.out} is not finished; run it again to resume")
         weights[name] = Path(result["weights"])
     return weights
 
