@@ -14,6 +14,7 @@ COMMANDS = {
     "brown": ("eval.quality.brown", "patch verification on sets in Brown's layout: FPR@95"),
     "bundle": ("eval.training.bundle", "pack a training run for a bare machine with a GPU"),
     "calibrate": ("eval.quality.calibrate", "how likely a match is right, from its distance and ratio"),
+    "context": ("eval.training.context", "how likely a match is right, from its neighbours too"),
     "cifar10": ("eval.quality.cifar10", "retrieval of CIFAR-10 pictures by short codes"),
     "cluster": ("eval.cost.cluster", "what work by several processes costs, and whether it gives the same files"),
     "front": ("eval.show.front_pictures", "the pictures of the README: matches, and the report of a demo"),

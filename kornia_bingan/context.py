@@ -9,7 +9,7 @@ Fitted by ``python -m eval context`` on scenes with known cameras.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,6 +46,11 @@ class ContextModel:
 
     bits: int
     rounds: tuple[tuple[float, ...], ...]
+
+    @classmethod
+    def of(cls, shipped: Mapping[str, Any]) -> ContextModel:
+        """Read what :func:`kornia_bingan.network.weights.context_of` gives."""
+        return cls(int(shipped["bits"]), tuple(tuple(float(x) for x in each) for each in shipped["rounds"]))
 
 
 @dataclass(frozen=True)
@@ -194,9 +199,11 @@ def _nearest(points: Floats) -> NDArray[np.int64]:
     if count < 1:
         return np.zeros((len(points), 0), np.int64)
     exact = np.ascontiguousarray(points, np.float32)
-    tree = cv2.flann_Index(exact, {"algorithm": 4, "leaf_max_size": 16})  # a single k-d tree, which is exact
-    rows = tree.knnSearch(exact, count + 1, params={"checks": -1})[0].astype(np.int64)
+    # a single k-d tree, which is exact; OpenCV's stubs do not know it
+    tree = cv2.flann_Index(exact, {"algorithm": 4, "leaf_max_size": 16})  # type: ignore[attr-defined]
+    rows = np.asarray(tree.knnSearch(exact, count + 1, params={"checks": -1})[0], np.int64)
     # Among equal points the point itself need not come first, or at all.
     own = rows == np.arange(len(points))[:, None]
     own[~own.any(1), -1] = True
-    return rows[~own].reshape(len(points), count)
+    others: NDArray[np.int64] = rows[~own].reshape(len(points), count)
+    return others

@@ -17,8 +17,10 @@ from torch import Tensor, nn
 
 from kornia_bingan import bits
 from kornia_bingan import keypoints as kp
+from kornia_bingan.context import ContextModel, match_in_context
 from kornia_bingan.descriptor import BinGAN
 from kornia_bingan.errors import UsageError
+from kornia_bingan.network.weights import context_of
 from kornia_bingan.opencv import OpenCVDetects, detect_with, inside_keypoints, supports_of
 from kornia_bingan.work.options import Detector
 
@@ -184,6 +186,41 @@ def extract_codes(feature: nn.Module, image: Tensor, mask: Tensor | None = None)
         return lafs[0][filled], torch.empty(0, model.bits // 8, dtype=torch.uint8, device=lafs.device)
     kept = descriptors[0][filled]
     return lafs[0][filled], kept if kept.dtype == torch.uint8 else bits.pack(kept)
+
+
+class ContextMatcher(nn.Module):
+    """:func:`kornia_bingan.context.match_in_context` in the place of ``kornia.feature.GeometryAwareDescriptorMatcher``.
+
+    ``forward`` takes the codes of two images, +1 / -1 floats (N, bits) or packed uint8 (N, bits / 8), and their LAFs,
+    (1, N, 2, 3), without empty slots. It gives ``(distances, indices)``, float32 (M, 1) and int64 (M, 2), on the device
+    of the codes; a distance is 1 - the probability that the match is right. The work is done on the processor.
+
+    Args:
+        weights: shipped name or weights file of the network that made the codes.
+        threshold: least probability of a match, in [0, 1].
+
+    Raises:
+        UsageError: there is no model of context for these weights.
+    """
+
+    def __init__(self, weights: str | Path = "bingan256", threshold: float = 0.5) -> None:
+        super().__init__()
+        self.model = ContextModel.of(context_of(weights))
+        self.threshold = threshold
+
+    @torch.no_grad()
+    def forward(self, desc1: Tensor, desc2: Tensor, lafs1: Tensor, lafs2: Tensor) -> tuple[Tensor, Tensor]:
+        """Match two sets of codes; see the class for shapes."""
+        codes1, codes2 = (
+            (each if each.dtype == torch.uint8 else bits.pack(each)).cpu().numpy() for each in (desc1, desc2)
+        )
+        points1, points2 = (keypoints_from_lafs(lafs.reshape(-1, 2, 3)) for lafs in (lafs1, lafs2))
+        probability, indices = match_in_context(codes1, codes2, points1, points2, self.model, self.threshold)
+        return 1 - torch.from_numpy(probability).to(desc1.device), torch.from_numpy(indices).to(desc1.device)
+
+    def extra_repr(self) -> str:
+        """Give the threshold for ``print(module)``."""
+        return f"threshold={self.threshold}"
 
 
 def lafs_from_keypoints(keypoints: kp.Keypoints, support: kp.Support = None) -> Tensor:

@@ -1,14 +1,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from kornia_bingan import context
+from kornia_bingan import bits, context
 from kornia_bingan.context import ContextModel, context_probability, match_in_context
 from kornia_bingan.errors import UsageError
-from kornia_bingan.keypoints import Keypoints
+from kornia_bingan.keypoints import BLOB_SUPPORT, Keypoints
+from kornia_bingan.kornia import ContextMatcher, lafs_from_keypoints
+from kornia_bingan.reconstruct.features import Features, features_path
+from kornia_bingan.reconstruct.matches import Block, match_unit
 
 # Odds fall with distance and ratio, and rise with the logarithm of the support of each picture.
 MODEL = ContextModel(
@@ -128,7 +133,7 @@ def test_fewer_keypoints_than_neighbours(count: int) -> None:
 
 
 def test_keypoints_of_odd_places_sizes_and_angles() -> None:
-    here, there, right = scene(300, 100)
+    _here, _there, right = scene(300, 100)
     same = np.full(300, 60.0), np.full(300, 0.85)
     flat = keypoints(np.full((300, 2), 7.0))
     assert np.isfinite(context_probability(flat, flat, *same, MODEL)).all()
@@ -151,3 +156,34 @@ def test_wrong_use() -> None:
         match_in_context(codes, codes, here, there, MODEL, 1.5)
     with pytest.raises(UsageError, match="codes have 128 bits; the model is one of codes of 256"):
         match_in_context(codes[:, :16], codes[:, :16], here, there, MODEL)
+
+
+def test_blocks_of_pairs_are_matched_in_context(tmp_path: Path) -> None:
+    here, there, _right = scene(200, 60)
+    codes = codes_of(200)
+    for name, points in (("a.jpg", here), ("b.jpg", there)):
+        Features((800, 800), points, codes).write(features_path(tmp_path, name))
+    path = tmp_path / "000000.npz"
+    match_unit([("a.jpg", "b.jpg")], str(tmp_path), str(path), 0.8, (MODEL, 0.5))
+    [rows] = Block.read(path).matches
+    _, expected = match_in_context(codes, codes, here, there, MODEL, 0.5)
+    np.testing.assert_array_equal(rows, expected)
+    assert 0 < len(rows) < 200
+
+
+def test_the_matcher_for_kornia_gives_the_same_as_arrays() -> None:
+    here, there, _ = scene(200, 60)
+    codes = codes_of(200)
+    matcher = ContextMatcher.__new__(ContextMatcher)
+    torch.nn.Module.__init__(matcher)
+    matcher.model, matcher.threshold = MODEL, 0.5
+    lafs = [lafs_from_keypoints(points, BLOB_SUPPORT) for points in (here, there)]
+    expected, rows = match_in_context(codes, codes, here, there, MODEL, 0.5)
+    for form in (torch.from_numpy(codes), bits.unpack(torch.from_numpy(codes))):
+        distances, indices = matcher(form, form, *lafs)
+        np.testing.assert_array_equal(indices, rows)
+        np.testing.assert_allclose(distances, 1 - expected, atol=1e-3)
+    empty = torch.empty(0, 32, dtype=torch.uint8), torch.empty(1, 0, 2, 3)
+    distances, indices = matcher(empty[0], torch.from_numpy(codes), empty[1], lafs[1])
+    assert distances.shape == (0, 1)
+    assert indices.shape == (0, 2)

@@ -6,9 +6,9 @@ A run that went on from the weights of others names these with ``--after``, in t
 their commands.
 
 Writes ``weights/NAME.safetensors``, ``NAME.json`` (the birth certificate: recipe, machine, seconds, validation) and
-``NAME.md`` (the card, rendered from it), and ``weights/manifest.json``, which takes the calibration of matches from
-``eval/results/calibration-NAME.json``. Without RUN and NAME, cards and manifest are written again: ``python -m eval
-ship``.
+``NAME.md`` (the card, rendered from it), and ``weights/manifest.json``, which takes the probabilities of matches from
+``eval/results/calibration-NAME.json`` and ``context-NAME.json``. Without RUN and NAME, cards and manifest are written
+again: ``python -m eval ship``.
 """
 
 from __future__ import annotations
@@ -263,18 +263,19 @@ def validated_on(config: dict[str, Any]) -> str:
 
 
 def manifest() -> dict[str, Any]:
-    """Collect a row for each certificate, with the calibration that was measured with just these weights, if any."""
+    """Collect a row for each certificate, with what was fitted to the matches of just these weights, if anything."""
     rows = {}
     for path in sorted(WEIGHTS.glob("*.json")):
         if path.name == "manifest.json":
             continue
         about = json.loads(path.read_text(encoding="utf-8"))
         rows[path.stem] = {key: about[key] for key in ("bits", "multiply_adds", "sha256", "summary")}
-        measured = RESULTS / f"calibration-{path.stem}.json"
-        if measured.is_file():
-            found = json.loads(measured.read_text(encoding="utf-8"))
-            if found["peers"][path.stem]["sha256"] == about["sha256"]:
-                rows[path.stem]["calibration"] = found["calibration"]
+        for what in ("calibration", "context"):
+            measured = RESULTS / f"{what}-{path.stem}.json"
+            if measured.is_file():
+                found = json.loads(measured.read_text(encoding="utf-8"))
+                if found["peers"][path.stem]["sha256"] == about["sha256"]:
+                    rows[path.stem][what] = found[what]
     return rows
 
 

@@ -18,7 +18,13 @@ from kornia_bingan.cli.arguments import Address, Json, Place, Strict
 from kornia_bingan.cli.results import exit_status, print_result, write_report
 from kornia_bingan.datasets.patch_options import PatchSetOptions
 from kornia_bingan.errors import JobError, UsageError
-from kornia_bingan.reconstruct.options import DEFAULT_RATIO, ReconstructOptions, check_ratio
+from kornia_bingan.reconstruct.options import (
+    DEFAULT_PROBABILITY,
+    DEFAULT_RATIO,
+    Matching,
+    ReconstructOptions,
+    check_matching,
+)
 from kornia_bingan.work.files import printable
 from kornia_bingan.work.memory import keep_freed_memory
 from kornia_bingan.work.options import (
@@ -93,7 +99,9 @@ def match(
     image1: Place,
     features: DescribeOptions,
     out: Path | None = None,
+    matching: Matching = "ratio",
     ratio: float = DEFAULT_RATIO,
+    probability: float = DEFAULT_PROBABILITY,
     threshold_px: float = 1.5,
     json: Json = False,
 ) -> int:
@@ -103,15 +111,19 @@ def match(
         image0: first photo.
         image1: second photo.
         out: picture to write, such as matches.png.
+        matching: ratio test, or context: the neighbours of a match decide, too.
         ratio: largest Hamming ratio of a match, between 0 and 1.
+        probability: least probability of a match in context, between 0 and 1.
         threshold_px: largest distance of an inlier to its epipolar line, pixels.
     """
     import numpy as np
 
-    from kornia_bingan import matching
+    from kornia_bingan.context import ContextModel, match_in_context
     from kornia_bingan.descriptor import BinGAN
     from kornia_bingan.geometry import fundamental_inliers
     from kornia_bingan.images.read import read_color, sample_ranges, write_image
+    from kornia_bingan.matching import match as match_codes
+    from kornia_bingan.network.weights import context_of
     from kornia_bingan.reconstruct.describe import describe_photo
     from kornia_bingan.report.pictures import draw_matches
     from kornia_bingan.report.text import text_table
@@ -119,11 +131,15 @@ def match(
     keep_freed_memory()
     if out is not None and out.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
         raise UsageError(f"{out}: the picture must be .png, .jpg or .webp")
-    check_ratio(ratio)
+    check_matching(matching, ratio, probability, features.descriptor)
     model = BinGAN.from_pretrained(features.descriptor, precision="auto")
     ranges = sample_ranges(Path(), (str(image0), str(image1)))
     first, second = (describe_photo(path, model, features, ranges=ranges) for path in (image0, image1))
-    _, indices = matching.match(first.codes, second.codes, "smnn", ratio)
+    if matching == "context":
+        known = ContextModel.of(context_of(features.descriptor))
+        _, indices = match_in_context(first.codes, second.codes, first.keypoints, second.keypoints, known, probability)
+    else:
+        _, indices = match_codes(first.codes, second.codes, "smnn", ratio)
     xy0, xy1 = first.keypoints.xy[indices[:, 0]], second.keypoints.xy[indices[:, 1]]
     _, inliers = fundamental_inliers(xy0, xy1, threshold_px)
     counts = {

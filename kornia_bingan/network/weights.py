@@ -82,12 +82,30 @@ def calibration_of(name: str) -> dict[str, float]:
     Raises:
         UsageError: the name is not shipped, or its weights have no calibration.
     """
-    row = _manifest().get(name)
-    if row is None or "calibration" not in row:
-        have = ", ".join(key for key, value in sorted(_manifest().items()) if "calibration" in value) or "none"
-        raise UsageError(f"there is no calibration for '{name}', only for: {have}")
-    found: dict[str, float] = row["calibration"]
+    found: dict[str, float] = _measured_of(name, "calibration")
     return found
+
+
+def context_of(name_or_path: str | Path) -> dict[str, Any]:
+    """Give ``bits`` and ``rounds`` of :class:`kornia_bingan.context.ContextModel`, for shipped weights or their file.
+
+    Raises:
+        UsageError: there are no such weights, or no model of context for them.
+    """
+    name = str(name_or_path)
+    if name not in _manifest():
+        digest = sha256_of(find_weights(name_or_path))
+        name = next((key for key, row in _manifest().items() if row["sha256"] == digest), name)
+    found: dict[str, Any] = _measured_of(name, "context")
+    return found
+
+
+def _measured_of(name: str, what: str) -> Any:
+    row = _manifest().get(name)
+    if row is None or what not in row:
+        have = ", ".join(key for key, value in sorted(_manifest().items()) if what in value) or "none"
+        raise UsageError(f"there is no {what} for '{name}', only for: {have}")
+    return row[what]
 
 
 def _digest(tensors: dict[str, Tensor]) -> str:

@@ -78,8 +78,8 @@ def features_path(folder: Path, name: str) -> Path:
     return path.with_name(file_name(path.name, ".npz"))
 
 
-def read_codes(path: Path) -> NDArray[np.uint8]:
-    """Read the codes of a file of features; those of the last some hundred files are kept.
+def read_features(path: Path) -> Features:
+    """Read a file of features; those of the last some hundred files are kept.
 
     Raises:
         UsageError: as :meth:`Features.read`.
@@ -88,9 +88,9 @@ def read_codes(path: Path) -> NDArray[np.uint8]:
         status = path.stat()
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror or error}") from error
-    return _codes(path, status.st_mtime_ns, status.st_size)
+    return _features(path, status.st_mtime_ns, status.st_size)
 
 
 @lru_cache(maxsize=512)
-def _codes(path: Path, time: int, size: int) -> NDArray[np.uint8]:
-    return Features.read(path).codes
+def _features(path: Path, time: int, size: int) -> Features:
+    return Features.read(path)

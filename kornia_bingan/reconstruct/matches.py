@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kornia_bingan.errors import JobError, UsageError
-from kornia_bingan.reconstruct.features import DAMAGED, features_path, read_codes
+from kornia_bingan.reconstruct.features import DAMAGED, Features, features_path, read_features
 from kornia_bingan.reconstruct.pairs import Pair
 from kornia_bingan.work.engine import Engine, run_units
 from kornia_bingan.work.files import atomic_path
 from kornia_bingan.work.run_folder import TimeLimit
 from kornia_bingan.work.unit import Failed, Unit
+
+if TYPE_CHECKING:
+    from kornia_bingan.context import ContextModel
 
 BLOCK_PAIRS = 64
 """Pairs in one file: few files for thousands of pairs, and little work lost by a kill."""
@@ -85,8 +89,34 @@ def match_block(pairs: Sequence[Pair], codes: Callable[[str], NDArray[np.uint8]]
     return Block(tuple(pairs), tuple(found))
 
 
+def match_block_in_context(
+    pairs: Sequence[Pair], features: Callable[[str], Features], model: ContextModel, probability: float
+) -> Block:
+    """Match the codes of each pair by mutual nearest neighbours whose neighbours agree.
+
+    Args:
+        pairs: names of the photos.
+        features: gives the keypoints and codes of a photo; with fewer than 2 there is no match.
+        model: of the weights.
+        probability: least probability of a match.
+    """
+    from kornia_bingan.context import match_in_context
+
+    found = []
+    for first, second in ((features(a), features(b)) for a, b in pairs):
+        _, rows = match_in_context(first.codes, second.codes, first.keypoints, second.keypoints, model, probability)
+        found.append(rows.astype(np.int32))
+    return Block(tuple(pairs), tuple(found))
+
+
 def match_photos(
-    pairs: Sequence[Pair], features: Path, folder: Path, ratio: float, engine: Engine, limit: TimeLimit
+    pairs: Sequence[Pair],
+    features: Path,
+    folder: Path,
+    ratio: float,
+    engine: Engine,
+    limit: TimeLimit,
+    context: tuple[ContextModel, float] | None = None,
 ) -> None:
     """Write the matches of each block of pairs that has none yet, or a damaged file.
 
@@ -97,13 +127,14 @@ def match_photos(
         ratio: largest Hamming ratio.
         engine: does the blocks.
         limit: of the time.
+        context: the model and the least probability, instead of the ratio.
 
     Raises:
         JobError: the time limit was reached between two blocks, or no process survived a block.
         UsageError: a file of features is absent or damaged.
     """
     units = (
-        Unit(path.name, (block, engine.path(features), engine.path(path), ratio), len(block))
+        Unit(path.name, (block, engine.path(features), engine.path(path), ratio, context), len(block))
         for path, block in ((block_path(folder, number), block) for number, block in blocks_of(pairs))
     )
     for name, found in run_units(
@@ -113,12 +144,21 @@ def match_photos(
             raise JobError(f"{folder / name} could not be made: {found.reason}")
 
 
-def match_unit(pairs: Sequence[Pair], features: str, target: str, ratio: float) -> None:
+def match_unit(
+    pairs: Sequence[Pair], features: str, target: str, ratio: float, context: tuple[ContextModel, float] | None = None
+) -> None:
     """Write the matches of one block, unless they are there and whole."""
     path = Path(target)
     if path.is_file() and _holds(path, pairs):
         return
-    match_block(pairs, lambda name: read_codes(features_path(Path(features), name)), ratio).write(path)
+
+    def read(name: str) -> Features:
+        return read_features(features_path(Path(features), name))
+
+    if context is None:
+        match_block(pairs, lambda name: read(name).codes, ratio).write(path)
+    else:
+        match_block_in_context(pairs, read, *context).write(path)
 
 
 def _holds(path: Path, pairs: Sequence[Pair]) -> bool:

@@ -7,14 +7,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import get_args
+from typing import Literal, get_args
 
 from kornia_bingan.colmap.types import Mapper, Sharing, fixed_camera
 from kornia_bingan.errors import UsageError
 from kornia_bingan.work.options import FeatureOptions, WorkOptions, check_features
 
+Matching = Literal["ratio", "context"]
+"""What decides on mutual nearest neighbours: a ratio test, or a probability that sees their neighbours too."""
+
 DEFAULT_RATIO = 0.8
 """Largest Hamming ratio of a match, see :func:`kornia_bingan.match`."""
+
+DEFAULT_PROBABILITY = 0.5
+"""Least probability of a match, see :func:`kornia_bingan.context.match_in_context`."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +54,9 @@ class ReconstructOptions:
         pairs: exhaustive, sequential:K (each photo with the K after it, 10 if K is not given), retrieval:K (with the K
             most similar), gps:K (with the K nearest), several of these with commas between, or a text file with two
             names a line.
+        matching: ratio test, or context: the neighbours of a match decide, too.
         ratio: largest Hamming ratio of a match, between 0 and 1.
+        probability: least probability of a match in context, between 0 and 1.
         mapper: incremental, or global (GLOMAP), which is faster for hundreds of photos.
         gps: write the positions that photos say into the database.
         seed: of everything random.
@@ -58,20 +66,29 @@ class ReconstructOptions:
     cameras: CameraOptions = field(default_factory=CameraOptions)
     work: WorkOptions = field(default_factory=WorkOptions)
     pairs: str = "exhaustive"
+    matching: Matching = "ratio"
     ratio: float = DEFAULT_RATIO
+    probability: float = DEFAULT_PROBABILITY
     mapper: Mapper = "incremental"
     gps: bool = True
     seed: int = 0
 
 
-def check_ratio(ratio: float) -> None:
-    """Refuse an impossible ratio.
+def check_matching(matching: Matching, ratio: float, probability: float, descriptor: str) -> None:
+    """Refuse an impossible way of matching.
 
     Raises:
-        UsageError: it is not between 0 and 1.
+        UsageError: it is unknown, a threshold is not between 0 and 1, or there is no model of context for the weights.
     """
-    if not 0 <= ratio <= 1:
-        raise UsageError(f"the ratio is {ratio}; give one between 0 and 1")
+    if matching not in get_args(Matching):
+        raise UsageError(f"the matching is '{matching}'; choose {' or '.join(get_args(Matching))}")
+    for name, value in (("ratio", ratio), ("probability", probability)):
+        if not 0 <= value <= 1:
+            raise UsageError(f"the {name} is {value}; give one between 0 and 1")
+    if matching == "context":
+        from kornia_bingan.network.weights import context_of
+
+        context_of(descriptor)
 
 
 def check_options(options: ReconstructOptions) -> None:
@@ -88,7 +105,7 @@ def check_options(options: ReconstructOptions) -> None:
         raise UsageError(f"the mapper is '{options.mapper}'; choose {' or '.join(get_args(Mapper))}")
     if options.seed < 0:
         raise UsageError(f"the seed is {options.seed}; give 0 or more")
-    check_ratio(options.ratio)
+    check_matching(options.matching, options.ratio, options.probability, options.features.descriptor)
     _check_cameras(options.cameras)
 
 

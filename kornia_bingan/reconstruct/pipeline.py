@@ -201,7 +201,13 @@ def _describe_and_match(
             raise JobError(f"{photos} has {len(usable)} usable photos, two that overlap are needed{why}{more}")
         with run.watch.stage("match"):
             pairs, chosen, unplaced = _choose(ways, listed, photos, usable)
-            match_photos(pairs, out / "features", out / "matches", options.ratio, engine, run.limit)
+            context = None
+            if options.matching == "context":
+                from kornia_bingan.context import ContextModel
+                from kornia_bingan.network.weights import context_of
+
+                context = (ContextModel.of(context_of(run.weights)), options.probability)
+            match_photos(pairs, out / "features", out / "matches", options.ratio, engine, run.limit, context)
     return _Matched(usable, skipped, len(unread), pairs, chosen, unplaced)
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
+from types import SimpleNamespace
 
 import faiss
 import numpy as np
@@ -264,7 +265,7 @@ def test_a_block_that_is_not_that_of_the_pairs_is_made_again(
     there: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     codes = np.random.default_rng(6).integers(0, 256, (5, 32), np.uint8)
-    monkeypatch.setattr(matches, "read_codes", lambda path: codes)
+    monkeypatch.setattr(matches, "read_features", lambda path: SimpleNamespace(codes=codes))
     path = block_path(tmp_path, 0)
     if there == "a damaged file":
         path.write_bytes(b"PK")
