@@ -74,7 +74,7 @@ def _inliers(
 ) -> tuple[NDArray[np.float64] | None, NDArray[np.bool_]]:
     points0, points1 = _points(xy0, "xy0"), _points(xy1, "xy1")
     if len(points0) != len(points1):
-        raise UsageError(f"xy0 has {len(points0)} rows and xy1 has {len(points1)}; give one row a match in both")
+        raise UsageError(f"xy0 has {len(points0)} rows and xy1 has {len(points1)}; give one row per match in both")
     if not (np.isfinite(threshold_px) and threshold_px > 0):
         raise UsageError(f"threshold_px is {threshold_px}; give a positive number of pixels")
     none = np.zeros(len(points0), np.bool_)

@@ -78,7 +78,7 @@ class OpenCVDetector(nn.Module):
         _check_image(image)
         batch, channels, height, width = image.shape
         if mask is not None and (mask.shape[1:] != (1, height, width) or len(mask) not in (1, batch)):
-            raise UsageError(f"the mask is {tuple(mask.shape)}; give (1, 1, {height}, {width}) or one an image")
+            raise UsageError(f"the mask is {tuple(mask.shape)}; give (1, 1, {height}, {width}) or one per image")
         grey = image if channels == 1 else rgb_to_grayscale(image)
         pixels = (grey[:, 0].float().clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
         allowed = None if mask is None else np.uint8(255) * (mask[:, 0] != 0).expand(batch, -1, -1).cpu().numpy()
@@ -175,7 +175,7 @@ def extract_codes(feature: nn.Module, image: Tensor, mask: Tensor | None = None)
     """
     _check_image(image)
     if len(image) != 1:
-        raise UsageError(f"extract_codes takes one image (1, C, H, W), got {tuple(image.shape)}; call it once an image")
+        raise UsageError(f"extract_codes takes one image (1, C, H, W), got {tuple(image.shape)}; call it for each")
     lafs, responses, descriptors = feature(image, mask)
     filled = lafs[0].ne(0).any(-1).any(-1)  # kornia.feature.laf_is_filled, since 0.9
     if not hasattr(KF, "laf_is_filled") and isinstance(feature.get_submodule("detector"), KF.ScaleSpaceDetector):

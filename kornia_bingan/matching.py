@@ -68,7 +68,7 @@ def match_probability(
     """
     d, r = np.asarray(distances, np.float64), np.asarray(ratios, np.float64)
     if d.shape != r.shape or d.ndim != 1:
-        raise UsageError(f"distances and ratios are one a match, got shapes {d.shape} and {r.shape}")
+        raise UsageError(f"give one distance and one ratio per match, got shapes {d.shape} and {r.shape}")
     if not ((d >= 0) & (d <= bits)).all() or not ((r >= 0) & (r <= 1)).all():
         raise UsageError(f"distances lie between 0 and {bits} and ratios between 0 and 1")
     log_odds = calibration.intercept + calibration.distance * d / bits + calibration.ratio * r

@@ -279,7 +279,7 @@ def inside_keypoints(keypoints: Sequence[cv2.KeyPoint], shape: tuple[int, ...]) 
 def _paired(images: Sequence[Any], others: Any, what: str) -> list[tuple[Any, Any]]:
     if not isinstance(others, list | tuple) or len(others) != len(images):
         got = len(others) if isinstance(others, list | tuple) else type(others).__name__
-        raise UsageError(f"there are {len(images)} images but {got} {what}; give one an image")
+        raise UsageError(f"there are {len(images)} images but {got} {what}; give one per image")
     return list(zip(images, others, strict=True))
 
 

@@ -397,7 +397,7 @@ def test_probability_of_matches() -> None:
     np.testing.assert_allclose(p, 1 / (1 + np.exp([-4.0, 0.0, 6.0])))
     assert match_probability(np.zeros(0), np.zeros(0), 256, calibration).shape == (0,)
     for distances, ratios, message in (
-        ([1, 2], [0.5], "one a match"),
+        ([1, 2], [0.5], "per match"),
         ([257], [0.5], "between 0 and 256"),
         ([1], [1.5], "ratios between 0 and 1"),
         ([1], [np.nan], "ratios between 0 and 1"),

@@ -300,7 +300,7 @@ def test_lists_of_images(extractor: BinGANExtractor, image: np.ndarray) -> None:
     masks = [np.zeros_like(one) for one in images]
     assert extractor.detect(images, masks) == ((), (), ())
     for call in (lambda: extractor.detect(images, masks[:2]), lambda: extractor.compute(images, found[:2])):
-        with pytest.raises(UsageError, match=r"there are 3 images but 2 .*; give one an image"):
+        with pytest.raises(UsageError, match=r"there are 3 images but 2 .*; give one per image"):
             call()
 
 

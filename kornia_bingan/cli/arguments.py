@@ -8,9 +8,16 @@ from typing import Annotated, Any
 
 import tyro
 
-Place = Annotated[Path, tyro.conf.Positional]
-Address = Annotated[str, tyro.conf.Positional]
+Photos = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PHOTOS")]
 """A folder, or an fsspec URL."""
+Index = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="INDEX")]
+"""A folder, or LanceDB's address."""
+Out = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
+Scene = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SCENE")]
+Picture = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="PICTURE")]
+Image0 = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE0")]
+Image1 = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE1")]
+OnnxFile = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="CODES.onnx")]
 Json = Annotated[bool, tyro.conf.arg(help="print one JSON object on stdout instead of a table.")]
 Strict = Annotated[bool, tyro.conf.arg(help="exit status 1 at the end if a photo could not be read.")]
 

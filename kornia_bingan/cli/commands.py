@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from kornia_bingan.cli.arguments import Address, Json, Place, Strict
+from kornia_bingan.cli.arguments import Image0, Image1, Index, Json, OnnxFile, Out, Photos, Picture, Scene, Strict
 from kornia_bingan.cli.results import exit_status, print_result, write_report
 from kornia_bingan.datasets.patch_options import PatchSetOptions
 from kornia_bingan.errors import JobError, UsageError
@@ -40,8 +40,8 @@ MANY_KEYPOINTS = KeypointOptions(max_keypoints=PatchSetOptions.max_keypoints)
 
 
 def reconstruct(
-    photos: Address,
-    out: Place,
+    photos: Photos,
+    out: Out,
     options: Annotated[ReconstructOptions, tyro.conf.arg(name="")],
     strict: Strict = False,
     json: Json = False,
@@ -50,7 +50,7 @@ def reconstruct(
 
     Args:
         photos: folder of photos, searched recursively, or a URL such as s3://BUCKET/PHOTOS, fetched to OUT.photos/.
-        out: folder for the results; the same command goes on in it after a kill.
+        out: folder for the results; run the command again to resume after a kill.
     """
     from kornia_bingan.images.fetch import local_photos
     from kornia_bingan.reconstruct.pipeline import reconstruct_photos
@@ -64,8 +64,8 @@ def reconstruct(
 
 
 def describe(
-    photos: Address,
-    out: Place,
+    photos: Photos,
+    out: Out,
     features: FeatureOptions,
     work: WorkOptions,
     strict: Strict = False,
@@ -95,8 +95,8 @@ def describe(
 
 
 def match(
-    image0: Place,
-    image1: Place,
+    image0: Image0,
+    image1: Image1,
     features: DescribeOptions,
     out: Path | None = None,
     matching: Matching = "ratio",
@@ -156,7 +156,7 @@ def match(
 
 
 def patches(
-    paths: Annotated[tuple[Path, ...], tyro.conf.Positional],
+    paths: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PHOTOS [PHOTOS ...] OUT")],
     model: Path | None = None,
     keypoints: KeypointOptions = MANY_KEYPOINTS,
     seed: int = PatchSetOptions.seed,
@@ -167,7 +167,7 @@ def patches(
     Args:
         paths: folders of photos, and last the folder of the set.
         model: COLMAP model of the photos (one folder of photos only); COLMAP's own SIFT makes one if not given.
-        seed: of the pairs.
+        seed: seed of the choice of pairs.
     """
     from kornia_bingan.datasets.patch_sets import make_patch_set
     from kornia_bingan.report.text import text_table
@@ -199,18 +199,18 @@ def demo(weights: WeightsOptions, out: Path = Path("demo"), json: Json = False) 
 
 
 def index(
-    folder: Address,
-    index: Address,
+    folder: Photos,
+    index: Index,
     weights: WeightsOptions,
     work: WorkersOptions,
     json: Json = False,
 ) -> int:
-    """Index a folder of photos, to be searched by bingan search; the same command brings the index up to date.
+    """Index a folder of photos, to be searched by bingan search; run it again to bring the index up to date.
 
     Args:
         folder: folder of photos, searched recursively, or a URL such as s3://BUCKET/PHOTOS, fetched to INDEX.photos/.
-        index: folder of the index, or lancedb://PATH-or-URL to scale out (lancedb://s3://bucket/index); the same
-            command goes on in it after a kill.
+        index: folder of the index, or lancedb://PATH-or-URL to scale out (lancedb://s3://bucket/index); run the
+            command again to resume after a kill.
     """
     from kornia_bingan.images.fetch import local_photos
     from kornia_bingan.report.text import skipped_lines, text_table
@@ -233,8 +233,8 @@ def index(
 
 
 def search(
-    index: Address,
-    picture: Place,
+    index: Index,
+    picture: Picture,
     top: int = 20,
     out: Path | None = None,
     descriptor: str | None = None,
@@ -265,8 +265,8 @@ def search(
 
 
 def scene(
-    out: Place,
-    scene: Place,
+    out: Out,
+    scene: Scene,
     target: Annotated[Literal["3dgs", "nerfstudio", "openmvs", "meshlab"], tyro.conf.arg(name="for")],
     photos: Path | None = None,
     normals: bool = False,
@@ -300,7 +300,7 @@ def scene(
     return 0
 
 
-def export(out: Place, weights: WeightsOptions, json: Json = False) -> int:
+def export(out: OnnxFile, weights: WeightsOptions, json: Json = False) -> int:
     """Write a network of patches as ONNX: patches (N, 1, 32, 32) in [0, 1] to packed codes and descriptors.
 
     Args:

@@ -23,7 +23,7 @@ def run_demo(out: Path, *, descriptor: str = "bingan256", num_views: int = NUM_V
 
     Args:
         out: folder; gets ``scene/`` (pictures and true cameras), ``bingan/`` (as ``bingan reconstruct`` writes it) and
-            ``sift/`` (COLMAP's model). A demo that was killed goes on.
+            ``sift/`` (COLMAP's model). A demo that was killed is resumed.
         descriptor: shipped name or weights file.
         num_views: pictures, at least 3.
         seed: of the scene.

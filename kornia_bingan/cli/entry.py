@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"bingan: {printable(str(error))}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
     except KeyboardInterrupt:
-        print("bingan: interrupted; the same command goes on", file=sys.stderr)
+        print("bingan: interrupted; run it again to resume", file=sys.stderr)
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python writes what is left at exit
@@ -69,7 +69,7 @@ def _run(arguments: list[str]) -> int:
         return train(arguments[1:])
     words = ", ".join([*COMMANDS, "train"])
     description = f"Learned 256-bit local descriptors. bingan COMMAND --help explains each of: {words}. "
-    description += "With --quiet, none of them shows progress."
+    description += "With --quiet, no command shows progress."
     status = tyro.extras.subcommand_cli_from_dict(
         COMMANDS,
         prog="bingan",

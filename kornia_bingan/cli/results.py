@@ -14,7 +14,7 @@ def print_result(value: dict[str, Any], table: str, as_json: bool) -> None:
 
 
 def exit_status(unreadable: int, strict: bool) -> int:
-    """Give the exit status of a command that went on without the photos that it could not read."""
+    """Give the exit status of a command that did its work without the photos that it could not read."""
     if unreadable and strict:
         print(f"bingan: {unreadable} photos cannot be read, and --strict was given", file=sys.stderr)
         return 1

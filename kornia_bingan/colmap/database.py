@@ -86,7 +86,8 @@ def write_matches(
         matches: for each pair of names, rows of keypoints in the first and in the second image, any integer type,
             shape (M, 2). A pair with M = 0 is not written.
         verification: False leaves the pairs raw; the mapper does not see them until :func:`verify` was called.
-        seed, log: as in :func:`verify`.
+        seed: as in :func:`verify`.
+        log: as in :func:`verify`.
 
     Returns:
         The state of all pairs in the database.
@@ -132,7 +133,7 @@ def verify(
 ) -> Verification:
     """Find the two-view geometry of every matched pair that has none yet.
 
-    The result depends on the seed, not on the number of threads. Killed on its way, the call goes on where it was.
+    The result depends on the seed, not on the number of threads. Killed on its way, the next call resumes where it was.
 
     Args:
         database: an existing COLMAP database.

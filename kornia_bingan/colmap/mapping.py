@@ -42,7 +42,7 @@ def reconstruct(
             of images and needs good focal lengths.
         refine: False keeps the intrinsics as they are in the database.
         min_model_size: images that a second and later model must have.
-        seed: of everything random.
+        seed: seed of all random choices.
         threads: 1 gives equal bytes in every run; more do only on a machine with as many cores.
         time_limit_s: stop after so many seconds.
         log: a text file for the end of COLMAP's log.

@@ -33,7 +33,7 @@ def reconstruct_with_sift(photos: Path, out: Path, *, seed: int = 0, threads: in
         photos: folder, searched recursively.
         out: folder of the model, absent or empty; gets COLMAP's binary files of the largest model. Names are relative
             to ``photos``.
-        seed: of everything random.
+        seed: seed of all random choices.
         threads: 1 gives equal models in every run.
 
     Returns:

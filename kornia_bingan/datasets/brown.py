@@ -5,9 +5,9 @@ sets Liberty, Notredame and Yosemite, and whatever :mod:`kornia_bingan.datasets.
 
 * ``patchesNNNN.bmp``: sheets of 1024 x 1024 grey pixels, 16 x 16 patches of 64 x 64 read along the rows; the last sheet
   is padded.
-* ``info.txt``: a row a patch, the id of its 3D point and an unused number.
-* ``interest.txt``: a row a patch, the id of its reference image, then x, y, orientation and log2 of the scale of the
-  point there. Matches and non-matches are to be formed among patches of one reference image.
+* ``info.txt``: one row per patch, the id of its 3D point and an unused number.
+* ``interest.txt``: one row per patch, the id of its reference image, then x, y, orientation and log2 of the scale of
+  the point there. Matches and non-matches are to be formed among patches of one reference image.
 * ``m50_A_A_0.txt``: A lines ``patch point unused patch point unused``, half of them matches: a pair is a match exactly
   if the two point ids are equal. (The files in circulation have a seventh column of zeros, which is read too.)
 
@@ -173,7 +173,7 @@ def read_patch_set(folder: Path, cache: Path | None = None) -> PatchSet:
         rows = read_numbers(path, "reference x y orientation scale", range(1, 100))
         check_ids(path, rows, (0,))
         if len(rows) != count:
-            raise UsageError(f"{path} has {len(rows)} rows, but info.txt has {count}; both have a row a patch")
+            raise UsageError(f"{path} has {len(rows)} rows, but info.txt has {count}; both have one row per patch")
         reference, interest = rows[:, 0].astype(np.int64), rows[:, 1:].copy()
     cached = decoded_patches(folder, sheets, count, None if cache is None else Path(cache))
     patches = np.memmap(cached, np.uint8, "r", shape=(count, PATCH_SIDE, PATCH_SIDE))

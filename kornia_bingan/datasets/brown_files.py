@@ -1,4 +1,4 @@
-"""What a PhotoTour folder consists of: sheets of patches, and texts with a row of numbers a patch.
+"""What a PhotoTour folder consists of: sheets of patches, and texts with one row of numbers per patch.
 
 See :mod:`kornia_bingan.datasets.brown` for the layout.
 """

@@ -42,12 +42,12 @@ class PatchSetOptions(KeypointOptions):
         tolerances: what counts as an observation of a point; the defaults are those of the official sets.
         whole_regions: leave out keypoints whose support region reaches out of the picture.
         jitter_octaves: deviation of random changes of the support region's scale, for harder sets.
-        jitter_deg: of its angle.
-        jitter_shift: of its centre, in halves of its side.
+        jitter_deg: deviation of random changes of its angle, degrees.
+        jitter_shift: deviation of random changes of its centre, in halves of its side.
         negative_px: two points make no non-matching pair if they come closer than this in any image.
         pair_counts: sizes A of the pair files m50_A_A_0.txt; those for which the set has too few pairs are left out.
-        seed: of everything random.
-        threads: of the reconstruction; only 1 gives equal sets in every run.
+        seed: seed of all random choices.
+        threads: threads of the reconstruction; only 1 gives equal sets in every run.
     """
 
     max_keypoints: int = 8192

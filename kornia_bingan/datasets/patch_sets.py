@@ -5,7 +5,7 @@ Which patches show the same point is decided by the geometry of a reconstruction
 :mod:`kornia_bingan.datasets.brown`; beside the official files there are
 
 * ``summary.json``: counts, options, the photos and where the numbers come from;
-* ``keypoints.txt``: a row a patch, its image (a place in the summary's ``images``), x, y, size and angle of its
+* ``keypoints.txt``: one row per patch, its image (a place in the summary's ``images``), x, y, size and angle of its
   keypoint in OpenCV's terms. ``interest.txt`` holds the reference keypoint instead, in all rows of a point: image, x, y
   (the centre of the first pixel is 0), orientation (radians, clockwise on the screen), log2 of sigma (half the size).
 
@@ -39,7 +39,7 @@ class PatchSetSummary:
         patches, points: of the set.
         matching_pairs: how many there are in the set.
         pair_files: sizes A of the pair files.
-        scenes: one a folder of photos.
+        scenes: one per folder of photos.
         images: (place in ``scenes``, name) of every image; ids in ``interest.txt`` and ``keypoints.txt`` count them.
         options: what was asked.
         provenance: see :func:`kornia_bingan.work.provenance.provenance`.

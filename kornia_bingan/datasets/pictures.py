@@ -1,4 +1,4 @@
-"""Small labelled pictures, as in CIFAR-10, from the official batches, from a folder a class, or from sheets.
+"""Small labelled pictures, as in CIFAR-10, from the official batches, from one folder per class, or from sheets.
 
 What :func:`read_picture_set` takes, told apart by what the folder holds:
 
@@ -81,7 +81,7 @@ def read_picture_set(folder: Path) -> Splits:
         return _read_tree(folder)
     raise UsageError(
         f"{folder} has neither CIFAR-10's python batches (test_batch) nor index.json nor train/ and test/ with one "
-        "folder a class"
+        "folder per class"
     )
 
 
@@ -189,7 +189,7 @@ def _shuffled(pictures: NDArray[np.uint8], labels: NDArray[np.int64], classes: t
 def _read_tree(folder: Path) -> Splits:
     classes = tuple(sorted(path.name for path in (folder / "train").iterdir() if path.is_dir()))
     if not classes:
-        raise UsageError(f"{folder / 'train'} has no folder a class")
+        raise UsageError(f"{folder / 'train'} has no folder of a class")
     sets = []
     for split in ("train", "test"):
         pictures, labels = [], []
@@ -202,7 +202,7 @@ def _read_tree(folder: Path) -> Splits:
                 pictures.append(_read_small(place / picture))
                 labels.append(number)
         sets.append(_shuffled(np.stack(pictures), np.array(labels, np.int64), classes))
-    return Splits(sets[0], sets[1], "a folder a class")
+    return Splits(sets[0], sets[1], "one folder per class")
 
 
 def _read_small(path: Path) -> NDArray[np.uint8]:

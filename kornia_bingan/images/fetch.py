@@ -30,7 +30,7 @@ def local_photos(photos: str, out: Path) -> Path:
     Raises:
         UsageError: fsspec or its part for this kind of URL is not installed, nothing is there, or another process
             fetches into the folder.
-        JobError: the store refuses or breaks off; what is fetched is kept, and the same command goes on.
+        JobError: the store refuses or breaks off; what is fetched is kept for the next run.
     """
     if "://" not in photos:
         return Path(photos)
@@ -51,7 +51,7 @@ def local_photos(photos: str, out: Path) -> Path:
         with alone_in(folder):
             _fetch(store, wanted, folder)
     except (OSError, TimeoutError) as error:
-        raise JobError(f"{photos} cannot be fetched: {error}; the same command goes on") from error
+        raise JobError(f"{photos} cannot be fetched: {error}; run it again to resume") from error
     if len(found) > len(wanted):
         print(f"{len(found) - len(wanted)} other files under {photos} were not fetched", file=sys.stderr)
     return folder

@@ -48,7 +48,7 @@ def _manifest() -> dict[str, dict[str, Any]]:
 
 
 def list_models() -> list[ShippedModel]:
-    """List the shipped weights: name, bits, multiply-adds a patch, sha256 of the file, one line."""
+    """List the shipped weights: name, bits, multiply-adds per patch, sha256 of the file, one line."""
     return [
         ShippedModel(name, row["bits"], row["multiply_adds"], row["sha256"], row["summary"])
         for name, row in sorted(_manifest().items())

@@ -98,7 +98,7 @@ def describe_folder(
 
     Args:
         photos: searched recursively.
-        out: absent, empty, or a run of the same photos and options, which goes on where it was.
+        out: absent, empty, or a run of the same photos and options, which is resumed.
         features: see :class:`kornia_bingan.work.options.FeatureOptions`.
         work: see :class:`kornia_bingan.work.options.WorkOptions`; the time is checked between two photos.
 

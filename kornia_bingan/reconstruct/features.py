@@ -66,7 +66,7 @@ class Features:
                 width, height = file["image_size"].tolist()
                 return cls((width, height), Keypoints(*arrays), file["codes"])
         except DAMAGED as error:
-            raise UsageError(f"{path} is no file of features; the same command makes it again") from error
+            raise UsageError(f"{path} is no file of features; run the command again to make it anew") from error
 
 
 def features_path(folder: Path, name: str) -> Path:

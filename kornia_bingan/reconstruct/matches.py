@@ -61,7 +61,7 @@ class Block:
             parts = tuple(np.split(matches, np.cumsum(counts)[:-1])) if len(counts) else ()
             return cls(tuple((a, b) for a, b in pairs), parts)
         except DAMAGED as error:
-            raise UsageError(f"{path} is no file of matches; the same command makes it again") from error
+            raise UsageError(f"{path} is no file of matches; run the command again to make it anew") from error
 
 
 def blocks_of(pairs: Sequence[Pair]) -> Iterator[tuple[int, Sequence[Pair]]]:

@@ -53,13 +53,13 @@ class ReconstructOptions:
         work: who does the work, and for how long.
         pairs: exhaustive, sequential:K (each photo with the K after it, 10 if K is not given), retrieval:K (with the K
             most similar), gps:K (with the K nearest), several of these with commas between, or a text file with two
-            names a line.
+            names per line.
         matching: ratio test, or context: the neighbours of a match decide, too.
         ratio: largest Hamming ratio of a match, between 0 and 1.
         probability: least probability of a match in context, between 0 and 1.
         mapper: incremental, or global (GLOMAP), which is faster for hundreds of photos.
         gps: write the positions that photos say into the database.
-        seed: of everything random.
+        seed: seed of all random choices.
     """
 
     features: FeatureOptions = field(default_factory=FeatureOptions)

@@ -131,7 +131,7 @@ def similar_pairs(
 
     Args:
         codes: packed codes of the keypoints of each photo, the strongest first, uint8 (N, bytes).
-        count: others a photo; all pairs if there are not so many photos.
+        count: others per photo; all pairs if there are not so many photos.
         voting: photos whose codes give votes; all of them if not given.
 
     Returns:
@@ -193,7 +193,7 @@ def near_pairs(positions: Mapping[str, Position], count: int) -> list[Pair]:
 
     Args:
         positions: latitude and longitude in degrees and height in metres, None if it is not known.
-        count: others a photo; all pairs if there are not so many photos.
+        count: others per photo; all pairs if there are not so many photos.
 
     Raises:
         UsageError: there are fewer than two positions.

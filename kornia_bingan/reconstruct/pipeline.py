@@ -1,10 +1,10 @@
 """A folder of photos becomes a sparse model: describe, match, verify, map.
 
 Every stage reads files and writes files, each of which appears whole or not at all, so a run that is killed at any
-moment goes on with the same command and ends with the same model:
+moment is resumed by the same command and ends with the same model:
 
     OUT/run.json              what was asked: options, checksums of the weights and of the photos
-    OUT/features/PHOTO.npz    one a photo: keypoints and codes
+    OUT/features/PHOTO.npz    one per photo: keypoints and codes
     OUT/matches/000000.npz    one for 64 pairs of photos
     OUT/unverified.db         COLMAP's database while pairs are verified, then
     OUT/database.db
@@ -61,7 +61,7 @@ def reconstruct_photos(photos: Path, out: Path, options: ReconstructOptions | No
     Args:
         photos: folder of photos, searched recursively; what cannot be read is skipped and listed.
         out: folder of the results (see the module's docstring), absent or empty, or a run of the same photos and
-            options, which goes on where it was; a finished one gives its summary again.
+            options, which is resumed; a finished one gives its summary again.
         options: see :class:`ReconstructOptions`.
 
     Returns:

@@ -3,7 +3,8 @@
 INDEX is a folder, searched by faiss (:mod:`kornia_bingan.search.faiss_store`), or ``lancedb://`` and a path or the
 address of object storage, searched by LanceDB (:mod:`kornia_bingan.search.lance_store`); one word tells both commands
 which. The same command adds new photos, describes changed ones again (by size and time of the file) and forgets those
-that are gone; a killed one goes on with the photos that are not stored yet. Pictures with the same bytes are kept once.
+that are gone; one that was killed resumes with the photos that are not stored yet. Pictures with the same bytes are
+kept once.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ class TrainConfig:
         data: folder of photos, searched recursively; or the folder that holds the patch sets named next.
         out: run folder; made if absent, continued if it holds the same run.
         preset: name of the preset that the other values started from.
-        start: weights to go on from (``--from`` too), a shipped name or a file; they decide network, layers and bits.
+        start: weights to start from (``--from`` too), a shipped name or a file; they decide network, layers and bits.
         train: patch set in Brown's layout to learn from, a folder in ``data``; empty takes ``data`` as photos.
         train_pairs: learn only from the patches of that set's list of so many pairs, each as often as it is listed;
             50000 is published, 0 takes all patches.
@@ -45,9 +45,9 @@ class TrainConfig:
         nested: further widths; the first so many bits are trained to be a good code by themselves.
         normalise: normalise the values of ImageDiscriminator over the batch before their sign; the networks
             for real use always do.
-        queries_aside: do not learn from the pictures that ask in validation.
+        queries_aside: do not learn from the pictures that are queries in validation.
         steps: optimiser steps of the whole run.
-        batch_size: keypoints a step.
+        batch_size: keypoints per step.
         photos_per_batch: photos that a batch is drawn from.
         max_keypoints: strongest keypoints of a photo that are used.
         tracks: patch sets in Brown's layout, folders beside or outside ``data``, whose matching patches are real
@@ -57,12 +57,12 @@ class TrainConfig:
         learning_rate: peak value; of orthogonal steps, relative to the length of the weights.
         schedule: cosine to 0 after a warm-up of 2 % of the steps; constant; or trapezoid: a warm-up of 50 steps,
             constant, and linear to 0 over the last quarter of the steps, whose number may change before.
-        weight_decay: decoupled, for AdamW (the optimiser of adam if the schedule is not constant).
+        weight_decay: decoupled weight decay, for AdamW (the optimiser of adam if the schedule is not constant).
         lambda_gan: weight of the GAN loss; 0 trains without a generator.
         lambda_dmr: weight of the distance matching regulariser.
         lambda_bre: weight of the binarised-representation-entropy regulariser.
-        bre: its form: as in the published code; normalised, divided by the sum of the pair weights (Z of the article);
-            or original, that of Cao et al. 2018, which needs no wide features.
+        bre: form of BRE: as in the published code; normalised, divided by the sum of the pair weights (Z of the
+            article); or original, that of Cao et al. 2018, which needs no wide features.
         lambda_two_view: weight of the two-view term.
         lambda_descriptor: weight of the two-view term of the descriptors before their sign.
         lambda_projection: weight of the two-view term of PictureNetwork's projection.
@@ -71,26 +71,26 @@ class TrainConfig:
         lambda_bit_correlation: weight of the squared correlation between bits.
         gamma: constant of the soft sign in DMR and BRE.
         beta: constant of the pair weights in BRE.
-        temperature: of the two-view term.
-        projection_temperature: of the two-view term of the projection.
+        temperature: temperature of the two-view term.
+        projection_temperature: temperature of the two-view term of the projection.
         code_noise: deviation of the noise that the two-view term adds to descriptors before their sign.
         shared_pass: one dropout pass for GAN, low and high features instead of one each (published).
-        dropout: of PatchDiscriminator, 0.2 on its input and 0.5 twice (published); PatchTrunk has none.
+        dropout: dropout in PatchDiscriminator, 0.2 on its input and 0.5 twice (published); PatchTrunk has none.
         standardise: give PatchDiscriminator patches of mean 0 and deviation 1; PatchTrunk always does.
         centre_high: subtract the batch mean from the high features before their sign in DMR and BRE.
-        moving_average: of the weights, per step, such as 0.999; 0 saves the last weights (published).
+        moving_average: decay per step of an average of the weights, such as 0.999; 0 saves the last ones (published).
         jitter: random changes of the two views of a patch.
         picture_jitter: random changes of the two views of a picture.
         precision: auto is bfloat16 where the processor computes in it, else float32.
         device: auto is CUDA if present, else cpu.
-        seed: of everything random.
-        threads: of torch; 0 is all cores but one, which cuts the patches.
+        seed: seed of all random choices.
+        threads: threads of torch; 0 is all cores but one, which cuts the patches.
         log_every: steps between lines of the log.
         validate_every: steps between validations.
         validation_pairs: pairs of views of photos kept aside, or most pairs of a patch set, that validation measures.
         checkpoint_every: steps between checkpoints.
         time_limit: seconds after which the run stops with a checkpoint, or, if its learning rate is constant and it
-            went on from weights, with finished weights; 0 is no limit.
+            started from weights, with finished weights; 0 is no limit.
         tensorboard: write the log and pictures for TensorBoard too.
     """
 

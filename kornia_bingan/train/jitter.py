@@ -26,21 +26,21 @@ class Jitter:
     """Deviations of the random changes of one view; two views differ by about 1.4 times as much.
 
     Attributes:
-        log2_scale: of the support region's scale, octaves.
-        rotation_deg: of its angle.
-        shift: of its centre, in halves of its side.
-        log2_stretch: of the affine stretch along a random direction, octaves (its area stays).
-        log2_gamma: of the exponent of the grey values, octaves.
-        contrast: of the factor on grey values (log2) around the mean of the patch.
-        brightness: of the value added, 1 = black to white.
+        log2_scale: deviation of the support region's scale, octaves.
+        rotation_deg: deviation of its angle, degrees.
+        shift: deviation of its centre, in halves of its side.
+        log2_stretch: deviation of the affine stretch along a random direction, octaves (its area stays).
+        log2_gamma: deviation of the exponent of the grey values, octaves.
+        contrast: deviation of the factor on grey values (log2) around the mean of the patch.
+        brightness: deviation of the value added, 1 = black to white.
         blur: largest weight of the neighbours in the blur (0 to 0.25; 0.25 halves the resolution).
-        defocus: largest standard deviation of a Gaussian blur, patch pixels (32 a side); its square root is uniform,
+        defocus: largest standard deviation of a Gaussian blur, patch pixels (32 per side); its square root is uniform,
             so that most views stay sharp.
         noise: largest standard deviation of the sensor noise, 1 = black to white.
         occlusion: share of the views whose far side is replaced by another patch, as at an edge in depth.
         occlusion_nearest: least distance of that edge from the middle, in halves of the side; the largest is 0.9.
-        relief: of smooth shifts inside the patch, in halves of its side, as of a surface that is not flat; the middle
-            stays.
+        relief: deviation of smooth shifts inside the patch, in halves of its side, as of a surface that is not flat;
+            the middle stays.
     """
 
     log2_scale: float = 0.15

@@ -8,7 +8,7 @@
 
 One loop serves both networks; the terms of the loss are switched by their weights. The run folder holds ``run.json``
 (what was asked, on which machine), ``log.jsonl`` (one line a logged step), ``checkpoint.pt`` and, at the end,
-``weights.safetensors`` with ``curves.png`` and ``patches.png``. The same command after a kill goes on from the
+``weights.safetensors`` with ``curves.png`` and ``patches.png``. After a kill, the same command resumes from the
 checkpoint and ends with the same bytes as an undisturbed run on the CPU, since every random number is a function of
 the seed and the step.
 
@@ -233,7 +233,7 @@ def _batches(config: TrainConfig, source: Source, first: int) -> Iterator[tuple[
 
 
 def with_start(config: TrainConfig) -> TrainConfig:
-    """Take network, layers and bits from the weights that a run goes on from.
+    """Take network, layers and bits from the weights that a run starts from.
 
     Raises:
         UsageError: there are no such weights.

@@ -30,13 +30,13 @@ class PictureJitter:
         mirror: share of the views that are mirrored.
         colour: share of the views whose colours change.
         brightness: largest relative change of brightness.
-        contrast: of contrast.
-        saturation: of saturation.
+        contrast: largest relative change of contrast.
+        saturation: largest relative change of saturation.
         hue: largest turn of the hue, 1 = the whole circle.
         grey: share of the views that become grey.
         blur: share of the views that are blurred by up to the filter (1, 2, 1) / 4 each way.
-        side: of the views, in pixels. Objects in crops are larger than in whole pictures if both have the same side;
-            smaller views cost less.
+        side: side of the views, in pixels. Objects in crops are larger than in whole pictures if both have the same
+            side; smaller views cost less.
     """
 
     least_crop: float = 0.25

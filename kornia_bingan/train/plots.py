@@ -37,7 +37,7 @@ def read_log(out: Path) -> dict[str, tuple[list[int], list[float]]]:
 
 
 def draw_log(out: Path) -> Path:
-    """Draw every value of the log against steps, one panel a value: ``out/curves.png``."""
+    """Draw every value of the log against steps, one panel per value: ``out/curves.png``."""
     series = read_log(out)
     panels = [_panel(name, steps, values) for name, (steps, values) in sorted(series.items())]
     panels += [np.full_like(panels[0], 255)] * (-len(panels) % _COLUMNS)

@@ -42,7 +42,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         if error.errno not in _NO_ROOM:
             raise
         raise JobError(
-            f"{path} cannot be written: {os.strerror(error.errno).lower()}; make room and give the same command again"
+            f"{path} cannot be written: {os.strerror(error.errno).lower()}; make room and run it again to resume"
         ) from error
     finally:
         temporary.unlink(missing_ok=True)

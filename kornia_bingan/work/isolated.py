@@ -53,7 +53,7 @@ def run_in_child(
         JobError: the child raised anything else, was killed, crashed, or reached the time limit.
     """
     if time_limit_s is not None and time_limit_s <= 0:
-        raise JobError(f"the time limit was reached before {stage}; give the same command again to go on")
+        raise JobError(f"the time limit was reached before {stage}; run it again to resume")
     out_of_time = threading.Event()
     with tempfile.TemporaryFile() as stderr:
         # A session of its own: Ctrl-C reaches this process alone, which then ends the child.
@@ -89,8 +89,8 @@ def run_in_child(
         return answer["result"]
     if out_of_time.is_set():
         raise JobError(
-            f"{stage} was stopped at the time limit ({time_limit_s:.0f} s were left for it); give the same command "
-            "again to go on, with a longer limit if it stops here again"
+            f"{stage} was stopped at the time limit ({time_limit_s:.0f} s were left for it); run it again to "
+            "resume, with a longer limit if it stops here again"
         )
     if answer.get("kind") == "UsageError":
         raise UsageError(answer["error"])

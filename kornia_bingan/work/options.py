@@ -19,7 +19,7 @@ LEAST_SIZE = 64
 
 @dataclass(frozen=True)
 class WeightsOptions:
-    """What describes.
+    """Which weights describe.
 
     Attributes:
         descriptor: shipped name or weights file.
@@ -30,7 +30,7 @@ class WeightsOptions:
 
 @dataclass(frozen=True)
 class KeypointOptions:
-    """What is described of a photo.
+    """Which keypoints of a photo are described.
 
     Attributes:
         detector: dog for blobs at all scales, orb for fast corners.
@@ -77,7 +77,7 @@ class WorkOptions(WorkersOptions):
     """Who does the work, and for how long.
 
     Attributes:
-        time_limit: seconds; the same command goes on later. 0 is no limit.
+        time_limit: seconds until it stops; run it again to resume. 0 is no limit.
     """
 
     time_limit: float = 0.0

@@ -109,9 +109,7 @@ class TimeLimit:
         """
         left = self.left_s()
         if left is not None and left <= 0:
-            raise JobError(
-                f"the time limit of {self.seconds:g} s was reached, {done}; give the same command again to go on"
-            )
+            raise JobError(f"the time limit of {self.seconds:g} s was reached, {done}; run it again to resume")
 
 
 class Stopwatch:

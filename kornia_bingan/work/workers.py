@@ -196,7 +196,7 @@ def run(
                     looked, room = time.monotonic(), AHEAD * sum(_threads(client).values())
                     seen = looked if room else seen
                     if looked - seen > WORKERLESS_S:
-                        raise JobError(f"all workers have been gone for {WORKERLESS_S} s; give the same command again")
+                        raise JobError(f"all workers have been gone for {WORKERLESS_S} s; run it again to resume")
                 for unit in islice(waiting, max(0, room - len(running))):
                     order.append(unit)
                     running[_submit(client, function, unit)] = unit
@@ -291,4 +291,4 @@ def _threads(client: Client) -> dict[str, int]:
 
 def _gone(client: Client) -> JobError:
     address = client.scheduler.address if client.scheduler is not None else "its address"
-    return JobError(f"the Dask scheduler at {address} is gone; start it again and give the same command to go on")
+    return JobError(f"the Dask scheduler at {address} is gone; start it again, then run the command again to resume")

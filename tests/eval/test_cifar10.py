@@ -173,7 +173,7 @@ def test_command(
     assert all(0 <= row["exact"] <= 100 for row in record["results"])
     assert rows["pca-itq of pixels", 16]["exact"] > 70, "two colours"
     assert record["provenance"]["weights_sha256"] == sha256_of(weights)
-    assert record["pictures"] == "a folder a class"
+    assert record["pictures"] == "one folder per class"
     assert str(tmp_path) not in out.read_text()
     assert "precision, 16 bits" in out.with_suffix(".svg").read_text()
     about = json.loads((tmp_path / "drawn" / "cifar10.json").read_text())

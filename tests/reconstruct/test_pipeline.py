@@ -119,7 +119,7 @@ def test_a_killed_run_ends_with_the_same_model(
 
 
 def test_time_limit_stops_between_units_and_goes_on(scene: tuple[Path, Scene], whole: Path, tmp_path: Path) -> None:
-    with pytest.raises(JobError, match="0 of 5 photos are described; give the same command again"):
+    with pytest.raises(JobError, match="0 of 5 photos are described; run it again to resume"):
         reconstruct_photos(scene[0], tmp_path / "out", replace(OPTIONS, work=WorkOptions(time_limit=1e-9)))
     reconstruct_photos(scene[0], tmp_path / "out", OPTIONS)
     assert results(tmp_path / "out") == results(whole)

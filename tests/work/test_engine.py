@@ -296,7 +296,7 @@ def test_a_flipped_byte_is_noticed_wherever_it_is(alone: tuple[Path, dict[str, s
         for position in range(0, len(whole), max(1, len(whole) // 300)):
             flip(path, position)
             found = outcome(read, path)
-            assert found in (wanted, f"{path} is no file of {path.parent.name}; the same command makes it again")
+            assert found in (wanted, f"{path} is no file of {path.parent.name}; run the command again to make it anew")
             noticed += found != wanted
             path.write_bytes(whole)
         assert noticed > 250
@@ -354,7 +354,7 @@ def test_ctrl_c_ends_the_workers_too(tmp_path: Path) -> None:
     )
     _, said = process.communicate()
     assert process.returncode == 130, said
-    assert said == "bingan: interrupted; the same command goes on\n"
+    assert said == "bingan: interrupted; run it again to resume\n"
     assert 0 < len(list(out.glob("photo*.npz"))) < 12
     wait_for(lambda: not living(process.pid))
 
@@ -460,7 +460,7 @@ def test_a_running_cluster(
 def test_workers_that_stay_away_are_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "WORKERLESS_S", 0.5)
     before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(JobError, match=r"all workers have been gone for 0\.5 s; give the same command again"):
+    with pytest.raises(JobError, match=r"all workers have been gone for 0\.5 s; run it again to resume"):
         list(cluster.run(NO_WORKERS, die_if, LETTER, lambda: None))  # type: ignore[arg-type]
     assert signal.getsignal(signal.SIGINT) is before
 

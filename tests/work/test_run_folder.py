@@ -95,7 +95,7 @@ def test_time_limit(monkeypatch: pytest.MonkeyPatch) -> None:
         now[0] += 70
         with pytest.raises(JobError, match="the time limit of 100 s was reached, 2 of 4 done"):
             limit.check("2 of 4 done")
-    with pytest.raises(JobError, match="the time limit of 1e-09 s was reached, 3 of 4 done; give the same command"):
+    with pytest.raises(JobError, match="the time limit of 1e-09 s was reached, 3 of 4 done; run it again to resume"):
         TimeLimit(1e-9).check("3 of 4 done")
     for bad in (-1, float("nan")):
         with pytest.raises(UsageError, match="the time limit is"):
