@@ -305,6 +305,28 @@ def revisited(name: str) -> str:
     return f"{markdown(header, rows)}\n\n{provenance_line(record)}"
 
 
+def context(*names: str) -> str:
+    """What neighbours add to distance and ratio, on scenes that were left out."""
+    header = [
+        "codes",
+        "scene left out",
+        "M95, ratio",
+        "M95, context",
+        "x",
+        "Brier score",
+        "calibration error",
+        "ms a pair",
+    ]
+    rows, records = [], [read(RESULTS / f"{name}.json") for name in names]
+    for name, record in zip(names, records, strict=True):
+        for r in record["results"]:
+            share = r["m95_context"] / max(r["m95_ratio"], 1)
+            cells = [f"{r['m95_ratio']:,}", f"{r['m95_context']:,}", f"{share:.3f}"]
+            cells += [f"{r['brier']:.4f}", f"{r['calibration_error']:.4f}", f"{r['ms_per_pair']:.1f}"]
+            rows.append([name.removeprefix("context-"), r["scene"], *cells])
+    return "\n\n".join([markdown(header, rows), *(provenance_line(record) for record in records)])
+
+
 def calibration(name: str) -> str:
     """How far stated probabilities are from measured shares."""
     record = read(RESULTS / f"{name}.json")

@@ -54,6 +54,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "recipe-search": lambda: of_training.recipe_search("recipe-search"),
     "support": lambda: of_descriptors.support("support"),
     "calibration": lambda: of_descriptors.calibration("calibration-bingan256"),
+    "context": lambda: of_descriptors.context("context-bingan256", "context-bingan256-lite"),
     "mutants": lambda: changes.table("mutants"),
     "mutants-package": lambda: changes.table("mutants-package"),
     "mutants-eval": lambda: changes.table("mutants-eval"),

@@ -60,6 +60,24 @@ def test_match_draws_a_picture_and_counts(photos: Path, tmp_path: Path, capsys: 
     assert f"{counts['inliers']:,}" in capsys.readouterr().out
 
 
+def test_match_in_context(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = sorted(photos.iterdir())[:2]
+    words = ["match", str(first), str(second), "--json", *FEW, "--descriptor", "bingan256-lite"]
+    found = []
+    for more in ([], ["--matching", "context"], ["--matching", "context", "--probability", "0.99"]):
+        assert entry.main([*words, *more]) == 0
+        found.append(json.loads(capsys.readouterr().out)["matches"])
+    assert found[1] != found[0]
+    assert 0 < found[2] < found[1]
+    for wrong, said in (
+        (["--matching", "context", "--probability", "1.5"], "the probability is 1.5"),
+        (["--matching", "context", "--descriptor", "bingan256-published"], "no context for 'bingan256-published'"),
+        (["--matching", "magic"], "magic"),
+    ):
+        assert entry.main([*words[:-2], *wrong]) == 2
+        assert said in capsys.readouterr().err
+
+
 def test_match_of_unrelated_and_of_uniform_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cv2.imwrite(str(tmp_path / "grey.png"), np.full((480, 640), 128, np.uint8))
     cv2.imwrite(str(tmp_path / "other.png"), texture(200, 200))
