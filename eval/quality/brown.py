@@ -35,6 +35,7 @@ from numpy.typing import NDArray
 
 from eval.harness import options
 from eval.harness.cache import cached, code_digest, digest
+from eval.harness.columns import Column, Row, text_of
 from eval.harness.metrics import drawn_photos, fpr95, fpr95_published, resampled_counts, roc_curve
 from eval.harness.patch_peers import PATCH_PX, PatchPeer, describe_patches, patch_peers, patch_sigma_of
 from eval.harness.records import check_clean, write_json
@@ -46,7 +47,6 @@ from kornia_bingan.datasets.pair_arrays import PairArrays, read_pair_arrays
 from kornia_bingan.errors import UsageError
 from kornia_bingan.network.published import PatchDiscriminator
 from kornia_bingan.network.weights import find_weights, read_description
-from kornia_bingan.report.text import text_table
 from kornia_bingan.work.files import atomic_path
 from kornia_bingan.work.provenance import provenance
 
@@ -71,6 +71,15 @@ SEED = 1
 BATCH = 500
 
 Rows = NDArray[Any]
+
+
+COLUMNS = (
+    Column("descriptor", "descriptor"),
+    Column("FPR@95 % (interval)", "fpr95", ".2f", best="least", interval="interval", interval_form=".1f"),
+    Column("published rule %", "fpr95_published", ".2f", best="least"),
+    Column("recall", "recall", ".4f"),
+)
+"""Of one set; see :func:`by_set` for several."""
 
 
 @torch.no_grad()
@@ -241,6 +250,27 @@ def score_source(
     return rows, Panel(name, lines)
 
 
+def by_set(results: list[dict[str, Any]]) -> tuple[list[Column], list[dict[str, Any]]]:
+    """Give a column for each set, and a row for each descriptor, which holds its result by set; best mean first."""
+    sets = list(dict.fromkeys(row["set"] for row in results))
+    rows: dict[str, dict[str, Any]] = {row["descriptor"]: {"descriptor": row["descriptor"]} for row in results}
+    for row in results:
+        rows[row["descriptor"]][row["set"]] = row
+
+    def of_set(name: str) -> Column:
+        def fpr95_of(row: Row) -> float | None:
+            return row[name]["fpr95"] if name in row else None
+
+        header = f"{name}, FPR@95 % (interval)"
+        return Column(header, fpr95_of, ".2f", "least", lambda r: r[name]["interval"], interval_form=".1f")
+
+    def mean(row: dict[str, Any]) -> float:
+        scored = [row[name]["fpr95"] for name in sets if name in row]
+        return float(sum(scored) / len(scored))
+
+    return [Column("descriptor", "descriptor"), *map(of_set, sets)], sorted(rows.values(), key=mean)
+
+
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m eval brown")
     parser.add_argument("sets", type=Path, nargs="*", help="folders in Brown's layout")
@@ -279,14 +309,8 @@ def main(argv: list[str]) -> int:
         rows_of_set, panel = score_source(source, arguments.pairs, peers, models, cache)
         results += rows_of_set
         panels.append(panel)
-    names = list(dict.fromkeys(row["descriptor"] for row in results))
     sets = list(dict.fromkeys(row["set"] for row in results))
-    cell = {(row["set"], row["descriptor"]): row for row in results}
-    rows = [
-        [n, *(f"{cell[s, n]['fpr95']:.2f} {cell[s, n]['interval']}" if (s, n) in cell else "" for s in sets)]
-        for n in names
-    ]
-    print(text_table([f"FPR@95 %, {results[-1]['pairs']:,} pairs", *sets], rows))
+    print(f"FPR@95 %, {results[-1]['pairs']:,} pairs\n\n{text_of(*by_set(results))}")
     for name, reason in absent.items():
         print(f"absent: {name}: {reason}")
     if arguments.out:

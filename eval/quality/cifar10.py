@@ -37,6 +37,7 @@ import torch
 from numpy.typing import NDArray
 
 from eval.harness import options
+from eval.harness.columns import Column, text_of
 from eval.harness.metrics import bootstrap_interval
 from eval.harness.peers import name_of_weights
 from eval.harness.records import check_clean, write_json
@@ -48,7 +49,6 @@ from kornia_bingan.datasets.pictures import Splits, read_picture_set
 from kornia_bingan.errors import UsageError
 from kornia_bingan.network.published import ImageDiscriminator, OfPictures
 from kornia_bingan.network.weights import find_weights, list_models, load_weights
-from kornia_bingan.report.text import text_table
 from kornia_bingan.train.retrieval_metrics import (
     Histogram,
     expected_average_precision,
@@ -72,6 +72,16 @@ BATCH = 500
 SEED = 1
 
 Codes = NDArray[np.uint8]
+
+COLUMNS = (
+    Column("codes", "descriptor"),
+    Column("bits", "bits"),
+    Column("exact@1000 (interval)", "exact", ".2f", best="most", interval="interval"),
+    Column("deepbit", "deepbit", ".2f", best="most"),
+    Column("published", "published", ".2f", best="most"),
+    Column("full depth", "full", ".2f", best="most"),
+)
+"""Mean average precision in percent, by convention."""
 
 
 def evaluate(queries: Codes, database: Codes, query_labels: NDArray[Any], labels: NDArray[Any]) -> dict[str, Any]:
@@ -226,12 +236,7 @@ def main(argv: list[str]) -> int:
             text = f"{name}, {width} bits: mAP {scores['exact']:.1f} %"
             drawn.append({"text": text, "file": file.name})
         print(f"{name} {width} bits: {scores['exact']:.2f}", file=sys.stderr, flush=True)
-    header = ["mAP %", "bits", "deepbit", "published", "exact", "interval", "full"]
-    cells = []
-    for row in results:
-        values = [f"{row[key]:.2f}" for key in ("deepbit", "published", "exact")]
-        cells.append([row["descriptor"], str(row["bits"]), *values, str(row["interval"]), f"{row['full']:.2f}"])
-    print(text_table(header, cells))
+    print(text_of(COLUMNS, results))
     record = {
         "protocol": "cifar10",
         "command": f"python -m eval cifar10 PICTURES --ours {' '.join(networks)}" + " --no-peers" * arguments.no_peers,

@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.harness import options
+from eval.harness.columns import Column, text_of
 from eval.harness.data import HomographySequence, find_sequences, read_sequence, transform
 from eval.harness.features import cached_describe, cached_keypoints
 from eval.harness.matching import Norm, mutual_matches
@@ -36,7 +37,6 @@ from eval.quality.thresholds import read_thresholds, threshold_of
 from kornia_bingan.errors import UsageError
 from kornia_bingan.geometry import homography_inliers
 from kornia_bingan.keypoints import Keypoints
-from kornia_bingan.report.text import text_table
 
 MAX_KEYPOINTS = 2000
 MMA_PX = (1, 3, 5, 10)
@@ -44,6 +44,26 @@ AUC_PX = (1.0, 3.0, 5.0)
 CORRECT_PX = 3.0
 RANSAC_PX = 3.0
 SEED = 0
+
+
+def _share(header: str, key: str, px: float, **more: Any) -> Column:
+    return Column(header, lambda r: r[key][f"{px:g}"], ".3f", best="most", **more)
+
+
+COLUMNS = (
+    Column("part", "part", views=("text",)),
+    Column("descriptor", "descriptor"),
+    Column("ratio", "ratio", ".3f"),
+    Column("matches", "matches", ",", best="most"),
+    _share("MMA@1", "mma", 1),
+    _share("MMA@3 (interval)", "mma", 3, interval="mma3_interval"),
+    _share("MMA@5", "mma", 5),
+    _share("MMA@10", "mma", 10, views=("text", "page")),
+    Column("matching score", "matching_score", ".3f", best="most"),
+    _share("AUC@1", "auc", 1),
+    _share("AUC@3 (interval)", "auc", 3, interval="auc3_interval"),
+    _share("AUC@5", "auc", 5),
+)
 
 Floats = NDArray[np.float64]
 
@@ -166,11 +186,5 @@ def main(argv: list[str]) -> int:
             error = r.corner_error_px if np.isfinite(r.corner_error_px) else None
             pairs.append({"descriptor": name, **vars(r), "corner_error_px": error})
     write_json(run.out, {**run.record("hpatches", SEED), "results": rows, "pairs": pairs})
-    header = ["part", "descriptor", "matches", *(f"MMA@{px}" for px in MMA_PX), "score"]
-    header += [f"AUC@{px:g}" for px in AUC_PX]
-    cells = []
-    for row in rows:
-        shares = [*row["mma"].values(), row["matching_score"], *row["auc"].values()]
-        cells.append([row["part"], row["descriptor"], f"{row['matches']:,}", *(f"{value:.3f}" for value in shares)])
-    print(text_table(header, cells))
+    print(text_of(COLUMNS, rows))
     return 0

@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 
 from eval.harness import matching, options
 from eval.harness.cache import cached, code_digest, digest
+from eval.harness.columns import Column, Row, text_of
 from eval.harness.data import (
     HomographySequence,
     Scene,
@@ -52,7 +53,6 @@ from eval.show.curves import Line, Panel, svg_panels
 from kornia_bingan.datasets.poses import PosedCamera
 from kornia_bingan.errors import UsageError
 from kornia_bingan.keypoints import Keypoints
-from kornia_bingan.report.text import text_table
 from kornia_bingan.work.files import atomic_path
 
 MAX_KEYPOINTS = 2000
@@ -332,19 +332,35 @@ def load_problems(
         yield sequence_problem(sequence, [cached_keypoints(image, MAX_KEYPOINTS, cache) for image in sequence.images])
 
 
-def table(rows: list[dict[str, Any]], sums: list[dict[str, Any]], part: str) -> str:
-    """Render one part: a row per descriptor, a column per scene or sequence, the sum and its ratio to RootSIFT."""
-    sums = sorted((entry for entry in sums if entry["part"] == part), key=lambda entry: -entry["m95"])
-    m95 = {(row["data"], row["descriptor"]): row["m95"] for row in rows}
-    names = sums[0]["data"]
-    cells = []
-    for entry in sums:
-        times = entry["times_rootsift"]
-        interval = entry["times_rootsift_interval"]
-        ratio = "" if times is None else f"{times:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]"
-        peer = entry["descriptor"]
-        cells.append([peer, *(f"{m95[name, peer]:,}" for name in names), f"{entry['m95']:,}", ratio])
-    return text_table([f"M95, {part}", *names, "sum", f"x {REFERENCE}"], cells)
+def columns(record: dict[str, Any], part: str) -> list[Column]:
+    """Give the columns of the totals of a part: bytes, M95 of each scene or sequence, their sum, the comparisons."""
+    of = {(row["data"], row["descriptor"]): row for row in record["results"]}
+    names = next(total["data"] for total in record["totals"] if total["part"] == part)
+    first = record["constants"].get("first")
+
+    def of_set(name: str) -> Column:
+        def interval(total: Row) -> list[float]:
+            return list(of[name, total["descriptor"]]["m95_interval"])
+
+        header = f"{name} (95 % interval)"
+        return Column(header, lambda t: of[name, t["descriptor"]]["m95"], ",.0f", best="most", interval=interval)
+
+    chosen = [
+        Column("descriptor", "descriptor"),
+        Column("bytes", lambda t: record["peers"][t["descriptor"]]["num_bytes"], ",", best="least"),
+        *(of_set(name) for name in names),
+        Column("sum (interval)", "m95", ",.0f", best="most", interval="m95_interval"),
+        Column("x RootSIFT (interval)", "times_rootsift", ".3f", best="most", interval="times_rootsift_interval"),
+        Column("least x RootSIFT of a set", "least_times_rootsift", ".3f", best="most", views=("page",)),
+    ]
+    if first:
+        chosen.append(Column(f"{first} is x this (interval)", "ours_times", ",.3f", interval="ours_times_interval"))
+    return chosen
+
+
+def totals_of(record: dict[str, Any], part: str) -> list[dict[str, Any]]:
+    """Give the totals of a part, best first."""
+    return sorted((total for total in record["totals"] if total["part"] == part), key=lambda total: -total["m95"])
 
 
 def picture(rows: list[dict[str, Any]], peers: Sequence[Peer]) -> str:
@@ -383,11 +399,12 @@ def main(argv: list[str]) -> int:
         "first": first,
     }
     run.out.parent.mkdir(parents=True, exist_ok=True)
-    write_json(run.out, {**run.record("m95", SEED), "constants": constants, "results": rows, "totals": sums})
+    record = {**run.record("m95", SEED), "constants": constants, "results": rows, "totals": sums}
+    write_json(run.out, record)
     with atomic_path(run.out.with_suffix(".svg")) as temporary:
         temporary.write_text(picture(rows, run.peers), encoding="utf-8")
     for part in dict.fromkeys(entry["part"] for entry in sums):
-        print(table(rows, sums, part), end="\n\n")
+        print(f"M95, {part}\n\n{text_of(columns(record, part), totals_of(record, part))}", end="\n\n")
     for name, reason in run.absent.items():
         print(f"absent: {name}: {reason}")
     return 0

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.harness import options
+from eval.harness.columns import Column, text_of
 from eval.harness.data import PosedPair, find_scenes, pairs_of_scene, read_pairs, read_scene
 from eval.harness.features import cached_describe, cached_keypoints
 from eval.harness.matching import Norm, mutual_matches
@@ -31,7 +32,6 @@ from eval.harness.records import write_json
 from eval.quality.thresholds import read_thresholds, threshold_of
 from kornia_bingan.errors import UsageError
 from kornia_bingan.keypoints import Keypoints
-from kornia_bingan.report.text import text_table
 
 MAX_KEYPOINTS = 2000
 MAX_GAP = 4
@@ -41,6 +41,18 @@ NUM_RESAMPLES = 500
 SEED = 0
 
 Floats = NDArray[np.float64]
+
+COLUMNS = (
+    Column("descriptor", "descriptor"),
+    Column("part", "part"),
+    Column("pairs", "pairs"),
+    Column("AUC@5", lambda r: r["auc"]["5"], ".3f"),
+    Column("AUC@10 (interval)", lambda r: r["auc"]["10"], ".3f", interval="auc10_interval"),
+    Column("AUC@20", lambda r: r["auc"]["20"], ".3f"),
+    Column("matches", "matches", ","),
+    Column("inliers", "inliers", ","),
+    Column("failures", "failures", ","),
+)
 
 
 def angle_deg(a: Floats, b: Floats) -> float:
@@ -144,11 +156,5 @@ def main(argv: list[str]) -> int:
             every += [{"part": part, "descriptor": peer.name, **result} for result in results]
             print(f"{part} {peer.name} {rows[-1]['auc']}", file=sys.stderr, flush=True)
     write_json(run.out, {**run.record("pairs", SEED), "results": rows, "pairs": every})
-    header = ["part", "descriptor", *(f"AUC@{limit:g}" for limit in AUC_DEG), "AUC@10 interval"]
-    cells = []
-    for row in rows:
-        counts = [f"{row[key]:,}" for key in ("matches", "inliers", "failures")]
-        shares = [f"{value:.3f}" for value in row["auc"].values()]
-        cells.append([row["part"], row["descriptor"], *shares, str(row["auc10_interval"]), *counts])
-    print(text_table([*header, "matches", "inliers", "failures"], cells))
+    print(text_of(COLUMNS, rows))
     return 0

@@ -34,6 +34,7 @@ import torch
 from numpy.typing import NDArray
 
 from eval.harness import options
+from eval.harness.columns import Column, text_of
 from eval.harness.data import HomographySequence, find_sequences, read_sequence, transform
 from eval.harness.metrics import average_precision, bootstrap_interval
 from eval.harness.options import peer_folder
@@ -46,7 +47,6 @@ from kornia_bingan.errors import UsageError
 from kornia_bingan.keypoints import detect
 from kornia_bingan.network.weights import find_weights
 from kornia_bingan.patches import build_pyramid, cut_patches
-from kornia_bingan.report.text import text_table
 from kornia_bingan.train.jitter import NO_JITTER, Jitter, jitter_lafs, near_duplicates
 from kornia_bingan.work.provenance import provenance
 
@@ -54,6 +54,7 @@ SIDE = 65
 HALF_SIDE_SIZE = 2.5
 """Half a side of a patch in sizes of the keypoint (2 sigma)."""
 LEVELS = {"easy": 1.0, "hard": 2.0, "tough": 3.0}
+TASKS = ("verification", "matching", "retrieval")
 NOISE = Jitter(**{**vars(NO_JITTER), "log2_scale": 0.1, "rotation_deg": 5.0, "shift": 0.06, "log2_stretch": 0.1})
 """Of level 1; the others multiply every value."""
 MAX_PATCHES = 200
@@ -269,6 +270,14 @@ def load(data: Path, max_patches: int) -> list[PatchSequence]:
     return usable
 
 
+def columns(results: list[dict[str, Any]]) -> list[Column]:
+    """Give mean average precision by task and level, then by task; retrieval needs several sequences."""
+    tasks = [task for task in TASKS if task in results[0]]
+    levels = [Column(f"{task} {level}", f"{task}_{level}", ".3f", best="most") for task in tasks for level in LEVELS]
+    means = [Column(f"{task} (interval)", task, ".3f", best="most", interval=f"{task}_interval") for task in tasks]
+    return [Column("descriptor", "descriptor"), *levels, *means]
+
+
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m eval patch_tasks")
     parser.add_argument("data", type=Path, help="folder of the release, or of a split with homography sequences")
@@ -303,10 +312,7 @@ def main(argv: list[str]) -> int:
         }
         results.append(row)
         print(f"{name} {row['matching']:.3f}", file=sys.stderr, flush=True)
-    tasks = [task for task in ("verification", "matching", "retrieval") if task in results[0]]
-    header = ["mAP", *(f"{task} {level}" for task in tasks for level in LEVELS), *tasks]
-    keys = [f"{task}_{level}" for task in tasks for level in LEVELS] + tasks
-    print(text_table(header, [[row["descriptor"], *(f"{row[key]:.3f}" for key in keys)] for row in results]))
+    print(text_of(columns(results), results))
     for name, reason in absent.items():
         print(f"absent: {name}: {reason}")
     split = arguments.data.resolve().name

@@ -36,6 +36,7 @@ from numpy.typing import NDArray
 
 from eval.harness import matchers, options
 from eval.harness.cache import cached, code_digest, digest
+from eval.harness.columns import Column, text_of
 from eval.harness.features import cached_keypoints, keypoints_digest
 from eval.harness.matchers import Features, Images, Matcher
 from eval.harness.metrics import error_auc
@@ -54,13 +55,30 @@ from kornia_bingan.images.folders import list_images
 from kornia_bingan.images.read import read_image
 from kornia_bingan.network.weights import find_weights
 from kornia_bingan.reconstruct.page import model_figure
-from kornia_bingan.report.text import text_table
 from kornia_bingan.work.provenance import provenance
 
 MAX_KEYPOINTS = 4096
 SEED = 0
 AUC_DEG = (1.0, 3.0, 5.0)
 SHOWN_POINTS = 1500
+COLUMNS = (
+    Column("scene", "scene"),
+    Column("descriptor", "descriptor"),
+    Column(
+        "registered", lambda r: len(r["registered"]), lambda r: f"{len(r['registered'])} / {r['images']}", best="most"
+    ),
+    Column("points", "points", ",", best="most"),
+    Column("observations", "observations", ",", best="most"),
+    Column("track length", "mean_track_length", ".2f", best="most"),
+    Column("reprojection error px", "mean_reprojection_error_px", ".3f", best="least"),
+    Column("rotation error deg", "rotation_deg", ".3f", best="least"),
+    Column("position error %", "position_percent", ".3f", best="least"),
+    Column("matches", "matches", ",", views=("text",)),
+    Column("inliers", "inliers", ",", views=("text",)),
+    Column("AUC@1", lambda r: r["pair_auc"] and r["pair_auc"]["1"], ".3f", views=("text",)),
+    Column("bytes", "descriptor_bytes", ",", best="least"),
+    Column("seconds", "seconds", ".1f", best="least", views=("text", "page")),
+)
 CODE = (matchers, matching, colmap, half_pixel, colmap_database, mapping, colmap_model)
 """Modules that decide a result, beside this one."""
 
@@ -242,32 +260,6 @@ def comparison(results: list[Result], tracks: dict[tuple[str, str], Arrays], fir
     return {"first": first, "others": compared}
 
 
-def table(results: list[Result]) -> str:
-    """Render the results as text."""
-    header = ["scene", "descriptor", "registered", "points", "observations", "track", "reproj. px", "matches"]
-    header += ["inliers", "rotation deg", "position %", "AUC@1", "bytes", "seconds"]
-    rows = [
-        [
-            r.scene,
-            r.descriptor,
-            f"{len(r.registered)} / {r.images}",
-            f"{r.points:,}",
-            f"{r.observations:,}",
-            f"{r.mean_track_length:.3f}",
-            f"{r.mean_reprojection_error_px:.3f}",
-            f"{r.matches:,}",
-            f"{r.inliers:,}",
-            "" if r.rotation_deg is None else f"{r.rotation_deg:.3f}",
-            "" if r.position_percent is None else f"{r.position_percent:.3f}",
-            "" if r.pair_auc is None else f"{r.pair_auc['1']:.3f}",
-            f"{r.descriptor_bytes:,}",
-            f"{r.seconds:.1f}",
-        ]
-        for r in results
-    ]
-    return text_table(header, rows)
-
-
 def choose_matchers(arguments: argparse.Namespace, models: list[BinGAN]) -> tuple[list[Matcher], dict[str, str]]:
     """Build the ways of matching that the options name, and say which are absent."""
     names = [name for name in arguments.peers.split(",") if name]
@@ -327,7 +319,7 @@ def main(argv: list[str]) -> int:
             tracks[scene.name, matcher.name] = arrays
             print(f"{scene.name} {matcher.name} {result.points:,} points", file=sys.stderr, flush=True)
         figures[scene.name] = json.loads(str(tracks[scene.name, first.name]["text"]))["figure"]
-    print(table(results))
+    print(text_of(COLUMNS, [asdict(result) for result in results]))
     for name, reason in absent.items():
         print(f"absent: {name}: {reason}")
     if arguments.out:

@@ -21,6 +21,7 @@ import cv2  # noqa: F401 - before pycolmap, see half_pixel
 import numpy as np
 import pycolmap
 
+from eval.harness.columns import Column, text_of
 from eval.harness.matchers import Images, Matched, Matcher, colmap_sift, read_raw_matches
 from eval.harness.records import write_json
 from eval.quality.sfm import against_truth, evaluate
@@ -28,11 +29,25 @@ from kornia_bingan.colmap import read_features, read_model
 from kornia_bingan.errors import UsageError
 from kornia_bingan.images.folders import list_images
 from kornia_bingan.images.read import read_image
-from kornia_bingan.report.text import text_table
 from kornia_bingan.work.isolated import Report, run_in_child
 from kornia_bingan.work.provenance import provenance
 
 MEASURES = ("points", "observations", "mean_reprojection_error_px", "rotation_deg", "position_percent")
+
+
+def _measure(name: str) -> Column:
+    """Give the column of a measure: its mean over the seeds, from the least to the most."""
+    header = f"{name.replace('_', ' ')} (least to most)"
+    return Column(header, lambda r: r[name] and r[name][0], ",.3f", interval=lambda r: r[name] and r[name][1:])
+
+
+COLUMNS = (
+    Column("scene", "scene"),
+    Column("pipeline", "pipeline"),
+    Column("seeds", "seeds"),
+    Column("registered", lambda r: r["registered"][0], lambda r: str(r["registered"]), views=("text", "page")),
+    *map(_measure, MEASURES),
+)
 
 
 def map_plain(report: Report, *, database: str, images: str, out: str, seed: int) -> str:
@@ -119,12 +134,7 @@ def main(argv: list[str]) -> int:
                 rows.append({"scene": scene.name, "pipeline": pipeline, "seed": seed, **run(scene, images, seed)})
                 print(f"{scene.name} {pipeline} {rows[-1]['points']:,} points", file=sys.stderr, flush=True)
     summary = summarise(rows)
-    cells = []
-    for entry in summary:
-        values = [entry[name] for name in MEASURES]
-        shown = ["" if v is None else f"{v[0]:,.3f} ({v[1]:,.3f} to {v[2]:,.3f})" for v in values]
-        cells.append([entry["scene"], entry["pipeline"], str(entry["registered"]), *shown])
-    print(text_table(["scene", "pipeline", "registered", *MEASURES], cells))
+    print(text_of(COLUMNS, summary))
     if arguments.out:
         command = f"python -m eval sfm_check DATA/{arguments.data.resolve().name} --seeds {arguments.seeds}"
         command += f" --scenes {arguments.scenes}" if wanted else ""

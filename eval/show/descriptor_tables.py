@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from eval.show.markdown import RESULTS, ROOT, markdown, provenance_line, read, with_interval
+from eval.quality import brown, hpatches, pairs
+from eval.quality import m95 as matched
+from eval.quality import sfm as reconstructed
+from eval.quality import sfm_check as sfm_checked
+from eval.quality.patch_tasks import columns as patch_task_columns
+from eval.show.markdown import RESULTS, ROOT, markdown, markdown_of, provenance_line, read, with_interval
 
 
 def models() -> str:
@@ -62,45 +67,23 @@ def summary(split: str) -> str:
 
 
 def patch_tasks(name: str) -> str:
-    """Mean average precision of the three tasks of HPatches."""
+    """Mean average precision of the three tasks of HPatches, best first."""
     record = read(RESULTS / f"{name}.json")
-    tasks = ("verification", "matching", "retrieval")
-    header = ["descriptor", *(f"{task} {level}" for task in tasks for level in ("easy", "hard", "tough"))]
-    header += [f"{task} (interval)" for task in tasks]
-    rows = []
-    for r in sorted(record["results"], key=lambda r: -r["matching"]):
-        cells = [f"{r[f'{task}_{level}']:.3f}" for task in tasks for level in ("easy", "hard", "tough")]
-        for task in tasks:
-            low, high = r[f"{task}_interval"]
-            cells.append(f"{r[task]:.3f} ({low:.3f} to {high:.3f})")
-        rows.append([r["descriptor"], *cells])
-    return f"{markdown(header, rows)}\n\n{provenance_line(record)}"
+    rows = sorted(record["results"], key=lambda r: -r["matching"])
+    return f"{markdown_of(patch_task_columns(rows), rows)}\n\n{provenance_line(record)}"
 
 
 def pose(name: str) -> str:
-    """Two-view pose."""
+    """Two-view pose, scenes before single pairs, best first."""
     record = read(RESULTS / f"{name}.json")
-    header = ["descriptor", "part", "pairs", "AUC@5", "AUC@10 (interval)", "AUC@20", "matches", "inliers", "failures"]
-    rows = []
-    for r in sorted(record["results"], key=lambda r: (r["part"] != "scenes", -r["auc"]["10"])):
-        low, high = r["auc10_interval"]
-        auc = [f"{r['auc']['5']:.3f}", f"{r['auc']['10']:.3f} ({low:.3f} to {high:.3f})", f"{r['auc']['20']:.3f}"]
-        counts = [f"{r[key]:,}" for key in ("matches", "inliers", "failures")]
-        rows.append([r["descriptor"], r["part"], str(r["pairs"]), *auc, *counts])
-    return f"{markdown(header, rows)}\n\n{provenance_line(record)}"
+    rows = sorted(record["results"], key=lambda r: (r["part"] != "scenes", -r["auc"]["10"]))
+    return f"{markdown_of(pairs.COLUMNS, rows)}\n\n{provenance_line(record)}"
 
 
 def sfm_check(name: str) -> str:
     """SIFT through the harness beside plain pycolmap."""
     record = read(RESULTS / f"{name}.json")
-    measures = ("points", "observations", "mean_reprojection_error_px", "rotation_deg", "position_percent")
-    rows = []
-    for r in record["summary"]:
-        values = [r[key] for key in measures]
-        cells = ["" if v is None else f"{v[0]:,.3f} ({v[1]:,.3f} to {v[2]:,.3f})" for v in values]
-        rows.append([r["scene"], r["pipeline"], str(r["seeds"]), *cells])
-    header = ["scene", "pipeline", "seeds", *(f"{key.replace('_', ' ')} (least to most)" for key in measures)]
-    return f"{markdown(header, rows)}\n\n{provenance_line(record)}"
+    return f"{markdown_of(sfm_checked.COLUMNS, record['summary'])}\n\n{provenance_line(record)}"
 
 
 def speed(name: str) -> str:
@@ -117,15 +100,7 @@ def speed(name: str) -> str:
 def sfm(name: str) -> str:
     """COLMAP reconstructions of scenes."""
     record = read(RESULTS / f"{name}.json")
-    header = ["scene", "descriptor", "registered", "points", "observations", "track length", "reprojection error px"]
-    header += ["rotation error deg", "position error %", "bytes"]
-    rows = []
-    for r in record["results"]:
-        truth = ["" if r[key] is None else f"{r[key]:.3f}" for key in ("rotation_deg", "position_percent")]
-        row = [r["scene"], r["descriptor"], f"{len(r['registered'])} / {r['images']}", f"{r['points']:,}"]
-        row += [f"{r['observations']:,}", f"{r['mean_track_length']:.2f}", f"{r['mean_reprojection_error_px']:.3f}"]
-        rows.append([*row, *truth, f"{r['descriptor_bytes']:,}"])
-    return f"{markdown(header, rows)}\n\n{provenance_line(record)}"
+    return f"{markdown_of(reconstructed.COLUMNS, record['results'])}\n\n{provenance_line(record)}"
 
 
 def sfm_all(name: str) -> str:
@@ -206,66 +181,22 @@ def peer_support(name: str) -> str:
 def m95(name: str, part: str) -> str:
     """Correct matches at 95 % precision, one row per descriptor, best first."""
     record = read(RESULTS / f"{name}.json")
-    totals = sorted((t for t in record["totals"] if t["part"] == part), key=lambda t: -t["m95"])
-    sets = totals[0]["data"]
-    of = {(row["data"], row["descriptor"]): row for row in record["results"]}
-    header = [
-        "descriptor",
-        "bytes",
-        *(f"{name} (95 % interval)" for name in sets),
-        "sum (interval)",
-        "x RootSIFT (interval)",
-    ]
-    first = record["constants"].get("first")
-    header += [f"{first} is x this (interval)"] if first else []
-    rows = []
-    for t in totals:
-        low, high = t["times_rootsift_interval"]
-        chosen = [of[data, t["descriptor"]] for data in sets]
-        cells = [with_interval(row["m95"], row["m95_interval"], 0) for row in chosen]
-        cells.append(with_interval(t["m95"], t["m95_interval"], 0))
-        cells.append(f"{t['times_rootsift']:.3f} ({low:.3f} to {high:.3f})")
-        if first:
-            cells.append(with_interval(t["ours_times"], t["ours_times_interval"], 3) if "ours_times" in t else "")
-        size = record["peers"][t["descriptor"]]["num_bytes"]
-        rows.append([t["descriptor"], f"{size:,}", *cells])
+    table = markdown_of(matched.columns(record, part), matched.totals_of(record, part))
     absent = f" Absent, no weights at hand: {', '.join(record['absent'])}." if record["absent"] else ""
-    return f"{markdown(header, rows)}\n\n{provenance_line(record)}{absent}"
+    return f"{table}\n\n{provenance_line(record)}{absent}"
 
 
 def homographies(name: str) -> str:
-    """Matching on image sequences."""
+    """Matching on image sequences, best first."""
     record = read(RESULTS / f"{name}.json")
-    chosen = sorted((r for r in record["results"] if r["part"] == "sequences"), key=lambda r: -r["auc"]["3"])
-    header = ["descriptor", "ratio", "matches", "MMA@1", "MMA@3 (interval)", "MMA@5", "matching score", "AUC@1"]
-    header += ["AUC@3 (interval)", "AUC@5"]
-    rows = []
-    for r in chosen:
-        mma, auc = r["mma"], r["auc"]
-        cells = [f"{mma['1']:.3f}", with_interval(mma["3"], r["mma3_interval"], 3), f"{mma['5']:.3f}"]
-        cells += [f"{r['matching_score']:.3f}", f"{auc['1']:.3f}", with_interval(auc["3"], r["auc3_interval"], 3)]
-        rows.append([r["descriptor"], f"{r['ratio']:.3f}", f"{r['matches']:,}", *cells, f"{auc['5']:.3f}"])
-    return f"{markdown(header, rows)}\n\n{provenance_line(record)}"
+    rows = sorted((r for r in record["results"] if r["part"] == "sequences"), key=lambda r: -r["auc"]["3"])
+    return f"{markdown_of(hpatches.COLUMNS, rows)}\n\n{provenance_line(record)}"
 
 
 def verification(name: str) -> str:
     """FPR@95 on patch sets, one column per set."""
     record = read(RESULTS / f"{name}.json")
-    sets = list(dict.fromkeys(row["set"] for row in record["results"]))
-    names = list(dict.fromkeys(row["descriptor"] for row in record["results"]))
-    of = {(row["set"], row["descriptor"]): row for row in record["results"]}
-    rows = []
-    scored = {n: [of[s, n]["fpr95"] for s in sets if (s, n) in of] for n in names}
-    for descriptor in sorted(names, key=lambda n: sum(scored[n]) / len(scored[n])):
-        cells = []
-        for patch_set in sets:
-            row = of.get((patch_set, descriptor))
-            cells.append(
-                "" if row is None else f"{row['fpr95']:.2f} ({row['interval'][0]:.1f} to {row['interval'][1]:.1f})"
-            )
-        rows.append([descriptor, *cells])
-    header = ["descriptor", *(f"{patch_set}, FPR@95 % (interval)" for patch_set in sets)]
-    return f"{markdown(header, rows)}\n\n{provenance_line(record)}"
+    return f"{markdown_of(*brown.by_set(record['results']))}\n\n{provenance_line(record)}"
 
 
 def robustness(name: str) -> str:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from eval.harness.columns import Column, Row, table_of
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "eval" / "results"
@@ -19,6 +22,11 @@ def markdown(header: list[str], rows: list[list[str]]) -> str:
     """Render a table; the first column is text, the others are numbers."""
     rule = "|---|" + "--:|" * (len(header) - 1)
     return "\n".join("| " + " | ".join(row) + " |" if row else rule for row in (header, [], *rows))
+
+
+def markdown_of(columns: Sequence[Column], rows: Sequence[Row]) -> str:
+    """Render the columns of a protocol that the pages of ``docs/`` show."""
+    return markdown(*table_of(columns, rows, "docs"))
 
 
 def provenance_line(record: dict[str, Any]) -> str:

@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-from eval.show.markdown import RESULTS, markdown, provenance_line, read
-from eval.training.ablation import TITLES, measure_of
+from eval.quality import cifar10 as pictures
+from eval.show.markdown import RESULTS, markdown, markdown_of, provenance_line, read
+from eval.training import ablation as training_runs
 
 
 def ablation(name: str) -> str:
     """Training runs side by side, of patches or of whole pictures."""
     record = read(RESULTS / f"{name}.json")
-    measure = measure_of(record["results"])
-    pictures = measure == "map"
-    header = ["run", *(["bits"] if pictures else []), "GAN", "DMR", "BRE", "two views"]
-    header += ["normalised before the sign" if pictures else "standardised"]
-    header += [f"{'pictures' if pictures else 'patches'} seen", "minutes"]
-    header += [f"{TITLES[measure]} untrained", "mean of the second half", "last"]
-    rows = []
-    for r in record["results"]:
-        terms = [f"{r[f'lambda_{term}']:g}" for term in ("gan", "dmr", "bre", "two_view")]
-        scores = [f"{r[key][measure]:.1f}" for key in ("untrained", "late_mean", "last")]
-        cost = [f"{r['patches']:,}", f"{r['seconds'] / 60:.0f}"]
-        flag = "yes" if r["normalise" if pictures else "standardise"] else "no"
-        rows.append([r["run"], *([str(r["bits"])] if pictures else []), *terms, flag, *cost, *scores])
-    return f"{markdown(header, rows)}\n\n{provenance_line(record)}"
+    table = markdown_of(training_runs.columns(record["results"]), record["results"])
+    return f"{table}\n\n{provenance_line(record)}"
 
 
 READ, CITED, RECALLED = "read in the source", "read in notes on the source", "recalled, not read"
@@ -76,13 +65,8 @@ def mark(value: float, sure: str) -> str:
 def cifar10(name: str) -> str:
     """Retrieval of whole pictures by every convention, best first at each width; published values apart."""
     record = read(RESULTS / f"{name}.json")
-    header = ["codes", "bits", "exact@1000 (interval)", "deepbit", "published", "full depth"]
-    rows = []
-    for r in sorted(record["results"], key=lambda r: (r["bits"], -r["exact"])):
-        low, high = r["interval"]
-        values = [f"{r[key]:.2f}" for key in ("deepbit", "published", "full")]
-        rows.append([r["descriptor"], str(r["bits"]), f"{r['exact']:.2f} ({low:.2f} to {high:.2f})", *values])
-    return f"{markdown(header, rows)}\n\n{provenance_line(record)}"
+    rows = sorted(record["results"], key=lambda r: (r["bits"], -r["exact"]))
+    return f"{markdown_of(pictures.COLUMNS, rows)}\n\n{provenance_line(record)}"
 
 
 def overlap(name: str) -> str:

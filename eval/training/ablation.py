@@ -12,14 +12,15 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from eval.harness.columns import Column, Row, text_of
 from eval.harness.options import rows_of_runs
 from eval.harness.records import write_json
 from eval.show.curves import Line, Panel, svg_panels
 from kornia_bingan.errors import UsageError
-from kornia_bingan.report.text import text_table
 from kornia_bingan.work.files import atomic_path
 
 PATCH_MEASURES = {"fpr95": "codes", "fpr95_median": "codes, median threshold", "fpr95_descriptor": "float"}
@@ -74,24 +75,29 @@ def measure_of(runs: list[dict[str, Any]]) -> str:
     return next(iter(measures_of(runs[0]["last"])))
 
 
-def table(runs: list[dict[str, Any]]) -> str:
-    """Render the runs as text."""
+def columns(runs: list[dict[str, Any]]) -> list[Column]:
+    """Give the terms of the objective, the cost, and what the runs are judged by."""
     measure = measure_of(runs)
-    header = ["run", "gan", "dmr", "bre", "two view", "standardised", "patches seen", "minutes"]
-    header += [f"{TITLES[measure]} untrained", "late mean", "last", "stuck bits"]
-    rows = [
-        [
-            run["run"],
-            *(f"{run[f'lambda_{term}']:g}" for term in ("gan", "dmr", "bre", "two_view")),
-            "yes" if run["standardise"] else "no",
-            f"{run['patches']:,}",
-            f"{run['seconds'] / 60:.0f}",
-            *(f"{run[key][measure]:.1f}" for key in ("untrained", "late_mean", "last")),
-            str(run["stuck_bits"]),
-        ]
-        for run in runs
+    pictures = measure == "map"
+    best: Literal["most", "least"] = "most" if pictures else "least"
+    flag = "normalise" if pictures else "standardise"
+    terms = {"GAN": "lambda_gan", "DMR": "lambda_dmr", "BRE": "lambda_bre", "two views": "lambda_two_view"}
+
+    def score(key: str) -> Callable[[Row], float]:
+        return lambda run: float(run[key][measure])
+
+    return [
+        Column("run", "run"),
+        *([Column("bits", "bits")] if pictures else []),
+        *(Column(name, key, "g") for name, key in terms.items()),
+        Column("normalised before the sign" if pictures else "standardised", lambda run: "yes" if run[flag] else "no"),
+        Column(f"{'pictures' if pictures else 'patches'} seen", "patches", ","),
+        Column("minutes", lambda run: run["seconds"] / 60, ".0f", best="least"),
+        Column(f"{TITLES[measure]} untrained", score("untrained"), ".1f"),
+        Column("mean of the second half", score("late_mean"), ".1f", best=best),
+        Column("last", score("last"), ".1f", best=best),
+        Column("stuck bits", "stuck_bits", views=("text", "page")),
     ]
-    return text_table(header, rows)
 
 
 def main(argv: list[str]) -> int:
@@ -103,7 +109,7 @@ def main(argv: list[str]) -> int:
     for run in runs[1:]:
         if run["same"] != runs[0]["same"]:
             raise UsageError(f"{run['run']} was validated on {run['same']}, {runs[0]['run']} on {runs[0]['same']}")
-    print(table(runs))
+    print(text_of(columns(runs), runs))
     if arguments.out:
         command = "python -m eval ablation " + " ".join(run["run"] for run in runs)
         write_json(arguments.out, {"protocol": "ablation", "command": command, "results": runs})

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
+from eval.harness.columns import table_of
 from eval.harness.peers import load_peers
 from eval.quality import m95
 from kornia_bingan.datasets.rendered import cameras_on_arc
@@ -134,13 +135,17 @@ def rows_of_two() -> list[dict[str, Any]]:
 def test_the_table_is_sorted_by_the_sum_and_gives_the_interval() -> None:
     sums = [{"part": "scene", "descriptor": "orb", "data": ["room"], "m95": 2, "times_rootsift": 0.5}]
     sums[0]["times_rootsift_interval"] = [0.25, 0.75]
+    sums[0]["m95_interval"] = [1.0, 3.0]
     best = {"descriptor": "rootsift", "m95": 3, "times_rootsift": None, "times_rootsift_interval": None}
-    lines = m95.table(rows_of_two(), [*sums, {**sums[0], **best}, {**sums[0], "part": "evd"}], "scene").splitlines()
-    words = [line.split() for line in lines]
-    assert words[0] == ["M95,", "scene", "room", "sum", "x", "rootsift"]
-    assert [line for line in words if line[0] in ("rootsift", "orb")] == [
-        ["rootsift", "3", "3"],
-        ["orb", "2", "2", "0.500", "[0.250,", "0.750]"],
+    rows = [{**row, "m95_interval": [1.0, 4.0]} for row in rows_of_two()]
+    record: dict[str, Any] = {"results": rows, "constants": {}, "peers": {}}
+    record["peers"] = {"orb": {"num_bytes": 32}, "rootsift": {"num_bytes": 512}}
+    record["totals"] = [*sums, {**sums[0], **best}, {**sums[0], "part": "evd"}]
+    header, cells = table_of(m95.columns(record, "scene"), m95.totals_of(record, "scene"), "text")
+    assert header == ["descriptor", "bytes", "room (95 % interval)", "sum (interval)", "x RootSIFT (interval)"]
+    assert cells == [
+        ["rootsift", "512", "3 (1 to 4)", "3 (1 to 3)", ""],
+        ["orb", "32", "2 (1 to 4)", "2 (1 to 3)", "0.500 (0.250 to 0.750)"],
     ]
 
 
@@ -185,7 +190,7 @@ def test_the_command_writes_a_record_and_a_picture(tmp_path: Path, capsys: pytes
     assert m95.main(words) == 0, "the second run takes the cache"
     assert json.loads(out.read_text())["results"] == first["results"]
     shown = capsys.readouterr().out
-    assert "x rootsift" in shown
+    assert "x RootSIFT" in shown
     assert "absent: hashsift256: hashsift256.npy is not in the folder of peers" in shown
     with pytest.raises(UsageError):
         m95.main([str(tmp_path / "absent")])

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from eval.harness.columns import Column
 from eval.show import report
 from kornia_bingan.errors import UsageError
 from tests.helpers.browser import BROWSER, ask
@@ -14,12 +15,8 @@ RESULTS = Path(__file__).parents[2] / "eval" / "results"
 
 def test_the_best_of_a_column_is_marked_ties_included() -> None:
     rows = [{"n": "a", "x": 1.0, "y": 5}, {"n": "b", "x": 2.0, "y": 5}, {"n": "c", "x": 3.0, "y": None}]
-    columns: list[report.Column] = [
-        ("name", lambda r: r["n"], ""),
-        ("x", lambda r: r["x"], "least"),
-        ("y", lambda r: r["y"], "most"),
-    ]
-    cells = report.make_table(rows, columns)
+    columns = [Column("name", "n"), Column("x", "x", ".1f", best="least"), Column("y", "y", best="most")]
+    cells = report.cells_of(columns, rows)
     assert [[cell.best for cell in row] for row in cells] == [
         [False, True, False],
         [False, False, False],
@@ -27,7 +24,7 @@ def test_the_best_of_a_column_is_marked_ties_included() -> None:
     ], "equal values are no best"
     assert cells[2][2].text == ""
     rows[1]["y"] = 6
-    assert [row[2].best for row in report.make_table([*rows, rows[1]], columns)] == [False, True, False, True]
+    assert [row[2].best for row in report.cells_of(columns, [*rows, rows[1]])] == [False, True, False, True]
 
 
 def test_every_committed_record_is_in_the_page(tmp_path: Path) -> None:
