@@ -57,7 +57,8 @@ def front_rows(split: str) -> list[Record]:
             row = {**total, "bytes": about["num_bytes"], "binary": about["norm"] == "hamming"}
             if base(name) not in best or row["m95"] > best[base(name)]["m95"]:
                 best[base(name)] = row
-    ours = [row for name, row in best.items() if is_ours(name)]
+    first = record.get("constants", {}).get("first")  # what the others are compared with
+    ours = sorted((row for name, row in best.items() if is_ours(name)), key=lambda row: row["descriptor"] != first)
     others = [row for name, row in best.items() if not is_ours(name) and name not in (REFERENCE, FAST)]
     chosen = [best[REFERENCE]]
     for binary in (False, True):
