@@ -25,7 +25,8 @@ import numpy as np
 from eval.cost import speed_changes, speed_matching, speed_networks, speed_pipeline
 from eval.harness import options
 from eval.harness.options import peer_folder
-from eval.harness.peers import PEERS, load_peers, ours
+from eval.harness.ours import load_ours
+from eval.harness.peers import PEERS, load_peers
 from eval.harness.records import write_json
 from eval.harness.timing import REPEATS, machine_rates, take_turns
 from kornia_bingan import BinGAN
@@ -124,7 +125,7 @@ def _descriptors(
     functions = {peer.name: lambda p=peer: p.describe(image, keypoints) for peer in peers}
     sizes = {peer.name: peer.num_bytes for peer in peers}
     for name in names:
-        reference = ours(name)
+        reference = load_ours(name)
         functions |= {peer.name: lambda p=peer: p.describe(image, keypoints) for peer in reference}
         sizes |= {peer.name: peer.num_bytes for peer in reference}
         model = BinGAN.from_pretrained(name, precision="auto")

@@ -12,7 +12,8 @@ from typing import Any
 import cv2
 import torch
 
-from eval.harness.peers import PEERS, Peer, load_peers, name_of_weights, ours
+from eval.harness.ours import load_ours, name_of_weights
+from eval.harness.peers import PEERS, Peer, load_peers
 from eval.harness.records import check_clean
 from kornia_bingan import BinGAN
 from kornia_bingan.errors import UsageError
@@ -141,7 +142,7 @@ def setup(protocol: str, arguments: argparse.Namespace) -> Setup:
     found, absent = load_peers(names, arguments.peer_weights or peer_folder(data))
     mine = tuple(_words(arguments.ours))
     for name in mine:
-        found += ours(name)
+        found += load_ours(name)
     known = [peer.name for peer in found]
     if twice := sorted({name for name in known if known.count(name) > 1}):
         raise UsageError(f"two descriptors are called {twice[0]}; rename a weights file or its folder")

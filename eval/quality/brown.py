@@ -34,9 +34,10 @@ import torch
 from numpy.typing import NDArray
 
 from eval.harness import options
+from eval.harness.bootstrap import drawn_photos, resampled_counts
 from eval.harness.cache import cached, code_digest, digest
 from eval.harness.columns import Column, Row, text_of
-from eval.harness.metrics import drawn_photos, fpr95, fpr95_published, resampled_counts, roc_curve
+from eval.harness.metrics import fpr95, fpr95_published, roc_curve
 from eval.harness.patch_peers import PATCH_PX, PatchPeer, describe_patches, patch_peers, patch_sigma_of
 from eval.harness.records import check_clean, write_json
 from eval.show.curves import Line, Panel, svg_panels

@@ -21,8 +21,9 @@ from eval.harness import options
 from eval.harness.features import cached_describe
 from eval.harness.matching import mutual_matches
 from eval.harness.peers import Peer
+from eval.harness.problems import Problem, epipolar_errors_px, load_problems
 from eval.harness.records import write_json
-from eval.quality.m95 import THRESHOLD_PX, Problem, epipolar_errors_px, load_problems
+from eval.quality.m95 import THRESHOLD_PX
 from kornia_bingan.errors import UsageError
 from kornia_bingan.matching import Calibration, match_probability
 from kornia_bingan.report.text import text_table

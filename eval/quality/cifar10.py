@@ -37,9 +37,9 @@ import torch
 from numpy.typing import NDArray
 
 from eval.harness import options
+from eval.harness.bootstrap import bootstrap_interval
 from eval.harness.columns import Column, text_of
-from eval.harness.metrics import bootstrap_interval
-from eval.harness.peers import name_of_weights
+from eval.harness.ours import name_of_weights
 from eval.harness.records import check_clean, write_json
 from eval.quality import hashing
 from eval.show import picture_grid

@@ -26,11 +26,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.harness import options
+from eval.harness.bootstrap import drawn_groups, interval_of
 from eval.harness.columns import Column, text_of
 from eval.harness.data import HomographySequence, find_sequences, read_sequence, transform
 from eval.harness.features import cached_describe, cached_keypoints
 from eval.harness.matching import Norm, mutual_matches
-from eval.harness.metrics import drawn_groups, error_auc, interval_of
+from eval.harness.metrics import error_auc
 from eval.harness.peers import Describe
 from eval.harness.records import write_json
 from eval.quality.thresholds import read_thresholds, threshold_of

@@ -23,82 +23,42 @@ sequences over these first. Nothing is tuned here.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.harness import matching, options
-from eval.harness.cache import cached, code_digest, digest
+from eval.harness import matching, options, problems
+from eval.harness.bootstrap import drawn_groups, drawn_photos, resampled_counts
+from eval.harness.cache import cached, code_digest
 from eval.harness.columns import Column, Row, text_of
-from eval.harness.data import (
-    HomographySequence,
-    Scene,
-    find_scenes,
-    find_sequences,
-    near_pairs,
-    read_scene,
-    read_sequence,
-    transform,
-)
-from eval.harness.features import cached_describe, cached_keypoints, keypoints_digest
+from eval.harness.features import cached_describe
 from eval.harness.matching import Norm, mutual_matches
-from eval.harness.metrics import drawn_groups, drawn_photos, matches_at_precision, precision_curve, resampled_counts
+from eval.harness.metrics import matches_at_precision, precision_curve
 from eval.harness.peers import Describe, Peer
+from eval.harness.problems import (
+    MAX_GAP,
+    MAX_KEYPOINTS,
+    Matrix,
+    Problem,
+    epipolar_errors_px,
+    load_problems,
+    transfer_errors_px,
+)
 from eval.harness.records import write_json
 from eval.show.curves import Line, Panel, svg_panels
-from kornia_bingan.datasets.poses import PosedCamera
 from kornia_bingan.errors import UsageError
-from kornia_bingan.keypoints import Keypoints
 from kornia_bingan.work.files import atomic_path
 
-MAX_KEYPOINTS = 2000
-MAX_GAP = 4
 THRESHOLD_PX = 2.5
 PRECISION = 0.95
 NUM_RESAMPLES = 500
 SEED = 0
 REFERENCE = "rootsift"
 CURVE_POINTS = 60
-
-Kind = Literal["epipolar", "homography"]
-Matrix = NDArray[np.float64]
-
-
-@dataclass(frozen=True, eq=False)
-class Problem:
-    """What is to be matched, and the truth about it.
-
-    Attributes:
-        name: of the scene or sequence.
-        group: ``scene``, or the group of the sequence.
-        images: grey uint8 (H, W).
-        keypoints: one set an image.
-        pairs: index pairs.
-        kind: what the matrices are.
-        matrices: one per pair, float64 (P, 3, 3): fundamental matrices or homographies, from the first to the second.
-    """
-
-    name: str
-    group: str
-    images: tuple[NDArray[np.uint8], ...]
-    keypoints: tuple[Keypoints, ...]
-    pairs: tuple[tuple[int, int], ...]
-    kind: Kind
-    matrices: Matrix
-
-    def identity(self) -> dict[str, Any]:
-        """What decides the result beside the descriptor, as JSON can hold it."""
-        return {
-            "images": digest(*self.images),
-            "keypoints": [keypoints_digest(points) for points in self.keypoints],
-            "pairs": [list(pair) for pair in self.pairs],
-            "kind": self.kind,
-            "matrices": digest(self.matrices),
-        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,55 +78,6 @@ class Result:
     ratio: NDArray[np.float32]
     ratio_two_way: NDArray[np.float32]
     correct: NDArray[np.bool_]
-
-
-def fundamental_matrix(camera0: PosedCamera, camera1: PosedCamera) -> Matrix:
-    """Give F, float64 (3, 3), with ``[xy1, 1] F [xy0, 1]^T = 0`` for the two views of a point."""
-    R = camera1.R @ camera0.R.T
-    t = camera1.t - R @ camera0.t
-    skew = np.array([[0, -t[2], t[1]], [t[2], 0, -t[0]], [-t[1], t[0], 0]])
-    F: Matrix = np.linalg.inv(camera1.K).T @ skew @ R @ np.linalg.inv(camera0.K)
-    return F
-
-
-def epipolar_errors_px(F: Matrix, xy0: NDArray[Any], xy1: NDArray[Any]) -> Matrix:
-    """Give the larger of both distances to the epipolar line of the other point, pixels, float64 (M,)."""
-    points0, points1 = (np.column_stack([np.asarray(xy, np.float64), np.ones(len(xy))]) for xy in (xy0, xy1))
-    lines1, lines0 = points0 @ F.T, points1 @ F
-    residual = np.abs(np.einsum("ij,ij->i", points1, lines1))
-    slopes = np.minimum(np.hypot(*lines0.T[:2]), np.hypot(*lines1.T[:2]))
-    # A point in the epipole has no line; it counts as wrong.
-    errors: Matrix = np.where(slopes > 0, residual / np.where(slopes > 0, slopes, 1), np.inf)
-    return errors
-
-
-def transfer_errors_px(H: Matrix, xy0: NDArray[Any], xy1: NDArray[Any]) -> Matrix:
-    """Give the smaller of both distances after mapping one point onto the other, pixels, float64 (M,)."""
-    there = np.linalg.norm(transform(H, xy0) - xy1, axis=1)
-    inverse: Matrix = np.asarray(np.linalg.inv(H), np.float64)
-    back = np.linalg.norm(transform(inverse, xy1) - xy0, axis=1)
-    errors: Matrix = np.nan_to_num(np.fmin(there, back), nan=np.inf)
-    return errors
-
-
-def scene_problem(scene: Scene, keypoints: Sequence[Keypoints]) -> Problem:
-    """Pair the photos of a scene with cameras.
-
-    Raises:
-        UsageError: the scene has no cameras.
-    """
-    if scene.cameras is None:
-        raise UsageError(f"{scene.name} has no cameras.json, so it is not known which matches are correct")
-    pairs = near_pairs(len(scene.images), MAX_GAP)
-    matrices = np.array([fundamental_matrix(scene.cameras[i], scene.cameras[j]) for i, j in pairs])
-    return Problem(scene.name, "scene", scene.images, tuple(keypoints), tuple(pairs), "epipolar", matrices)
-
-
-def sequence_problem(sequence: HomographySequence, keypoints: Sequence[Keypoints]) -> Problem:
-    """Pair the first picture of a sequence with each other one."""
-    pairs = tuple((0, k + 1) for k in range(len(sequence.homographies)))
-    matrices = np.array(sequence.homographies)
-    return Problem(sequence.name, sequence.group, sequence.images, tuple(keypoints), pairs, "homography", matrices)
 
 
 def evaluate(describe: Describe, data: Problem, norm: Norm) -> Result:
@@ -196,7 +107,7 @@ def cached_evaluate(peer: Peer, problem: Problem, folder: Path | None) -> Result
         "problem": problem.identity(),
         "threshold_px": THRESHOLD_PX,
         "peer": peer.identity(),
-        "code": code_digest(sys.modules[__name__], matching),
+        "code": code_digest(sys.modules[__name__], matching, problems),
     }
 
     def make() -> dict[str, NDArray[Any]]:
@@ -307,29 +218,6 @@ def totals(
                 entry["ours_times_interval"] = np.quantile(ours / np.maximum(drawn, 1), [0.025, 0.975]).tolist()
             built.append(entry)
     return built
-
-
-def load_problems(
-    data: Path, only: Sequence[str], cache: Path | None, *, with_sequences: bool = True
-) -> Iterable[Problem]:
-    """Read the scenes with cameras and the homography sequences of a folder, one at a time.
-
-    Raises:
-        UsageError: there is none, or one is damaged.
-    """
-    scenes = find_scenes(data, only, with_cameras=True)
-    sequences = find_sequences(data, only) if with_sequences else []
-    names = [path.name for path in scenes] + [path.stem for path in sequences]
-    if missing := sorted(set(only) - set(names)):
-        raise UsageError(f"{data} has no '{missing[0]}' with ground truth; it has {', '.join(names) or 'none'}")
-    if not names:
-        raise UsageError(f"{data} has no scene with cameras.json and no homography sequence")
-    for path in scenes:
-        scene = read_scene(path)
-        yield scene_problem(scene, [cached_keypoints(image, MAX_KEYPOINTS, cache) for image in scene.images])
-    for path in sequences:
-        sequence = read_sequence(path)
-        yield sequence_problem(sequence, [cached_keypoints(image, MAX_KEYPOINTS, cache) for image in sequence.images])
 
 
 def columns(record: dict[str, Any], part: str) -> list[Column]:

@@ -23,10 +23,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.harness import options
+from eval.harness.bootstrap import bootstrap_interval
 from eval.harness.cache import cached, digest
 from eval.harness.data import find_scenes, read_scene
 from eval.harness.matchers import colmap_sift
-from eval.harness.metrics import bootstrap_interval
 from eval.harness.records import write_json
 from kornia_bingan import BinGAN
 from kornia_bingan.bits import hamming_distances

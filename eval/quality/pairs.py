@@ -22,11 +22,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.harness import options
+from eval.harness.bootstrap import connected_photos, drawn_groups, drawn_photos, interval_of
 from eval.harness.columns import Column, text_of
 from eval.harness.data import PosedPair, find_scenes, pairs_of_scene, read_pairs, read_scene
 from eval.harness.features import cached_describe, cached_keypoints
 from eval.harness.matching import Norm, mutual_matches
-from eval.harness.metrics import connected_photos, drawn_groups, drawn_photos, error_auc, interval_of
+from eval.harness.metrics import error_auc
 from eval.harness.peers import Describe
 from eval.harness.records import write_json
 from eval.quality.thresholds import read_thresholds, threshold_of

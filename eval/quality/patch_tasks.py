@@ -34,9 +34,10 @@ import torch
 from numpy.typing import NDArray
 
 from eval.harness import options
+from eval.harness.bootstrap import bootstrap_interval
 from eval.harness.columns import Column, text_of
 from eval.harness.data import HomographySequence, find_sequences, read_sequence, transform
-from eval.harness.metrics import average_precision, bootstrap_interval
+from eval.harness.metrics import average_precision
 from eval.harness.options import peer_folder
 from eval.harness.patch_peers import patch_peers
 from eval.harness.records import check_clean, write_json

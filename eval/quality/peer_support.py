@@ -19,8 +19,9 @@ from typing import Any
 from eval.harness import options
 from eval.harness.metrics import matches_at_precision
 from eval.harness.peers import PEERS
+from eval.harness.problems import MAX_KEYPOINTS, load_problems
 from eval.harness.records import write_json
-from eval.quality.m95 import MAX_KEYPOINTS, PRECISION, THRESHOLD_PX, cached_evaluate, load_problems
+from eval.quality.m95 import PRECISION, THRESHOLD_PX, cached_evaluate
 from kornia_bingan.errors import UsageError
 from kornia_bingan.report.text import text_table
 

@@ -22,7 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.harness import options
-from eval.harness.metrics import average_precision, bootstrap_interval
+from eval.harness.bootstrap import bootstrap_interval
+from eval.harness.metrics import average_precision
 from eval.harness.options import peer_folder
 from eval.harness.patch_peers import patch_peers, patch_sigma_of
 from eval.harness.records import check_clean, write_json

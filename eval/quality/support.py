@@ -23,8 +23,9 @@ from eval.harness import options
 from eval.harness.data import find_scenes, read_scene
 from eval.harness.metrics import matches_at_precision
 from eval.harness.peer_rows import root_sift_rows
+from eval.harness.problems import MAX_KEYPOINTS, scene_problem
 from eval.harness.records import write_json
-from eval.quality.m95 import MAX_KEYPOINTS, PRECISION, THRESHOLD_PX, evaluate, scene_problem
+from eval.quality.m95 import PRECISION, THRESHOLD_PX, evaluate
 from kornia_bingan import BinGAN
 from kornia_bingan.descriptor import describe
 from kornia_bingan.errors import UsageError

@@ -19,8 +19,9 @@ import numpy as np
 
 from eval.harness import options
 from eval.harness.metrics import matches_at_precision
+from eval.harness.problems import load_problems
 from eval.harness.records import write_json
-from eval.quality.m95 import PRECISION, Result, cached_evaluate, load_problems
+from eval.quality.m95 import PRECISION, Result, cached_evaluate
 from kornia_bingan.errors import UsageError
 from kornia_bingan.report.text import text_table
 

@@ -27,7 +27,8 @@ from numpy.typing import NDArray
 from eval.harness.features import cached_describe
 from eval.harness.matching import mutual_matches
 from eval.harness.options import PEER_SUPPORT, RESULTS, with_regions
-from eval.harness.peers import Peer, load_peers, ours
+from eval.harness.ours import load_ours
+from eval.harness.peers import Peer, load_peers
 from eval.harness.records import check_clean, write_json
 from eval.quality.m95 import THRESHOLD_PX
 from eval.quality.thresholds import read_thresholds, threshold_of
@@ -120,7 +121,7 @@ def match_picture(demo: Path, name: str) -> dict[str, Any]:
     keypoints = [detect(image, "dog", NUM_KEYPOINTS) for image in images]
     truth = true_places(room(SEED), [cameras[view] for view in PAIR], keypoints[0].xy)
     thresholds = read_thresholds()
-    own = ours(name)[0]
+    own = load_ours(name)[0]
     names = with_regions(["orb"], "both", PEER_SUPPORT) if PEER_SUPPORT.is_file() else ["orb"]
     orb = load_peers(names[-1:], ROOT)[0][0]
     drawn, results = [], []

@@ -22,8 +22,9 @@ from eval.harness import options
 from eval.harness.features import cached_describe
 from eval.harness.matching import mutual_matches
 from eval.harness.peers import Peer
+from eval.harness.problems import Problem, epipolar_errors_px, load_problems, transfer_errors_px
 from eval.harness.records import write_json
-from eval.quality.m95 import THRESHOLD_PX, Problem, epipolar_errors_px, load_problems, transfer_errors_px
+from eval.quality.m95 import THRESHOLD_PX
 from eval.quality.thresholds import read_thresholds, threshold_of
 from kornia_bingan.work.files import atomic_path
 

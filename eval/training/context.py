@@ -23,9 +23,10 @@ from eval.harness import options
 from eval.harness.features import cached_describe
 from eval.harness.metrics import matches_at_precision
 from eval.harness.peers import Peer
+from eval.harness.problems import Problem, epipolar_errors_px, load_problems
 from eval.harness.records import write_json
 from eval.quality.calibrate import reliability
-from eval.quality.m95 import PRECISION, THRESHOLD_PX, Problem, epipolar_errors_px, load_problems
+from eval.quality.m95 import PRECISION, THRESHOLD_PX
 from kornia_bingan.context import ContextModel, Neighbourhood, context_probability, features, neighbourhoods
 from kornia_bingan.errors import UsageError
 from kornia_bingan.keypoints import Keypoints

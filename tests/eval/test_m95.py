@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
+from eval.harness import problems
 from eval.harness.columns import table_of
 from eval.harness.peers import load_peers
 from eval.quality import m95
@@ -26,11 +27,11 @@ def keypoints_at(xy: np.ndarray) -> Keypoints:
 def test_true_points_lie_on_their_epipolar_lines() -> None:
     a, b = cameras_on_arc(3, 0)[:2]
     points = np.random.default_rng(0).uniform([-1, -0.5, 0], [1, 0.5, 1], (50, 3)) + a.center + 4 * a.R[2]
-    F = m95.fundamental_matrix(a, b)
+    F = problems.fundamental_matrix(a, b)
     xy0, xy1 = a.project(points), b.project(points)
-    assert m95.epipolar_errors_px(F, xy0, xy1).max() < 1e-6
+    assert problems.epipolar_errors_px(F, xy0, xy1).max() < 1e-6
     moved = xy1 + np.random.default_rng(1).normal(0, 30, xy1.shape)
-    assert np.median(m95.epipolar_errors_px(F, xy0, moved)) > 5
+    assert np.median(problems.epipolar_errors_px(F, xy0, moved)) > 5
 
 
 def test_the_epipolar_error_is_the_larger_of_both() -> None:
@@ -38,21 +39,21 @@ def test_the_epipolar_error_is_the_larger_of_both() -> None:
     for enlarged, expected in ((2.0, 3.0), (0.5, 6.0)):
         F = np.array([[0, 0, 0], [0, 0, -1], [0, enlarged, 0]])
         xy0, xy1 = np.array([[5.0, 10.0]]), np.array([[70.0, 10 * enlarged + 3]])
-        assert m95.epipolar_errors_px(F, xy0, xy1).tolist() == [expected]
+        assert problems.epipolar_errors_px(F, xy0, xy1).tolist() == [expected]
 
 
 def test_a_match_in_the_epipole_is_wrong() -> None:
     """A camera that moves along its axis of view: every line goes through (0, 0), which has none itself."""
     F = np.array([[0, -1.0, 0], [1, 0, 0], [0, 0, 0]])
     xy0, xy1 = np.array([[0.0, 0], [3, 4], [3, 4]]), np.array([[5.0, 1], [6, 8], [0, 0]])
-    assert m95.epipolar_errors_px(F, xy0, xy1).tolist() == [np.inf, 0, np.inf]
+    assert problems.epipolar_errors_px(F, xy0, xy1).tolist() == [np.inf, 0, np.inf]
 
 
 def test_transfer_error_is_that_in_the_coarser_picture() -> None:
     H = np.diag([2.0, 2.0, 1.0])
     xy0 = np.array([[10.0, 20.0]])
-    assert m95.transfer_errors_px(H, xy0, np.array([[20.0, 40.0]])).tolist() == [0]
-    assert m95.transfer_errors_px(H, xy0, np.array([[24.0, 40.0]])).tolist() == [2]
+    assert problems.transfer_errors_px(H, xy0, np.array([[20.0, 40.0]])).tolist() == [0]
+    assert problems.transfer_errors_px(H, xy0, np.array([[24.0, 40.0]])).tolist() == [2]
 
 
 def test_a_perfect_descriptor_keeps_all_its_matches() -> None:
@@ -62,12 +63,13 @@ def test_a_perfect_descriptor_keeps_all_its_matches() -> None:
     points = (keypoints_at(xy), keypoints_at(xy + np.array([7, 0])))
     images = (texture(200, 200), texture(200, 200, 1))
     codes = np.random.default_rng(1).integers(0, 256, (40, 32), dtype=np.uint8)
-    problem = m95.Problem("a", "scene", images, points, ((0, 1),), "homography", H[None])
+    problem = problems.Problem("a", "scene", images, points, ((0, 1),), "homography", H[None])
     result = m95.evaluate(lambda _image, _points: codes, problem, "hamming")
     assert result.correct.all()
     assert len(result.correct) == 40
     for off, right in ((2.4, True), (2.6, False)):
-        moved = m95.Problem("a", "scene", images, points, ((0, 1),), "homography", (H + off * np.eye(3, k=2))[None])
+        H_moved = (H + off * np.eye(3, k=2))[None]
+        moved = problems.Problem("a", "scene", images, points, ((0, 1),), "homography", H_moved)
         assert (m95.evaluate(lambda _image, _points: codes, moved, "hamming").correct == right).all()
     wrong = np.roll(codes, 1, axis=0)
     calls = iter([codes, wrong])
@@ -75,8 +77,8 @@ def test_a_perfect_descriptor_keeps_all_its_matches() -> None:
     assert not result.correct.any()
 
 
-def problem_of(kind: m95.Kind, pairs: tuple[tuple[int, int], ...]) -> m95.Problem:
-    return m95.Problem("a", "scene", (), (), pairs, kind, np.zeros((len(pairs), 3, 3)))
+def problem_of(kind: problems.Kind, pairs: tuple[tuple[int, int], ...]) -> problems.Problem:
+    return problems.Problem("a", "scene", (), (), pairs, kind, np.zeros((len(pairs), 3, 3)))
 
 
 def result_of(counts: list[int]) -> m95.Result:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, roc_curve
 
 import kornia_bingan.train.metrics
+from eval.harness import bootstrap
 from eval.harness import metrics as m
 from kornia_bingan.errors import UsageError
 
@@ -178,20 +179,20 @@ def test_the_m95_against_a_slow_search_over_thresholds() -> None:
 
 
 def test_resampling_stays_within_strata_and_repeats() -> None:
-    counts = m.resampled_counts([3, 0, 1], 50, seed=5)
+    counts = bootstrap.resampled_counts([3, 0, 1], 50, seed=5)
     assert counts.shape == (50, 4)
     assert (counts[:, :3].sum(1) == 3).all()
     assert (counts[:, 3] == 1).all()
-    assert np.array_equal(counts, m.resampled_counts([3, 0, 1], 50, seed=5))
-    assert not np.array_equal(counts, m.resampled_counts([3, 0, 1], 50, seed=6))
+    assert np.array_equal(counts, bootstrap.resampled_counts([3, 0, 1], 50, seed=5))
+    assert not np.array_equal(counts, bootstrap.resampled_counts([3, 0, 1], 50, seed=6))
 
 
 def test_the_interval_of_a_mean_has_the_width_of_theory() -> None:
     values = np.random.default_rng(6).normal(10, 2, 400)
-    low, high = m.bootstrap_interval(lambda counts: float(counts @ values / counts.sum()), [400], seed=1)
+    low, high = bootstrap.bootstrap_interval(lambda counts: float(counts @ values / counts.sum()), [400], seed=1)
     assert low < values.mean() < high
     assert high - low == pytest.approx(2 * 1.96 * values.std() / 20, rel=0.15)
-    assert (low, high) == m.bootstrap_interval(lambda c: float(c @ values / c.sum()), [400], seed=1)
+    assert (low, high) == bootstrap.bootstrap_interval(lambda c: float(c @ values / c.sum()), [400], seed=1)
 
 
 def complete(count: int) -> list[tuple[int, int]]:
@@ -200,25 +201,25 @@ def complete(count: int) -> list[tuple[int, int]]:
 
 def test_a_pair_counts_as_often_as_both_of_its_photos() -> None:
     pairs = complete(5)
-    counts = m.drawn_photos(pairs, ["a"] * 10, 40, seed=3)
+    counts = bootstrap.drawn_photos(pairs, ["a"] * 10, 40, seed=3)
     assert counts.shape == (40, 10)
     assert (counts.sum(1) > 0).all()
     of = {pair: counts[:, k] for k, pair in enumerate(pairs)}
     np.testing.assert_array_equal(of[0, 1] * of[2, 3], of[0, 2] * of[1, 3])
     np.testing.assert_array_equal(of[0, 1] * of[2, 3], of[0, 3] * of[1, 2])
     assert len(np.unique(counts, axis=0)) > 20
-    assert np.array_equal(counts, m.drawn_photos(pairs, ["a"] * 10, 40, seed=3))
-    assert not np.array_equal(counts, m.drawn_photos(pairs, ["a"] * 10, 40, seed=4))
+    assert np.array_equal(counts, bootstrap.drawn_photos(pairs, ["a"] * 10, 40, seed=3))
+    assert not np.array_equal(counts, bootstrap.drawn_photos(pairs, ["a"] * 10, 40, seed=4))
 
 
 def test_photos_are_drawn_within_their_scene() -> None:
     """A scene of one pair always has it once; photos of one name in two scenes are two photos."""
-    counts = m.drawn_photos([(0, 1), *complete(4)], ["b"] + ["a"] * 6, 30, seed=0)
+    counts = bootstrap.drawn_photos([(0, 1), *complete(4)], ["b"] + ["a"] * 6, 30, seed=0)
     assert (counts[:, 0] == 1).all()
     assert (counts[:, 1:].sum(1) > 0).all()
     assert len(np.unique(counts[:, 1:], axis=0)) > 5
     with pytest.raises(UsageError, match="2 pairs and 1 scenes"):
-        m.drawn_photos([(0, 1), (1, 2)], ["a"], 3, seed=0)
+        bootstrap.drawn_photos([(0, 1), (1, 2)], ["a"], 3, seed=0)
 
 
 def test_pairs_that_share_photos_do_not_make_an_interval_narrow() -> None:
@@ -226,15 +227,15 @@ def test_pairs_that_share_photos_do_not_make_an_interval_narrow() -> None:
     photo = np.random.default_rng(0).normal(0, 1, 30)
     pairs = complete(30)
     values = np.array([photo[i] + photo[j] for i, j in pairs])
-    counts = m.drawn_photos(pairs, [0] * len(pairs), 400, seed=1)
-    low, high = m.interval_of(lambda c: float(c @ values / c.sum()), counts)
+    counts = bootstrap.drawn_photos(pairs, [0] * len(pairs), 400, seed=1)
+    low, high = bootstrap.interval_of(lambda c: float(c @ values / c.sum()), counts)
     assert high - low == pytest.approx(2 * 1.96 * 2 * photo.std() / np.sqrt(30), rel=0.25)
-    naive = m.bootstrap_interval(lambda c: float(c @ values / c.sum()), [len(values)], 400, seed=1)
+    naive = bootstrap.bootstrap_interval(lambda c: float(c @ values / c.sum()), [len(values)], 400, seed=1)
     assert naive[1] - naive[0] < (high - low) / 2
 
 
 def test_a_group_counts_as_a_whole() -> None:
-    counts = m.drawn_groups(["a", "b", "a", "c", "b"], 60, seed=0)
+    counts = bootstrap.drawn_groups(["a", "b", "a", "c", "b"], 60, seed=0)
     np.testing.assert_array_equal(counts[:, 0], counts[:, 2])
     np.testing.assert_array_equal(counts[:, 1], counts[:, 4])
     np.testing.assert_array_equal(counts[:, [0, 1, 3]].sum(1), np.full(60, 3))
@@ -243,14 +244,14 @@ def test_a_group_counts_as_a_whole() -> None:
 
 def test_pairs_that_share_a_photo_over_others_are_one_group() -> None:
     pairs = [("a", "b"), ("c", "d"), ("b", "e"), ("f", "g"), ("d", "c"), ("e", "h")]
-    assert m.connected_photos(pairs) == [0, 1, 0, 2, 1, 0]
-    assert m.connected_photos([("a", "b"), ("c", "d"), ("b", "c")]) == [0, 0, 0], "joined by the last"
-    assert m.connected_photos([]) == []
+    assert bootstrap.connected_photos(pairs) == [0, 1, 0, 2, 1, 0]
+    assert bootstrap.connected_photos([("a", "b"), ("c", "d"), ("b", "c")]) == [0, 0, 0], "joined by the last"
+    assert bootstrap.connected_photos([]) == []
 
 
 def test_intervals_of_nothing_and_of_one() -> None:
-    assert m.bootstrap_interval(lambda counts: 7.0 * counts[0], [1]) == (7, 7)
+    assert bootstrap.bootstrap_interval(lambda counts: 7.0 * counts[0], [1]) == (7, 7)
     with pytest.raises(UsageError, match="at least one"):
-        m.bootstrap_interval(lambda counts: 0.0, [])
+        bootstrap.bootstrap_interval(lambda counts: 0.0, [])
     with pytest.raises(UsageError, match="not finite"):
-        m.bootstrap_interval(lambda counts: math.nan, [2])
+        bootstrap.bootstrap_interval(lambda counts: math.nan, [2])

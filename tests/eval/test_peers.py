@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from eval.harness import patch_peers, peer_rows, peers
+from eval.harness import ours, patch_peers, peer_rows, peers
 from kornia_bingan.errors import UsageError
 from kornia_bingan.keypoints import Keypoints, detect, to_opencv
 from kornia_bingan.network.weights import find_weights
@@ -142,10 +142,10 @@ def test_weights_are_named_as_they_are_shipped(tmp_path: Path) -> None:
     (tmp_path / "long").mkdir()
     for copy in (tmp_path / "long" / "weights.safetensors", tmp_path / "other.safetensors"):
         copy.write_bytes(shipped.read_bytes())
-        assert peers.name_of_weights(copy) == peers.name_of_weights(shipped) == "bingan256-lite"
+        assert ours.name_of_weights(copy) == ours.name_of_weights(shipped) == "bingan256-lite"
         copy.write_bytes(b"of a run that is not shipped")
-    assert peers.name_of_weights(tmp_path / "long" / "weights.safetensors") == "long"
-    assert peers.name_of_weights(tmp_path / "other.safetensors") == "other"
+    assert ours.name_of_weights(tmp_path / "long" / "weights.safetensors") == "long"
+    assert ours.name_of_weights(tmp_path / "other.safetensors") == "other"
 
 
 def test_the_scale_of_a_patch_is_read_from_its_summary(tmp_path: Path) -> None:
@@ -165,7 +165,7 @@ BYTES |= {"beblid256": 32, "beblid512": 64, "teblid256": 32, "teblid512": 64, "b
 
 
 def test_a_row_has_as_many_bytes_as_the_table_says(image: np.ndarray, points: Keypoints) -> None:
-    for peer in [*peers.load_peers(list(BYTES), NOWHERE)[0], *peers.ours("bingan256")]:
+    for peer in [*peers.load_peers(list(BYTES), NOWHERE)[0], *ours.load_ours("bingan256")]:
         expected = {**BYTES, "bingan256": 32, "bingan256/float": 1024}[peer.name]
         (row,) = peer.describe(image, points[:1])
         assert (peer.num_bytes, row.nbytes) == (expected, expected), peer.name
