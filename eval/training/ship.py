@@ -1,6 +1,6 @@
 """Ship a finished training run: weights, manifest, birth certificate and model card.
 
-    python -m eval ship RUN NAME --summary "one line" [--after RUN ...] [--licences FILE]
+    python -m eval ship RUN NAME --summary "one line" [--after RUN ...] [--photos FOLDER --credits MANIFEST.json]
 
 A run that went on from the weights of others names these with ``--after``, in their order; the recipe is then all of
 their commands.
@@ -141,6 +141,30 @@ def read_licences(path: Path | None, manifest: Path | None) -> dict[str, Any]:
     return {"sources": [row for row in rows if row["photos"] or not counts]}
 
 
+def read_credits(photos: Path, manifest: Path) -> dict[str, Any]:
+    """Read who made the photos of a folder, and under which licence each is.
+
+    Args:
+        photos: what the run learnt from.
+        manifest: JSON, a list of entries with ``sha256``, ``source``, ``licence`` and ``author`` of a photo.
+
+    Raises:
+        UsageError: a photo of the folder is not in the manifest.
+    """
+    known = {entry["sha256"]: entry for entry in json.loads(manifest.read_text(encoding="utf-8"))}
+    authors: dict[tuple[str, str], list[str]] = {}
+    for path in sorted(path for path in photos.rglob("*") if path.is_file()):
+        entry = known.get(sha256_of(path))
+        if entry is None:
+            raise UsageError(f"{path} is not in {manifest}, so its licence is not known; leave it out of the training")
+        authors.setdefault((entry["source"], entry["licence"]), []).append(entry["author"])
+    rows = [
+        {"source": source, "licence": licence, "photos": len(names), "credit": ", ".join(sorted({*names} - {""}))}
+        for (source, licence), names in sorted(authors.items())
+    ]
+    return {"sources": [], "credits": rows}
+
+
 def card(about: dict[str, Any]) -> str:
     """Render a certificate as Markdown."""
     config = about["training"]["config"]
@@ -171,6 +195,12 @@ def card(about: dict[str, Any]) -> str:
         lines[-1] += "every photo in it. The photos are not part of this package."
         lines += ["", "| source | photos | licence as stated |", "|---|--:|---|"]
         lines += [f"| {row['source']} | {row['photos'] or ''} | {row['licence']} |" for row in about["data"]["sources"]]
+    if credited := about["data"].get("credits"):
+        lines += ["", "Trained on these photos and no others, which are not part of this package:"]
+        lines += ["", "| source | photos | licence | credit |", "|---|--:|---|---|"]
+        lines += [
+            f"| {r['source']} | {r['photos']} | {r['licence']} | {r['credit'] or 'not stated'} |" for r in credited
+        ]
     lines += ["", f"Generated from `{about['name']}.json` by `python -m eval ship`.", ""]
     return "\n".join(lines)
 
@@ -299,11 +329,18 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--after", type=Path, nargs="+", default=[], help="earlier runs, in their order")
     parser.add_argument("--licences", type=Path, help="Markdown table: split, source, licence")
     parser.add_argument("--manifest", type=Path, help="JSON of the photos: name -> source")
+    parser.add_argument("--photos", type=Path, help="folder that was learnt from")
+    parser.add_argument("--credits", type=Path, help="JSON of these photos: sha256, source, licence and author of each")
     arguments = parser.parse_args(argv)
     if arguments.run is not None:
         if arguments.name is None or not arguments.summary:
             raise UsageError("give the run, a name and --summary")
-        data = read_licences(arguments.licences, arguments.manifest)
+        if (arguments.photos is None) != (arguments.credits is None):
+            raise UsageError("--photos and --credits go together: the photos, and the manifest that has their licences")
+        if arguments.photos is not None:
+            data = read_credits(arguments.photos, arguments.credits)
+        else:
+            data = read_licences(arguments.licences, arguments.manifest)
         about = certificate(arguments.run, arguments.name, arguments.summary, data, arguments.after)
         source = arguments.run / "weights.safetensors"
         if source.stat().st_size >= LARGEST_FILE:

@@ -11,6 +11,7 @@ from kornia_bingan.network.weights import load_weights
 from kornia_bingan.train.config import preset_config
 from kornia_bingan.train.jitter import Jitter
 from kornia_bingan.train.loop import train
+from kornia_bingan.work.files import sha256_of
 from tests.helpers.photos import write_photos
 from tests.train.test_loop import SMALL
 
@@ -48,6 +49,25 @@ def test_a_run_becomes_weights_with_manifest_certificate_and_card(run: Path, wei
     (weights / "tiny.md").unlink()
     assert ship.main([]) == 0
     assert (weights / "tiny.md").read_text() == before
+
+
+def test_a_card_credits_every_photo(run: Path, weights: Path) -> None:
+    photos = run.parent / "photos"
+    files = sorted(photos.iterdir())
+    entries = [
+        {"sha256": sha256_of(path), "source": "a/b", "licence": "CC-BY-4.0", "author": f"Author {number % 2}"}
+        for number, path in enumerate(files)
+    ]
+    manifest = weights / "credits.txt"
+    words = [str(run), "tiny", "--summary", "for a test", "--photos", str(photos)]
+    with pytest.raises(UsageError, match="go together"):
+        ship.main(words)
+    manifest.write_text(json.dumps(entries[1:]))
+    with pytest.raises(UsageError, match=f"{files[0].name} is not in .* its licence is not known"):
+        ship.main([*words, "--credits", str(manifest)])
+    manifest.write_text(json.dumps(entries))
+    assert ship.main([*words, "--credits", str(manifest)]) == 0
+    assert f"| a/b | {len(files)} | CC-BY-4.0 | Author 0, Author 1 |" in (weights / "tiny.md").read_text()
 
 
 def test_the_command_names_what_differs_from_the_preset(run: Path) -> None:
