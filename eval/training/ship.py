@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from kornia_bingan.errors import UsageError
+from kornia_bingan.images.folders import list_images
 from kornia_bingan.network.published import multiply_adds
 from kornia_bingan.network.weights import load_weights, read_description
 from kornia_bingan.train.config import PICTURE_NETWORKS, describe_config, preset_config
@@ -153,7 +154,7 @@ def read_credits(photos: Path, manifest: Path) -> dict[str, Any]:
     """
     known = {entry["sha256"]: entry for entry in json.loads(manifest.read_text(encoding="utf-8"))}
     authors: dict[tuple[str, str], list[str]] = {}
-    for path in sorted(path for path in photos.rglob("*") if path.is_file()):
+    for path in (photos / name for name in list_images(photos)[0]):
         entry = known.get(sha256_of(path))
         if entry is None:
             raise UsageError(f"{path} is not in {manifest}, so its licence is not known; leave it out of the training")
