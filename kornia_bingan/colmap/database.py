@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -220,8 +221,14 @@ def open_database(database: Path, existing: bool = False) -> Iterator[Any]:
     try:
         db = pycolmap.Database.open(str(database))
     except RuntimeError as error:
+        refusal = _refusal(database)
         for path in absent:
             path.unlink(missing_ok=True)
+        if refusal:
+            raise UsageError(
+                f"{database} cannot be opened ({refusal}): another program works on it, or its file system has no "
+                "locks; wait, or take a folder on a local disk"
+            ) from error
         raise UsageError(
             f"{database} cannot be opened as a COLMAP database; delete it to have it made again"
         ) from error
@@ -236,6 +243,18 @@ def open_database(database: Path, existing: bool = False) -> Iterator[Any]:
         raise UsageError(f"{database} is a damaged COLMAP database: {error}") from error
     finally:
         db.close()
+
+
+def _refusal(database: Path) -> str:
+    """Say why SQLite cannot even look whether a file is a database; "" if it can. (pycolmap only logs it.)"""
+    try:
+        with closing(sqlite3.connect(database, timeout=0)) as connection:
+            connection.execute("PRAGMA schema_version").fetchone()
+    except sqlite3.OperationalError as error:  # locks, reading; of damaged files, another DatabaseError
+        return str(error)
+    except sqlite3.DatabaseError:
+        pass
+    return ""
 
 
 def _camera_of(name: str, cameras: Mapping[str, Camera]) -> Camera:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +45,31 @@ def test_folders_on_the_way_to_a_database_are_made(tmp_path: Path) -> None:
     database = tmp_path / "a" / "b" / "d.db"
     write_features(database, {"a": np.array([[1.0, 2.0]])}, Camera(64, 48))
     assert read_features(database)["a"].xy.tolist() == [[1, 2]]
+
+
+def test_a_database_that_cannot_be_locked_is_not_called_damaged(tmp_path: Path) -> None:
+    """A file system without locks and another program that works on it look the same to SQLite."""
+    database = tmp_path / "d.db"
+    write_features(database, {"a": np.array([[1.0, 2.0]])}, Camera(64, 48))
+    program = (
+        "import sqlite3\n"
+        f"held = sqlite3.connect({str(database)!r}, isolation_level=None)\n"
+        "held.execute('PRAGMA locking_mode = EXCLUSIVE')\nheld.execute('BEGIN EXCLUSIVE')\nprint('held', flush=True)\n"
+        "input()\n"
+    )
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(
+            UsageError, match=r"d\.db cannot be opened \(database is locked\): another program .* no locks"
+        ):
+            read_features(database)
+        other.communicate("\n")
+    assert read_features(database)["a"].xy.tolist() == [[1, 2]]
+    database.write_bytes(b"no database" * 99)
+    with pytest.raises(UsageError, match=r"d\.db cannot be opened as a COLMAP database; delete it"):
+        read_features(database)
 
 
 def test_a_pair_that_was_compared_and_has_no_match_is_not_counted(tmp_path: Path) -> None:
