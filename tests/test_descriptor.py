@@ -105,7 +105,11 @@ def test_describe_gives_one_row_a_keypoint_in_order() -> None:
     codes = describe(model, image, keypoints)
     assert codes.shape == (len(keypoints), 32)
     assert codes.dtype == np.uint8
-    np.testing.assert_array_equal(describe(model, image, keypoints[10:12]), codes[10:12])
+    # in another batch, sums may round otherwise, so a bit or two of a code may differ, of codes of others many
+    alone = describe(model, image, keypoints[10:12])
+    distances = np.bitwise_count(alone[:, None] ^ codes).sum(2)
+    assert distances[[0, 1], [10, 11]].max() <= 2
+    assert (distances <= 2).sum() == 2
     assert describe(model, image, keypoints[:0]).shape == (0, 32)
 
 

@@ -42,7 +42,7 @@ def ask(page: Path, script: str, folder: Path) -> dict[str, Any]:
     probed.write_text(text.replace("<head>", "<head>" + _PROBE % script, 1), encoding="utf-8")
     command = [BROWSER, *_FLAGS, f"--user-data-dir={folder / 'profile'}", "--virtual-time-budget=15000"]
     command += ["--dump-dom", probed.as_uri()]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=600)
     found = re.search(r'<pre id="answer">(.*?)</pre>', done.stdout, re.DOTALL)
     assert found, done.stderr[-2000:]
     answer: dict[str, Any] = json.loads(html.unescape(found[1]))
