@@ -17,6 +17,8 @@ from kornia_bingan.train.loop import train
 from tests.helpers.photos import texture, write_photos
 from tests.train.test_loop import SMALL, log_of
 
+pytestmark = pytest.mark.usefixtures("_few_initial_patches")
+
 
 @pytest.fixture(scope="module")
 def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:

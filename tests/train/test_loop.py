@@ -18,6 +18,9 @@ from kornia_bingan.train.loop import train
 from kornia_bingan.work.files import sha256_of
 from tests.conftest import run_and_die
 from tests.helpers.photos import write_photos
+from tests.train.conftest import FEW_INITIAL_PATCHES
+
+pytestmark = pytest.mark.usefixtures("_few_initial_patches")
 
 SMALL: dict[str, Any] = {
     "layers": ((8, 2), (16, 2)),
@@ -32,6 +35,10 @@ SMALL: dict[str, Any] = {
     "threads": 1,
     "device": "cpu",
 }
+
+
+PUBLISHED: dict[str, Any] = {**SMALL, "batch_size": 6, "validation_pairs": 20}
+"""The published network is a hundred times larger, and so are its steps."""
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +73,7 @@ def test_two_views_learn(data: Path, tmp_path: Path) -> None:
 
 def test_published_objective_runs_on_both_networks(data: Path, tmp_path: Path) -> None:
     for network in ("PatchDiscriminator", "PatchTrunk"):
-        changes = {**SMALL, "network": network, "steps": 2, "batch_size": 6, "validate_every": 2}
+        changes = {**PUBLISHED, "network": network, "steps": 2, "validate_every": 2}
         config = preset_config("brown", data, tmp_path / network, **changes)
         train(config)
         lines = log_of(config.out, "train")
@@ -84,7 +91,7 @@ def test_all_terms_together(data: Path, tmp_path: Path) -> None:
 
 
 def test_the_form_of_bre_is_chosen(data: Path, tmp_path: Path) -> None:
-    changes = {**SMALL, "steps": 1, "batch_size": 6, "validate_every": 5}
+    changes = {**PUBLISHED, "steps": 1, "validate_every": 5}
     first: dict[str, float] = {}
     for form in ("published", "normalised", "original"):
         train(preset_config("brown", data, tmp_path / form, **changes, bre=form))
@@ -95,10 +102,8 @@ def test_the_form_of_bre_is_chosen(data: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("preset", ["photos", "brown"])
 def test_a_killed_run_ends_with_the_same_bytes(preset: str, data: Path, tmp_path: Path) -> None:
-    changes = {**SMALL, "steps": 4, "checkpoint_every": 1}
-    if preset == "brown":
-        changes.update(batch_size=6, validate_every=4)
-    check_killed_run(preset, data, tmp_path, changes)
+    changes = {**(PUBLISHED if preset == "brown" else SMALL), "steps": 4, "checkpoint_every": 1}
+    check_killed_run(preset, data, tmp_path, {**changes, "validate_every": 4})
 
 
 def check_killed_run(preset: str, data: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
@@ -106,7 +111,7 @@ def check_killed_run(preset: str, data: Path, tmp_path: Path, changes: dict[str,
     whole = train(preset_config(preset, data, tmp_path / "whole", **changes))
     out = tmp_path / "killed"
     program = (
-        "from pathlib import Path\nfrom kornia_bingan.train.config import preset_config\n"
+        f"{FEW_INITIAL_PATCHES}from pathlib import Path\nfrom kornia_bingan.train.config import preset_config\n"
         "from kornia_bingan.train.loop import train\n"
         f"train(preset_config({preset!r}, Path({str(data)!r}), Path({str(out)!r}), **{changes!r}))"
     )
@@ -179,12 +184,12 @@ def test_two_processes_have_the_losses_of_one(data: Path, tmp_path: Path) -> Non
 
     Two steps only: Adam's first updates are signs of gradients, and those of gradients near 0 hang on rounding.
     """
-    changes = {**SMALL, "steps": 2, "batch_size": 8, "validate_every": 2, "dropout": False, "precision": "float32"}
+    changes = {**PUBLISHED, "steps": 2, "validate_every": 2, "dropout": False, "precision": "float32"}
     train(preset_config("brown", data, tmp_path / "one", **changes))
     program = tmp_path / "program.py"
     two = f"preset_config('brown', Path({str(data)!r}), Path({str(tmp_path / 'two')!r}), **{changes!r})"
     program.write_text(
-        "from pathlib import Path\nfrom kornia_bingan.train.config import preset_config\n"
+        f"{FEW_INITIAL_PATCHES}from pathlib import Path\nfrom kornia_bingan.train.config import preset_config\n"
         f"from kornia_bingan.train.loop import train\ntrain({two})\n"
     )
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(program)]
