@@ -18,7 +18,7 @@ from kornia_bingan.work import engine
 from kornia_bingan.work.run_folder import QUIET, no_progress
 from tests.helpers.photos import texture, write_photos
 
-FEW = ["--max-keypoints", "500"]
+FEW = ["--descriptor", "bingan256-lite", "--max-keypoints", "500"]
 
 
 @pytest.fixture(scope="module")
@@ -98,9 +98,9 @@ def test_wrong_use_is_one_sentence_and_exit_2(photos: Path, tmp_path: Path, caps
     for command in (
         ["match", first, str(tmp_path / "absent.jpg")],
         ["match", first, str(tmp_path / "text.jpg")],
-        ["match", first, first, "--out", str(tmp_path / "m.xyz")],
+        ["match", first, first, "--out", str(tmp_path / "m.xyz"), *FEW],
         ["match", first, first, "--out", str(tmp_path / "absent" / "m.png"), *FEW],
-        ["match", first, first, "--ratio", "3"],
+        ["match", first, first, "--ratio", "3", *FEW],
         ["match", first, first, "--descriptor", "nothing"],
         ["match", first, first, "--descriptor", str(tmp_path / "bad.safetensors")],
         ["reconstruct", str(tmp_path / "empty"), str(tmp_path / "out")],

@@ -70,20 +70,21 @@ def test_distances_by_norm() -> None:
 def test_a_set_is_scored_for_all_descriptors(
     patch_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = tmp_path / "brown.json"
-    assert brown.main([str(patch_set), "--pairs", "60", "--out", str(out), "--peer-data", str(tmp_path), *USUAL]) == 0
+    out, ours = tmp_path / "brown.json", "bingan256-lite"
+    words = [str(patch_set), "--ours", ours, *USUAL]
+    assert brown.main([*words, "--pairs", "60", "--out", str(out), "--peer-data", str(tmp_path)]) == 0
     record = json.loads(out.read_text())
     score = {row["descriptor"]: row["fpr95"] for row in record["results"]}
-    assert {"sift", "pixels", "untrained", "bingan256", "bingan256/float", "bingan256/median"} <= set(score)
+    assert {"sift", "pixels", "untrained", ours, f"{ours}/float", f"{ours}/median"} <= set(score)
     assert score["pixels"] < 5
-    assert score["bingan256"] < 5
-    assert score["untrained"] > score["bingan256/float"]
+    assert score[ours] < 5
+    assert score["untrained"] > score[f"{ours}/float"]
     assert "hardtfeat" in record["absent"]
-    assert record["trained_on"] == {"bingan256": "photos"}
+    assert record["trained_on"] == {ours: "photos"}
     assert out.with_suffix(".svg").read_text().startswith("<svg")
     assert "FPR@95 %, 60 pairs" in capsys.readouterr().out
     with pytest.raises(UsageError, match="no such pair file"):
-        brown.main([str(patch_set), "--pairs", "100", *USUAL])
+        brown.main([*words, "--pairs", "100"])
 
 
 def test_the_first_half_is_that_of_the_list() -> None:

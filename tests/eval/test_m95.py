@@ -168,6 +168,8 @@ def test_the_command_writes_a_record_and_a_picture(tmp_path: Path, capsys: pytes
         str(tmp_path / "data"),
         "--peers",
         "rootsift,orb,hashsift256",
+        "--ours",
+        "bingan256-lite",
         "--regions",
         "usual",
         "--out",
@@ -178,7 +180,7 @@ def test_the_command_writes_a_record_and_a_picture(tmp_path: Path, capsys: pytes
     assert m95.main(words) == 0
     first = json.loads(out.read_text())
     score = {row["descriptor"]: row["m95"] for row in first["results"]}
-    assert list(score) == ["rootsift", "orb", "bingan256", "bingan256/float"]
+    assert list(score) == ["rootsift", "orb", "bingan256-lite", "bingan256-lite/float"]
     assert min(score.values()) > 300
     assert first["constants"] == {
         "max_keypoints": 2000,
@@ -186,7 +188,7 @@ def test_the_command_writes_a_record_and_a_picture(tmp_path: Path, capsys: pytes
         "threshold_px": 2.5,
         "precision": 0.95,
         "num_resamples": 500,
-        "first": "bingan256",
+        "first": "bingan256-lite",
     }
     assert str(tmp_path) not in out.read_text()
     assert m95.main(words) == 0, "the second run takes the cache"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -13,6 +14,7 @@ from kornia_bingan.datasets.rendered import render_scene
 from kornia_bingan.errors import UsageError
 from kornia_bingan.network.published import ImageDiscriminator
 from kornia_bingan.network.weights import save_weights
+from kornia_bingan.work.options import FeatureOptions
 from tests.helpers.photos import texture
 
 
@@ -38,20 +40,25 @@ def test_views_of_a_scene_are_found_among_others(folders: tuple[Path, Path], tmp
     network = ImageDiscriminator(32).eval()
     save_weights(tmp_path / "picture.safetensors", network, {})
     out = tmp_path / "overlap.json"
-    words = [str(folders[0]), str(folders[1]), "--ours", f"bingan256,{tmp_path / 'picture.safetensors'}"]
+    words = [str(folders[0]), str(folders[1]), "--ours", f"bingan256-lite,{tmp_path / 'picture.safetensors'}"]
     assert overlap.main([*words, "--out", str(out), "--cache", str(tmp_path / "cache")]) == 0
     record = json.loads(out.read_text())
     assert (record["queries"], record["photos"], record["overlaps_a_query"]) == (4, 10, 3)
     rows = {row["code"]: row for row in record["results"]}
-    assert (rows["bingan256, 1 cells"]["bits"], rows["bingan256, 2 cells"]["bits"]) == (256, 512)
+    assert (rows["bingan256-lite, 1 cells"]["bits"], rows["bingan256-lite, 2 cells"]["bits"]) == (256, 512)
     assert rows["picture"]["bits"] == 32
-    assert rows["bingan256, 2 cells"]["recall@5"] == 1
+    assert rows["bingan256-lite, 2 cells"]["recall@5"] == 1
     assert str(tmp_path) not in out.read_text()
     with pytest.raises(UsageError, match="has no scene"):
         overlap.main([str(folders[1]), str(folders[1])])
 
 
-def test_fewer_pairs_register_the_same_photos(folders: tuple[Path, Path], tmp_path: Path) -> None:
+def test_fewer_pairs_register_the_same_photos(
+    folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = partial(FeatureOptions, descriptor="bingan256-lite")
+    monkeypatch.setattr(retrieval_pairs, "FeatureOptions", small)
+    monkeypatch.setattr(retrieval_pairs, "MAX_KEYPOINTS", 500)
     out = tmp_path / "pairs.json"
     words = [str(folders[0] / "room"), "--distractors", str(folders[1]), "--count", "3", "--mixed", "6"]
     assert retrieval_pairs.main([*words, "--out", str(out)]) == 0

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -17,13 +18,15 @@ def test_a_rendered_scene_is_compared_with_sift_and_the_truth(
 ) -> None:
     render_scene(tmp_path / "data" / "room", 4)
     out = tmp_path / "sfm.json"
-    monkeypatch.setattr(sfm, "read_thresholds", lambda: {"rootsift": 0.85, "bingan256": 0.8, "orb": 0.9})
+    monkeypatch.setattr(sfm, "read_thresholds", lambda: {"rootsift": 0.85, "bingan256-lite": 0.8, "orb": 0.9})
     words = [
         str(tmp_path / "data"),
         "--max-keypoints",
         "700",
         "--peers",
         "rootsift",
+        "--ours",
+        "bingan256-lite",
         "--regions",
         "usual",
         "--own-detector",
@@ -33,7 +36,7 @@ def test_a_rendered_scene_is_compared_with_sift_and_the_truth(
     assert sfm.main([*words, "--out", str(out)]) == 0
     record = json.loads(out.read_text())
     assert [row["descriptor"] for row in record["results"]] == [
-        "bingan256",
+        "bingan256-lite",
         "sift",
         "rootsift (ratio)",
         "sift, own detector",
@@ -101,7 +104,8 @@ def test_tables_are_filled_between_their_marks(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_sift_through_the_harness_is_plain_pycolmap(tmp_path: Path) -> None:
-    render_scene(tmp_path / "data" / "room", 4)
+    for path in render_scene(tmp_path / "data" / "room", 4).images.iterdir():
+        cv2.imwrite(str(path), cv2.imread(str(path), cv2.IMREAD_REDUCED_COLOR_2))
     out = tmp_path / "check.json"
     assert sfm_check.main([str(tmp_path / "data"), "--seeds", "1", "--out", str(out)]) == 0
     plain, harness = json.loads(out.read_text())["results"]

@@ -36,7 +36,8 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     first.unlink()
     (photos / NASTY).write_bytes(cv2.imencode(".jpg", picture)[1].tobytes())
     (photos / "broken.jpg").write_bytes(b"no photo")
-    reconstruct_photos(photos, folder / "out", ReconstructOptions(FeatureOptions(max_keypoints=500)))
+    options = ReconstructOptions(FeatureOptions(descriptor="bingan256-lite", max_keypoints=500))
+    reconstruct_photos(photos, folder / "out", options)
     return page.write_page(folder / "out", photos)
 
 

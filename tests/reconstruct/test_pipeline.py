@@ -27,7 +27,7 @@ from kornia_bingan.work.options import FeatureOptions, WorkOptions
 from tests.conftest import run_and_die
 from tests.helpers.photos import texture
 
-OPTIONS = ReconstructOptions(FeatureOptions(max_keypoints=700))
+OPTIONS = ReconstructOptions(FeatureOptions(descriptor="bingan256-lite", max_keypoints=600))
 
 
 def with_features(**changes: Any) -> ReconstructOptions:
@@ -63,7 +63,8 @@ def test_a_known_scene_is_found_again(scene: tuple[Path, Scene], whole: Path) ->
     assert set(summary) >= wanted | {"seconds", "descriptor", "sha256", "versions", "skipped"}
     assert summary["registered"] == summary["images"] == 5
     assert summary["points"] > 200
-    assert summary["descriptor"] == "bingan256"
+    assert summary["descriptor"] == OPTIONS.features.descriptor
+    assert FeatureOptions().descriptor == "bingan256"
     assert set(summary["seconds"]) == {"describe", "match", "verify", "map"}
     model = read_model(whole / "model")
     assert len(model.xyz) == summary["points"]
@@ -109,7 +110,7 @@ def test_a_killed_run_ends_with_the_same_model(
         "from kornia_bingan.reconstruct.options import ReconstructOptions\n"
         "from kornia_bingan.reconstruct.pipeline import reconstruct_photos\n"
         "from kornia_bingan.work.options import FeatureOptions\n"
-        "options = ReconstructOptions(FeatureOptions(max_keypoints=700))\n"
+        f"options = ReconstructOptions({OPTIONS.features!r})\n"
         f"reconstruct_photos(Path({str(photos)!r}), Path({str(out)!r}), options)\n"
     )
     run_and_die(program, out / reached.format(sorted(made.cameras)[0]))
@@ -328,7 +329,7 @@ def test_forty_pictures_of_every_kind_reconstruct_in_one_command(scene: tuple[Pa
     refuse("float.tif", "samples").write_bytes(cv2.imencode(".tif", views[0].astype(np.float32))[1].tobytes())
     refuse("trash.webp", "cut short").write_bytes((photos / "alpha\n0.webp").read_bytes()[:500])
     assert len(good) + len(bad) == 40
-    summary = reconstruct_photos(photos, tmp_path / "out", with_features(descriptor="bingan256-lite"))
+    summary = reconstruct_photos(photos, tmp_path / "out", OPTIONS)
     assert summary.images == summary.registered == len(good) == 25
     reasons = {item["name"]: item["reason"] for item in summary.skipped}
     assert set(reasons) == set(bad)

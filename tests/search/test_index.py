@@ -25,6 +25,8 @@ from kornia_bingan.work.run_folder import alone_in
 from tests.helpers.browser import BROWSER, ask
 from tests.helpers.photos import texture
 
+LITE = "bingan256-lite"
+
 
 def view(seed: int, shift: int) -> np.ndarray:
     """A place seen from beside: a window into a large texture."""
@@ -59,7 +61,7 @@ def index(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 def test_views_of_one_place_are_found(photos: Path, tmp_path: Path) -> None:
     index = tmp_path / "index"
-    summary = update_index(photos, index, "bingan256")
+    summary = update_index(photos, index, LITE)
     assert (summary.photos, summary.added, summary.skipped) == (12, 12, ())
     found = search_index.search_index(index, photos / "p1 1.png", 3)
     assert found[0] == Found("p1 1.png", 0)
@@ -128,9 +130,9 @@ def test_a_killed_run_goes_on(store: str, written: str, photos: Path, weights: s
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no such lock")
 def test_a_second_process_is_refused(photos: Path, tmp_path: Path) -> None:
-    update_index(photos, tmp_path / "index", "bingan256-lite")
+    update_index(photos, tmp_path / "index", LITE)
     with alone_in(tmp_path / "index"), pytest.raises(UsageError, match="another process works in"):
-        update_index(photos, tmp_path / "index", "bingan256-lite")
+        update_index(photos, tmp_path / "index", LITE)
 
 
 @pytest.mark.parametrize("kind", [ImageDiscriminator, PictureNetwork])
@@ -149,8 +151,8 @@ def test_a_network_for_whole_pictures(
 
 def test_bad_input_is_a_sentence(photos: Path, tmp_path: Path) -> None:
     index = tmp_path / "index"
-    update_index(photos, index, "bingan256")
-    with pytest.raises(UsageError, match=r"was made with bingan256 \(sha256 .*, not with bingan256-published"):
+    update_index(photos, index, LITE)
+    with pytest.raises(UsageError, match=r"was made with bingan256-lite \(sha256 .*, not with bingan256-published"):
         update_index(photos, index, "bingan256-published")
     with pytest.raises(UsageError, match=r"absent\.png"):
         search_index.search_index(index, photos / "absent.png")
@@ -173,7 +175,7 @@ def test_bad_input_is_a_sentence(photos: Path, tmp_path: Path) -> None:
     (part,) = (index / "parts").glob("*.npz")
     part.write_bytes(part.read_bytes()[:100])
     with pytest.raises(UsageError, match=r"npz is damaged; delete it"):
-        update_index(photos, index, "bingan256")
+        update_index(photos, index, LITE)
 
 
 def test_commands(photos: Path, index: str, weights: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -213,7 +215,7 @@ def test_thermal_photos_are_indexed_by_what_is_seen_in_them(tmp_path: Path) -> N
     cv2.imwrite(str(query), view(1, 30))
     model = BinGAN.from_pretrained("bingan256-lite")
     assert len(photo_codes(model, photos / "0.png")) > 50
-    summary = update_index(photos, tmp_path / "index", "bingan256-lite")
+    summary = update_index(photos, tmp_path / "index", LITE)
     assert (summary.photos, summary.skipped) == (2, ())
     assert [found.name for found in search_index.search_index(tmp_path / "index", query)] == ["1.png", "0.png"]
 

@@ -30,7 +30,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     scene = render_scene(folder / "scene", 5)
     (folder / "photos").mkdir()
     for index, name in enumerate(sorted(scene.cameras)):
-        cv2.imwrite(str(folder / "photos" / f"{index}.jpg"), cv2.imread(str(folder / "scene" / "images" / name)))
+        picture = cv2.imread(str(folder / "scene" / "images" / name), cv2.IMREAD_REDUCED_COLOR_2)
+        cv2.imwrite(str(folder / "photos" / f"{index}.jpg"), picture)
     return folder
 
 
