@@ -86,6 +86,23 @@ def test_auto_takes_what_the_device_computes_in(device: torch.device) -> None:
     assert not has_bfloat16(torch.device("meta"))
 
 
+@pytest.mark.parametrize(
+    ("limit", "computes"),
+    [(None, True), ("ALL", True), ("avx512_core_bf16", True), ("AVX512_CORE", False), ("avx2", False)],
+)
+def test_auto_takes_no_bfloat16_where_the_environment_forbids_it(
+    limit: str | None, computes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True, raising=False)
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
+    monkeypatch.delenv("DNNL_MAX_CPU_ISA", raising=False)
+    assert has_bfloat16(torch.device("cpu"))
+    for name in ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA") if limit else ():
+        with monkeypatch.context() as patched:
+            patched.setenv(name, str(limit))
+            assert has_bfloat16(torch.device("cpu")) == computes
+
+
 @torch.no_grad()
 def test_codes_do_not_need_the_fused_operation(
     network: PatchTrunk | PatchDiscriminator, patches: torch.Tensor, monkeypatch: pytest.MonkeyPatch
