@@ -114,25 +114,37 @@ def write_jpeg(path: Path, picture: NDArray[np.uint8]) -> None:
         temporary.write_bytes(data)
 
 
-def match_picture(demo: Path, name: str) -> dict[str, Any]:
-    """Draw the pair of the front page; give the record of its counts."""
+def compared(name: str) -> list[tuple[Peer, float]]:
+    """Give what the picture compares, our codes and ORB at its best support region, each with its ratio.
+
+    Raises:
+        UsageError: one of them has no ratio.
+    """
+    thresholds = read_thresholds()
+    names = with_regions(["orb"], "both", PEER_SUPPORT) if PEER_SUPPORT.is_file() else ["orb"]
+    peers = [load_ours(name)[0], load_peers(names[-1:], ROOT)[0][0]]
+    return [(peer, threshold_of(thresholds, peer.name)) for peer in peers]
+
+
+def match_picture(demo: Path, peers: Sequence[tuple[Peer, float]]) -> dict[str, Any]:
+    """Draw the pair of the front page, our codes above; give the record of its counts."""
     cameras = load_cameras(demo / "scene" / "cameras.json")
     images = [read_image(demo / "scene" / "images" / view) for view in PAIR]
     keypoints = [detect(image, "dog", NUM_KEYPOINTS) for image in images]
     truth = true_places(room(SEED), [cameras[view] for view in PAIR], keypoints[0].xy)
-    thresholds = read_thresholds()
-    own = load_ours(name)[0]
-    names = with_regions(["orb"], "both", PEER_SUPPORT) if PEER_SUPPORT.is_file() else ["orb"]
-    orb = load_peers(names[-1:], ROOT)[0][0]
     drawn, results = [], []
-    for peer, title in ((own, f"{name}, 32 bytes"), (orb, "ORB, 32 bytes")):
-        ratio = threshold_of(thresholds, peer.name)
+    for peer, ratio in peers:
         picture, matches, correct = match_row(peer, ratio, images, keypoints, truth)
-        drawn.append(with_words(picture, f"{title}: {correct:,} correct matches, {matches - correct:,} wrong"))
+        drawn.append(
+            with_words(
+                picture,
+                f"{peer.name}, {peer.num_bytes} bytes: {correct:,} correct matches, {matches - correct:,} wrong",
+            )
+        )
         results.append({"descriptor": peer.name, "ratio": ratio, "matches": matches, "correct": correct})
     write_jpeg(IMAGES / "matches.jpg", np.concatenate(drawn))
     about = {"protocol": "front", "command": "python -m eval front", "pair": PAIR, "keypoints": NUM_KEYPOINTS}
-    return {**about, "results": results, "provenance": provenance(find_weights(name))}
+    return {**about, "results": results}
 
 
 def report_picture(page: Path, out: Path) -> None:
@@ -165,10 +177,11 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--out", type=Path, default=RESULTS / "front.json", help="counts of the matches")
     arguments = parser.parse_args(argv)
     check_clean(arguments.out)
-    demo = arguments.demo or ROOT / "bench" / f"demo-{sha256_of(find_weights(arguments.ours))[:8]}"
+    peers, weights = compared(arguments.ours), find_weights(arguments.ours)
+    demo = arguments.demo or ROOT / "bench" / f"demo-{sha256_of(weights)[:8]}"
     if status := bingan(["demo", "--out", str(demo), "--descriptor", arguments.ours]):
         return status
-    write_json(arguments.out, match_picture(demo, arguments.ours))
+    write_json(arguments.out, {**match_picture(demo, peers), "provenance": provenance(weights)})
     report_picture(demo / "bingan" / "report.html", IMAGES / "report.jpg")
     print(f"{IMAGES / 'matches.jpg'} and report.jpg; python -m eval tables writes the captions", file=sys.stderr)
     return 0
