@@ -54,6 +54,7 @@ FILES = (
     "kornia_bingan/colmap/database.py",
     "kornia_bingan/colmap/mapping.py",
     "kornia_bingan/colmap/model.py",
+    "kornia_bingan/network/layers.py",
     "kornia_bingan/network/published.py",
     "kornia_bingan/search/faiss_store.py",
     "kornia_bingan/search/index.py",

@@ -17,7 +17,8 @@ from torch.nn import functional as F
 
 from kornia_bingan.bits import is_recording
 from kornia_bingan.errors import UsageError
-from kornia_bingan.network.published import LEAK, PatchDiscriminator, PatchTrunk
+from kornia_bingan.network.layers import LEAK
+from kornia_bingan.network.published import PatchDiscriminator, PatchTrunk
 from kornia_bingan.work.machine import has_bfloat16
 
 Precision = Literal["auto", "float32", "bfloat16"]

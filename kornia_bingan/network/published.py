@@ -6,110 +6,26 @@ data-based initialisation after Salimans and Kingma, NIPS 2016.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kornia_bingan.network.layers import (
+    BatchNormShift,
+    Conv,
+    ConvTransposed,
+    Dense,
+    initialise_layers,
+    leaky_relu,
+    standardised,
+)
 from kornia_bingan.network.pictures import PictureNetwork
 from kornia_bingan.network.taps import Taps
 
-LEAK = 0.2
 BITS = 256
-
-
-def _leaky_relu(x: Tensor, slope: float = LEAK) -> Tensor:  # TorchScript sees no constants of modules
-    return F.leaky_relu(x, slope)
-
-
-def _standardised(x: Tensor) -> Tensor:
-    """Give every patch mean 0 and deviation 1."""
-    deviation, mean = torch.std_mean(x, (1, 2, 3), keepdim=True, correction=0)
-    # 0.01 (a little over one grey level): a uniform patch has no deviation, and its noise must not be blown up.
-    return (x - mean) / (deviation + 0.01)
-
-
-class _WeightNorm(nn.Module):
-    """One weight-normalised layer: ``W[c] = g[c] V[c] / sqrt(1e-6 + sum V[c]^2)``, then the bias.
-
-    ``g`` is trained only where ``train_scale`` is set; elsewhere the data-based initialisation fixes it.
-    """
-
-    def __init__(self, shape: tuple[int, ...], out_axis: int, *, initial_std: float, train_scale: bool) -> None:
-        super().__init__()
-        self.out_axis = out_axis
-        self.initial_std = initial_std
-        self.weight = nn.Parameter(torch.empty(shape).normal_(0, 0.05))
-        self.bias = nn.Parameter(torch.zeros(shape[out_axis]))
-        scale = torch.ones(shape[out_axis])
-        if train_scale:
-            self.scale = nn.Parameter(scale)
-        else:
-            self.register_buffer("scale", scale)
-
-    def effective_weight(self) -> Tensor:
-        axes = list(range(self.weight.ndim))  # TorchScript knows no condition in a comprehension
-        axes.remove(self.out_axis)
-        shape = [1] * self.weight.ndim
-        shape[self.out_axis] = -1
-        norm = torch.sqrt(1e-6 + self.weight.square().sum(axes, keepdim=True))
-        return self.scale.view(shape) * self.weight / norm
-
-    def apply_weight(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        raise AssertionError("a layer says how it applies its weight")
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.apply_weight(x, self.effective_weight(), self.bias)
-
-    @torch.no_grad()
-    def initialise(self, x: Tensor) -> None:
-        """Set scale and bias so that this batch leaves the layer with mean 0 and the initial deviation."""
-        y = self.apply_weight(x, self.effective_weight(), None)
-        axes = [axis for axis in range(y.ndim) if axis != 1]
-        mean = y.mean(axes)
-        # A channel that is constant on the batch has no deviation to scale by.
-        gain = self.initial_std / y.std(axes, correction=0).clamp_min(1e-12)
-        self.scale.mul_(gain)
-        self.bias.copy_(-mean * gain)
-
-
-class _Conv(_WeightNorm):
-    def __init__(self, channels_in: int, channels_out: int, kernel: int, stride: int, padding: int) -> None:
-        shape = (channels_out, channels_in, kernel, kernel)
-        super().__init__(shape, 0, initial_std=1.0, train_scale=False)
-        self.stride, self.padding = stride, padding
-
-    def apply_weight(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return F.conv2d(x, weight, bias, self.stride, self.padding)
-
-
-class _ConvTransposed(_WeightNorm):
-    def __init__(self, channels_in: int, channels_out: int) -> None:
-        super().__init__((channels_in, channels_out, 5, 5), 1, initial_std=0.1, train_scale=True)
-
-    def apply_weight(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return F.conv_transpose2d(x, weight, bias, stride=2, padding=2, output_padding=1)
-
-
-class _Dense(_WeightNorm):
-    def __init__(self, features_in: int, features_out: int) -> None:
-        super().__init__((features_out, features_in), 0, initial_std=0.1, train_scale=True)
-
-    def apply_weight(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return F.linear(x, weight, bias)
-
-
-def _initialise_layers(network: nn.Module, run: Callable[[], object]) -> None:
-    """Run a network, with each of its weight-normalised layers initialised by what reaches it."""
-    layers = [layer for layer in network.modules() if isinstance(layer, _WeightNorm)]
-    handles = [layer.register_forward_pre_hook(lambda layer, inputs: layer.initialise(*inputs)) for layer in layers]
-    try:
-        run()
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 class PatchDiscriminator(nn.Module):
@@ -136,18 +52,18 @@ class PatchDiscriminator(nn.Module):
         self.dropout = True
         self.layers = nn.ModuleList(
             [
-                _Conv(3, 96, 3, 1, 1),
-                _Conv(96, 96, 3, 1, 1),
-                _Conv(96, 96, 3, 2, 1),
-                _Conv(96, 128, 3, 1, 1),
-                _Conv(128, 128, 3, 1, 1),
-                _Conv(128, 128, 3, 2, 1),
-                _Conv(128, 128, 3, 1, 0),
+                Conv(3, 96, 3, 1, 1),
+                Conv(96, 96, 3, 1, 1),
+                Conv(96, 96, 3, 2, 1),
+                Conv(96, 128, 3, 1, 1),
+                Conv(128, 128, 3, 1, 1),
+                Conv(128, 128, 3, 2, 1),
+                Conv(128, 128, 3, 1, 0),
             ]
         )
-        self.code_layer = _Conv(128, bits, 1, 1, 0)
-        self.matching_layer = _Conv(bits, 128, 1, 1, 0)
-        self.logits_layer = _Dense(128, 2)
+        self.code_layer = Conv(128, bits, 1, 1, 0)
+        self.matching_layer = Conv(bits, 128, 1, 1, 0)
+        self.logits_layer = Dense(128, 2)
 
     def arguments(self) -> dict[str, Any]:
         """Give the constructor's arguments, for the weights file."""
@@ -160,10 +76,10 @@ class PatchDiscriminator(nn.Module):
 
     def _features(self, x: Tensor) -> Tensor:
         if self.standardise:
-            x = _standardised(x)
+            x = standardised(x)
         x = F.dropout(x, 0.2, self.training and self.dropout)
         for index, layer in enumerate(self.layers):
-            x = _leaky_relu(layer(x))
+            x = leaky_relu(layer(x))
             if index in (2, 5):
                 x = F.dropout(x, 0.5, self.training and self.dropout)
         return x
@@ -171,18 +87,18 @@ class PatchDiscriminator(nn.Module):
     def forward(self, x: Tensor) -> Taps:
         """Turn prepared patches (N, 3, 32, 32) into the taps of the losses."""
         high = self._features(x)
-        code = _leaky_relu(self.code_layer(high))
-        matching = _leaky_relu(self.matching_layer(code)).mean((2, 3))
+        code = leaky_relu(self.code_layer(high))
+        matching = leaky_relu(self.matching_layer(code)).mean((2, 3))
         return Taps(high.flatten(1), code.mean((2, 3)), matching, self.logits_layer(matching))
 
     def describe(self, x: Tensor) -> Tensor:
         """Turn prepared patches (N, 3, 32, 32) into descriptors (N, bits), without the layers behind them."""
-        return _leaky_relu(self.code_layer(self._features(x))).mean((2, 3))
+        return leaky_relu(self.code_layer(self._features(x))).mean((2, 3))
 
     @torch.no_grad()
     def initialise(self, x: Tensor) -> None:
         """Set scales and biases from a batch of prepared real patches, layer by layer (dropout as the mode says)."""
-        _initialise_layers(self, lambda: self(x))
+        initialise_layers(self, lambda: self(x))
 
 
 class ImageDiscriminator(nn.Module):
@@ -210,20 +126,20 @@ class ImageDiscriminator(nn.Module):
         self.dropout = True
         self.layers = nn.ModuleList(
             [
-                _Conv(3, 96, 3, 1, 1),
-                _Conv(96, 96, 3, 1, 1),
-                _Conv(96, 96, 3, 2, 1),
-                _Conv(96, 192, 3, 1, 1),
-                _Conv(192, 192, 3, 1, 1),
-                _Conv(192, 192, 3, 2, 1),
-                _Conv(192, 192, 3, 1, 0),
-                _Conv(192, 192, 1, 1, 0),
-                _Conv(192, 192, 1, 1, 0),
+                Conv(3, 96, 3, 1, 1),
+                Conv(96, 96, 3, 1, 1),
+                Conv(96, 96, 3, 2, 1),
+                Conv(96, 192, 3, 1, 1),
+                Conv(192, 192, 3, 1, 1),
+                Conv(192, 192, 3, 2, 1),
+                Conv(192, 192, 3, 1, 0),
+                Conv(192, 192, 1, 1, 0),
+                Conv(192, 192, 1, 1, 0),
             ]
         )
-        self.code_layer = _Dense(192, bits)
+        self.code_layer = Dense(192, bits)
         self.code_normalisation = nn.BatchNorm1d(bits, affine=False) if normalise else nn.Identity()
-        self.logits_layer = _Dense(bits, 2)
+        self.logits_layer = Dense(bits, 2)
 
     def arguments(self) -> dict[str, Any]:
         """Give the constructor's arguments, for the weights file."""
@@ -237,7 +153,7 @@ class ImageDiscriminator(nn.Module):
     def _features(self, x: Tensor) -> Tensor:
         x = F.dropout(x, 0.2, self.training and self.dropout)
         for index, layer in enumerate(self.layers):
-            x = _leaky_relu(layer(x))
+            x = leaky_relu(layer(x))
             if index in (2, 5):
                 x = F.dropout(x, 0.5, self.training and self.dropout)
         return x.mean((2, 3))
@@ -258,7 +174,7 @@ class ImageDiscriminator(nn.Module):
     @torch.no_grad()
     def initialise(self, x: Tensor) -> None:
         """Set scales and biases from a batch of prepared real pictures, layer by layer (dropout as the mode says)."""
-        _initialise_layers(self, lambda: self.logits_layer(self.code_layer(self._features(x))))
+        initialise_layers(self, lambda: self.logits_layer(self.code_layer(self._features(x))))
 
 
 class PatchTrunk(nn.Module):
@@ -311,7 +227,7 @@ class PatchTrunk(nn.Module):
         return (255 * patches - 127.5) / 128
 
     def _features(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        x = _standardised(x)
+        x = standardised(x)
         before = x
         for convolution, normalisation in zip(self.convolutions, self.normalisations):  # noqa: B905 (TorchScript knows no strict)
             before = normalisation(convolution(x))
@@ -339,20 +255,6 @@ class PatchTrunk(nn.Module):
         """Nothing to do: batch normalisation needs no data-based initialisation. Same call as the published network."""
 
 
-class _BatchNormShift(nn.Module):
-    """Batch normalisation with a learned shift and no learned scale; always by the statistics of the batch.
-
-    The published generator never uses running averages, also when sampling.
-    """
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.shift = nn.Parameter(torch.zeros(channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.batch_norm(x, None, None, None, self.shift, training=True, eps=1e-6)
-
-
 class Generator(nn.Module):
     """The published generator: noise (N, 100), uniform in [0, 1), becomes patches (N, channels, 32, 32) in (-1, 1).
 
@@ -368,8 +270,8 @@ class Generator(nn.Module):
         self.dense = nn.Linear(self.noise_size, 8192, bias=False)
         self.up1 = nn.ConvTranspose2d(512, 256, 5, 2, 2, output_padding=1, bias=False)
         self.up2 = nn.ConvTranspose2d(256, 128, 5, 2, 2, output_padding=1, bias=False)
-        self.norm0, self.norm1, self.norm2 = _BatchNormShift(8192), _BatchNormShift(256), _BatchNormShift(128)
-        self.last = _ConvTransposed(128, channels)
+        self.norm0, self.norm1, self.norm2 = BatchNormShift(8192), BatchNormShift(256), BatchNormShift(128)
+        self.last = ConvTransposed(128, channels)
         for layer in (self.dense, self.up1, self.up2):
             nn.init.normal_(layer.weight, 0, 0.05)
 
@@ -417,7 +319,7 @@ def multiply_adds(network: Network) -> int:
         assert isinstance(weight, Tensor)
         counts.append(weight.numel() * output[0, 0].numel())
 
-    layers = [layer for layer in network.modules() if isinstance(layer, _Conv | _Dense | nn.Conv2d | nn.Linear)]
+    layers = [layer for layer in network.modules() if isinstance(layer, Conv | Dense | nn.Conv2d | nn.Linear)]
     handles = [layer.register_forward_hook(count) for layer in layers]
     was_training = network.training
     network.eval()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -15,19 +16,16 @@ from kornia_bingan.datasets.brown import PatchSet, read_patch_set
 from kornia_bingan.datasets.pictures import Splits, read_picture_set
 from kornia_bingan.errors import UsageError
 from kornia_bingan.images.folders import Skipped
-from kornia_bingan.keypoints import BLOB_SUPPORT
 from kornia_bingan.patches import build_pyramid, cut_patches
 from kornia_bingan.train import processes
 from kornia_bingan.train.config import PICTURE_NETWORKS, TrainConfig
-from kornia_bingan.train.jitter import NO_JITTER, Batch, Jitter, change_grey_values, jitter_lafs, near_duplicates
+from kornia_bingan.train.jitter import NO_JITTER, Batch, Jitter, change_grey_values, jitter_lafs
 from kornia_bingan.train.photos import Photo, cut_from, draw_batch, load_photos, split_photos
 from kornia_bingan.train.picture_jitter import NO_PICTURE_JITTER, draw_views
+from kornia_bingan.train.tracks import draw_tracks, read_tracks
 
 VALIDATION_DATABASE = 5000
 """Pictures that validation searches, beside its queries."""
-
-POINTS_PER_IMAGE = 64
-"""Points of one reference image in a batch of real views: they are the hardest negatives of each other."""
 
 
 @dataclass(frozen=True)
@@ -61,26 +59,6 @@ class ValidationPictures:
     patches: NDArray[np.float32]
     labels: NDArray[np.int64]
     queries: int
-
-
-@dataclass(frozen=True, eq=False)
-class Tracks:
-    """Points that were seen from several places, with the patches that show them.
-
-    Attributes:
-        patch_set: where the patches are.
-        order: patches sorted by point, int64.
-        starts, counts: place in ``order`` of the first patch of each point, and their number, int64 (P,).
-        lafs: of the points in their reference images, float32 (P, 2, 3).
-        groups: rows of the points of each reference image.
-    """
-
-    patch_set: PatchSet
-    order: NDArray[np.int64]
-    starts: NDArray[np.int64]
-    counts: NDArray[np.int64]
-    lafs: NDArray[np.float32]
-    groups: list[NDArray[np.int64]]
 
 
 @dataclass(frozen=True)
@@ -203,65 +181,6 @@ def _epochs(rows: NDArray[np.int64], seed: int) -> Callable[[int, int], NDArray[
     return order_of
 
 
-def read_tracks(patch_set: PatchSet) -> Tracks:
-    """Find the points of a patch set that have two patches or more.
-
-    Raises:
-        UsageError: the set has no ``interest.txt`` or no such point.
-    """
-    if patch_set.reference is None or patch_set.interest is None:
-        raise UsageError(f"{patch_set.folder} has no interest.txt, so it is not known which points are neighbours")
-    order = np.argsort(patch_set.point_ids, kind="stable")
-    _, starts, counts = np.unique(patch_set.point_ids[order], return_index=True, return_counts=True)
-    seen_twice = counts > 1
-    starts, counts = starts[seen_twice], counts[seen_twice]
-    if not len(starts):
-        raise UsageError(f"{patch_set.folder} has no point with two patches")
-    rows = order[starts]
-    x, y, angle, log2_sigma = patch_set.interest[rows, :4].T
-    half = BLOB_SUPPORT * 2 * 2.0**log2_sigma
-    cos, sin = half * np.cos(angle), half * np.sin(angle)
-    lafs = np.stack([np.stack([cos, -sin, x], 1), np.stack([sin, cos, y], 1)], 1).astype(np.float32)
-    references = patch_set.reference[rows]
-    groups = [np.flatnonzero(references == image) for image in np.unique(references)]
-    return Tracks(patch_set, order, starts, counts, lafs, groups)
-
-
-def draw_tracks(
-    tracks: Sequence[Tracks], size: int, jitter: Jitter, rng: np.random.Generator, device: torch.device
-) -> Batch:
-    """Draw real pairs of views: some reference images, some points of each, two patches of every point.
-
-    Their frames differ as those of a detector do, so that only grey values are changed, and nothing is occluded.
-
-    Args:
-        tracks: to draw from, by their number of reference images.
-        size: number of points B.
-        jitter: random changes of the grey values.
-        rng: every random number comes from it.
-        device: of the batch.
-    """
-    images = [(each, group) for each in tracks for group in each.groups]
-    views: list[list[NDArray[np.float32]]] = [[], []]
-    ignore = np.zeros((size, size), bool)
-    row = 0
-    while row < size:
-        each, group = images[rng.integers(len(images))]
-        chosen = rng.permutation(group)[: min(POINTS_PER_IMAGE, size - row)]
-        stop = row + len(chosen)
-        ignore[row:stop, row:stop] = near_duplicates(torch.from_numpy(each.lafs[chosen])).numpy()
-        first = rng.integers(each.counts[chosen])
-        second = (first + 1 + rng.integers(each.counts[chosen] - 1)) % each.counts[chosen]
-        for view, place in zip(views, (first, second), strict=True):
-            view.append(each.patch_set.patches32(each.order[each.starts[chosen] + place]))
-        row = stop
-    grey_values = replace(jitter, occlusion=0.0)
-    patches0, patches1 = (
-        change_grey_values(torch.from_numpy(np.concatenate(parts)).to(device), grey_values, rng) for parts in views
-    )
-    return Batch(patches0, patches1, torch.from_numpy(ignore).to(device))
-
-
 def join_batches(parts: Sequence[Batch]) -> Batch:
     """Put batches after each other; keypoints of different ones are different."""
     ignore: Tensor = torch.block_diag(*(part.ignore for part in parts))  # type: ignore[no-untyped-call]
@@ -348,3 +267,39 @@ def pairs_of_views(batch: Batch) -> ValidationPairs:
     return ValidationPairs(
         patches, np.concatenate(index0), np.concatenate(index1) + count, np.concatenate(is_match), count
     )
+
+
+DRAWING_THREADS = 4
+"""Threads that draw batches for a GPU, which learns faster than one draws."""
+
+
+def draw_ahead(config: TrainConfig, source: Source, first: int) -> Iterator[tuple[Batch, ...]]:
+    """Give the batches of the steps from ``first`` on; the next ones are drawn while the current one is learnt."""
+    on_gpu = processes.local_device(config.device).type == "cuda"
+    threads = DRAWING_THREADS if on_gpu else 1
+    # A stream each: in that of the learning, every number that is brought to the GPU would wait for the step.
+    streams = [torch.cuda.Stream() if on_gpu else None for _ in range(threads)]  # type: ignore[no-untyped-call]
+    kinds = (0, 1) if config.lambda_gan > 0 else (0,)
+
+    def draw(step: int) -> tuple[Batch, ...]:
+        stream = streams[step % threads]
+        with torch.cuda.stream(stream):  # of None does nothing
+            drawn = tuple(source.draw(step, kind) for kind in kinds)
+            if stream is not None:
+                stream.synchronize()
+        return drawn
+
+    def learnt_from(batch: Batch) -> None:
+        for tensor in (batch.patches0, batch.patches1, batch.ignore):
+            if tensor.is_cuda:  # its memory serves the stream that drew it again only when the step is over
+                tensor.record_stream(torch.cuda.current_stream())
+
+    with ThreadPoolExecutor(threads) as pool:
+        ahead = [pool.submit(draw, step) for step in range(first, min(first + threads + 1, config.steps))]
+        for step in range(first, config.steps):
+            drawn = ahead.pop(0).result()
+            if step + threads + 1 < config.steps:
+                ahead.append(pool.submit(draw, step + threads + 1))
+            for batch in drawn:
+                learnt_from(batch)
+            yield drawn

@@ -22,8 +22,6 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -43,7 +41,7 @@ from kornia_bingan.network.published import ImageDiscriminator, Network, PatchTr
 from kornia_bingan.network.taps import Taps
 from kornia_bingan.network.weights import find_weights, load_weights, save_weights
 from kornia_bingan.train import processes
-from kornia_bingan.train.batches import Source, open_source
+from kornia_bingan.train.batches import Source, draw_ahead, open_source
 from kornia_bingan.train.config import TrainConfig, check_config, describe_config
 from kornia_bingan.train.folder import NOT_IDENTITY, check_out, open_run, resume
 from kornia_bingan.train.jitter import Batch
@@ -53,9 +51,6 @@ from kornia_bingan.train.validation import validate
 from kornia_bingan.work.files import sha256_of
 from kornia_bingan.work.memory import keep_freed_memory
 from kornia_bingan.work.run_folder import LOG, LOG_FILE, log_to, no_progress
-
-DRAWING_THREADS = 4
-"""Threads that draw batches for a GPU, which learns faster than one draws."""
 
 
 def discriminator_losses(state: TrainingState, batch: Batch) -> dict[str, Tensor]:
@@ -200,38 +195,6 @@ def _step(optimiser: torch.optim.Optimizer, module: nn.Module, loss: Tensor) -> 
     optimiser.step()
 
 
-def _batches(config: TrainConfig, source: Source, first: int) -> Iterator[tuple[Batch, ...]]:
-    """Give the batches of the steps from ``first`` on; the next ones are drawn while the current one is learnt."""
-    on_gpu = processes.local_device(config.device).type == "cuda"
-    threads = DRAWING_THREADS if on_gpu else 1
-    # A stream each: in that of the learning, every number that is brought to the GPU would wait for the step.
-    streams = [torch.cuda.Stream() if on_gpu else None for _ in range(threads)]  # type: ignore[no-untyped-call]
-    kinds = (0, 1) if config.lambda_gan > 0 else (0,)
-
-    def draw(step: int) -> tuple[Batch, ...]:
-        stream = streams[step % threads]
-        with torch.cuda.stream(stream):  # of None does nothing
-            drawn = tuple(source.draw(step, kind) for kind in kinds)
-            if stream is not None:
-                stream.synchronize()
-        return drawn
-
-    def learnt_from(batch: Batch) -> None:
-        for tensor in (batch.patches0, batch.patches1, batch.ignore):
-            if tensor.is_cuda:  # its memory serves the stream that drew it again only when the step is over
-                tensor.record_stream(torch.cuda.current_stream())
-
-    with ThreadPoolExecutor(threads) as pool:
-        ahead = [pool.submit(draw, step) for step in range(first, min(first + threads + 1, config.steps))]
-        for step in range(first, config.steps):
-            drawn = ahead.pop(0).result()
-            if step + threads + 1 < config.steps:
-                ahead.append(pool.submit(draw, step + threads + 1))
-            for batch in drawn:
-                learnt_from(batch)
-            yield drawn
-
-
 def with_start(config: TrainConfig) -> TrainConfig:
     """Take network, layers and bits from the weights that a run starts from.
 
@@ -311,7 +274,7 @@ def _learn(config: TrainConfig, source: Source, state: TrainingState, started: f
 
         if state.step == 0 and writes:
             write("validation", validate(state, source.validation))
-        for batches in _batches(config, source, state.step):
+        for batches in draw_ahead(config, source, state.step):
             record = train_step(state, *batches)
             state.step += 1
             state.seconds = before + time.monotonic() - loop_started

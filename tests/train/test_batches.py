@@ -10,10 +10,11 @@ import torch
 from kornia_bingan.datasets.brown import read_patch_set, write_patch_set
 from kornia_bingan.errors import UsageError
 from kornia_bingan.network.weights import read_description
-from kornia_bingan.train.batches import draw_tracks, open_source, pairs_of_views, read_tracks
+from kornia_bingan.train.batches import open_source, pairs_of_views
 from kornia_bingan.train.config import check_config, preset_config
 from kornia_bingan.train.jitter import NO_JITTER, Batch, Jitter
 from kornia_bingan.train.loop import train
+from kornia_bingan.train.tracks import draw_tracks, read_tracks
 from tests.helpers.photos import texture, write_photos
 from tests.train.test_loop import SMALL, log_of
 

@@ -15,7 +15,7 @@ from kornia_bingan import losses
 from kornia_bingan.datasets.pictures import PictureSet, Splits
 from kornia_bingan.network.published import Generator, PatchDiscriminator, Taps
 from kornia_bingan.train import loop as training
-from kornia_bingan.train.batches import Source, ValidationPairs, picture_source
+from kornia_bingan.train.batches import Source, ValidationPairs, draw_ahead, picture_source
 from kornia_bingan.train.config import PRESETS, TrainConfig, describe_config, preset_config
 from kornia_bingan.train.folder import resume
 from kornia_bingan.train.jitter import NO_JITTER, Batch, Jitter
@@ -154,14 +154,14 @@ def draws(streams: list[tuple[int, int]]) -> Source:
 def test_the_generators_batches_are_another_stream() -> None:
     config = preset_config("brown", Path("photos"), Path("run"), **UNUSUAL, steps=5)
     streams: list[tuple[int, int]] = []
-    pairs = list(training._batches(config, draws(streams), 2))
+    pairs = list(draw_ahead(config, draws(streams), 2))
     assert sorted(streams) == [(step, stream) for step in (2, 3, 4) for stream in (0, 1)]
     for step, (own, other) in enumerate(pairs, 2):
         assert np.array_equal(own.patches0, batch(step).patches0)
         assert np.array_equal(other.patches0, batch(100 + step).patches0)
     streams.clear()
     without = replace(config, lambda_gan=0.0)
-    assert [len(drawn) for drawn in training._batches(without, draws(streams), 0)] == [1] * 5
+    assert [len(drawn) for drawn in draw_ahead(without, draws(streams), 0)] == [1] * 5
     assert sorted(streams) == [(step, 0) for step in range(5)]
 
 
