@@ -35,7 +35,7 @@ test: lint
 	$(MAKE) test-kornia
 
 test-kornia: .venv build/kornia-$(OLDEST_KORNIA)
-	PYTHONPATH=build/kornia-$(OLDEST_KORNIA) $(PYTEST) tests/test_kornia.py tests/test_descriptor.py tests/test_matching.py tests/test_patches.py \
+	PYTHONPATH=build/kornia-$(OLDEST_KORNIA) $(PYTEST) tests/test_kornia.py tests/test_descriptor.py tests/matching tests/test_patches.py \
 		-k 'not graphs and not memory'
 
 # beside the environment, which has the version of constraints.txt; kornia_rs of its time

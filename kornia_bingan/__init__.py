@@ -28,7 +28,7 @@ _MODULE_OF = {
     "PatchTrunk": "network.published",
     "list_models": "network.weights",
 }
-_SUBMODULES = {"bits", "colmap", "context", "geometry", "kornia", "losses", "opencv"}
+_SUBMODULES = {"bits", "colmap", "geometry", "kornia", "losses", "matching", "opencv"}
 
 __all__ = [
     "BinGAN",

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from kornia_bingan import bits
 from kornia_bingan import keypoints as kp
-from kornia_bingan.context import ContextModel, match_in_context
 from kornia_bingan.descriptor import BinGAN
 from kornia_bingan.errors import UsageError
+from kornia_bingan.matching.context import ContextModel, match_in_context
 from kornia_bingan.network.weights import context_of
 from kornia_bingan.opencv import OpenCVDetects, detect_with, inside_keypoints, supports_of
 from kornia_bingan.work.options import Detector
@@ -189,7 +189,7 @@ def extract_codes(feature: nn.Module, image: Tensor, mask: Tensor | None = None)
 
 
 class ContextMatcher(nn.Module):
-    """:func:`kornia_bingan.context.match_in_context` in the place of ``kornia.feature.GeometryAwareDescriptorMatcher``.
+    """:func:`kornia_bingan.matching.match_in_context` in the place of Kornia's ``GeometryAwareDescriptorMatcher``.
 
     ``forward`` takes the codes of two images, +1 / -1 floats (N, bits) or packed uint8 (N, bits / 8), and their LAFs,
     (1, N, 2, 3), without empty slots. It gives ``(distances, indices)``, float32 (M, 1) and int64 (M, 2), on the device

@@ -16,7 +16,7 @@ from kornia.feature.scale_space_detector import get_default_detector_config
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import kornia_bingan.kornia as adapter
-from kornia_bingan import bits, keypoints, matching
+from kornia_bingan import bits, keypoints
 from kornia_bingan.descriptor import BinGAN, describe
 from kornia_bingan.errors import UsageError
 from kornia_bingan.keypoints import Keypoints, support_regions
@@ -27,7 +27,7 @@ from kornia_bingan.kornia import (
     lafs_from_keypoints,
     local_feature,
 )
-from kornia_bingan.matching import HammingMatcher, match
+from kornia_bingan.matching import HammingMatcher, hamming, match
 from kornia_bingan.network import weights
 from kornia_bingan.network.inference import FoldedNetwork
 from kornia_bingan.network.published import PatchDiscriminator, PatchTrunk
@@ -617,4 +617,4 @@ def test_double_as_the_default_dtype(shipped: BinGAN, precision: Any, image: np.
     for pair in ((codes, codes), (codes, codes[:0])):
         for mode in ("nn", "smnn"):
             assert match(*pair, mode)[0].dtype == torch.float32
-    assert matching._match(codes, codes, "smnn", 0.8, matching._nearest_products)[0].dtype == torch.float32
+    assert hamming._match(codes, codes, "smnn", 0.8, hamming._nearest_products)[0].dtype == torch.float32

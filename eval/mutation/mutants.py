@@ -43,7 +43,8 @@ from kornia_bingan.work.provenance import provenance
 FILES = (
     "kornia_bingan/losses.py",
     "kornia_bingan/train/metrics.py",
-    "kornia_bingan/matching.py",
+    "kornia_bingan/matching/hamming.py",
+    "kornia_bingan/matching/context.py",
     "kornia_bingan/bits.py",
     "kornia_bingan/patches.py",
     "kornia_bingan/keypoints.py",
@@ -70,6 +71,7 @@ FILES = (
     "eval/quality/cifar10.py",
 )
 TESTS = {
+    "kornia_bingan/network/layers.py": ("tests/network/test_published.py",),
     "kornia_bingan/reconstruct/matches.py": ("tests/reconstruct/test_pairs.py",),
     "kornia_bingan/colmap/half_pixel.py": ("tests/colmap/test_colmap.py", "tests/colmap/test_database.py"),
     "kornia_bingan/colmap/database.py": ("tests/colmap/test_colmap.py",),

@@ -4,10 +4,10 @@
 
 Protocol. The mutual nearest neighbours of ``m95`` on scenes with cameras, each labelled by the epipolar distance. The
 first round sees distance and ratio, each further one the support by neighbours too, weighted by the probabilities of
-the round before (``kornia_bingan.context``). Maximum likelihood with a small ridge on standardised numbers, every scene
-with equal weight. Judged by leaving one scene out: correct matches at 95 % precision, by the ratio of both directions
-and by the probability; Brier score, expected calibration error and reliability of ten bins; milliseconds a pair of one
-thread. What is stored is fitted on all scenes.
+the round before (``kornia_bingan.matching.context``). Maximum likelihood with a small ridge on standardised numbers,
+every scene with equal weight. Judged by leaving one scene out: correct matches at 95 % precision, by the ratio of both
+directions and by the probability; Brier score, expected calibration error and reliability of ten bins; milliseconds a
+pair of one thread. What is stored is fitted on all scenes.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from eval.harness.problems import Problem, epipolar_errors_px, load_problems
 from eval.harness.records import write_json
 from eval.quality.calibrate import reliability
 from eval.quality.m95 import PRECISION, THRESHOLD_PX
-from kornia_bingan.context import ContextModel, Neighbourhood, context_probability, features, neighbourhoods
 from kornia_bingan.errors import UsageError
 from kornia_bingan.keypoints import Keypoints
 from kornia_bingan.matching import match
+from kornia_bingan.matching.context import ContextModel, Neighbourhood, context_probability, features, neighbourhoods
 from kornia_bingan.report.text import text_table
 
 ROUNDS = 2
@@ -44,9 +44,9 @@ class PairMatches:
 
     Attributes:
         keypoints0, keypoints1: of the matches, M rows each.
-        distance, ratio: as :func:`kornia_bingan.context.context_probability` takes them, float64 (M,).
+        distance, ratio: as :func:`kornia_bingan.matching.context.context_probability` takes them, float64 (M,).
         correct: bool (M,).
-        around: see :func:`kornia_bingan.context.neighbourhoods`.
+        around: see :func:`kornia_bingan.matching.context.neighbourhoods`.
     """
 
     def __init__(self, codes: Sequence[Any], keypoints: Sequence[Keypoints], matrix: Floats) -> None:

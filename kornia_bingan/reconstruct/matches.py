@@ -19,7 +19,7 @@ from kornia_bingan.work.run_folder import TimeLimit
 from kornia_bingan.work.unit import Failed, Unit
 
 if TYPE_CHECKING:
-    from kornia_bingan.context import ContextModel
+    from kornia_bingan.matching.context import ContextModel
 
 BLOCK_PAIRS = 64
 """Pairs in one file: few files for thousands of pairs, and little work lost by a kill."""
@@ -100,7 +100,7 @@ def match_block_in_context(
         model: of the weights.
         probability: least probability of a match.
     """
-    from kornia_bingan.context import match_in_context
+    from kornia_bingan.matching.context import match_in_context
 
     found = []
     for first, second in ((features(a), features(b)) for a, b in pairs):

@@ -20,7 +20,7 @@ DEFAULT_RATIO = 0.8
 """Largest Hamming ratio of a match, see :func:`kornia_bingan.match`."""
 
 DEFAULT_PROBABILITY = 0.5
-"""Least probability of a match, see :func:`kornia_bingan.context.match_in_context`."""
+"""Least probability of a match, see :func:`kornia_bingan.matching.match_in_context`."""
 
 
 @dataclass(frozen=True)

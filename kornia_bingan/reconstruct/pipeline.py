@@ -203,7 +203,7 @@ def _describe_and_match(
             pairs, chosen, unplaced = _choose(ways, listed, photos, usable)
             context = None
             if options.matching == "context":
-                from kornia_bingan.context import ContextModel
+                from kornia_bingan.matching.context import ContextModel
                 from kornia_bingan.network.weights import context_of
 
                 context = (ContextModel.of(context_of(run.weights)), options.probability)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from kornia_bingan.errors import UsageError
 from kornia_bingan.keypoints import Keypoints
-from kornia_bingan.matching import match
+from kornia_bingan.matching.hamming import match
 
 Floats = NDArray[np.float64]
 

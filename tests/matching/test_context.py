@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from kornia_bingan import bits, context
-from kornia_bingan.context import ContextModel, context_probability, match_in_context
+from kornia_bingan import bits
 from kornia_bingan.errors import UsageError
 from kornia_bingan.keypoints import BLOB_SUPPORT, Keypoints
 from kornia_bingan.kornia import ContextMatcher, lafs_from_keypoints
+from kornia_bingan.matching import context
+from kornia_bingan.matching.context import ContextModel, context_probability, match_in_context
 from kornia_bingan.reconstruct.features import Features, features_path
 from kornia_bingan.reconstruct.matches import Block, match_unit
 

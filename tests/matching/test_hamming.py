@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 import torch
 
-from kornia_bingan import bits, matching
+from kornia_bingan import bits
 from kornia_bingan.errors import UsageError
 from kornia_bingan.matching import Calibration, HammingMatcher, match, match_probability
+from kornia_bingan.matching import hamming as matching
 from tests.helpers.older_kornia import BEFORE_0_9
 
 MODES = ["nn", "mnn", "snn", "smnn"]
@@ -370,7 +371,8 @@ def test_inside_kornias_local_feature_matcher(mode: str, packed: bool) -> None:
 MEMORY = """
 import resource
 import numpy as np, torch
-from kornia_bingan import bits, matching
+from kornia_bingan import bits
+from kornia_bingan.matching import hamming as matching
 codes = np.random.default_rng(0).integers(0, 256, (2, 100_000, 32), np.uint8)
 queries, base = torch.from_numpy(codes[0]), torch.from_numpy(codes[1])
 def peak_mib():
