@@ -20,19 +20,30 @@ from typing import Any
 import numpy as np
 
 from eval.harness import options
+from eval.harness.columns import Column, text_of
 from eval.harness.records import write_json
 from kornia_bingan.errors import UsageError
 from kornia_bingan.images.folders import list_images
 from kornia_bingan.network.weights import find_weights
 from kornia_bingan.reconstruct.options import ReconstructOptions
 from kornia_bingan.reconstruct.pipeline import reconstruct_photos
-from kornia_bingan.report.text import text_table
 from kornia_bingan.work.options import FeatureOptions
 from kornia_bingan.work.provenance import provenance
 
 COUNT = 10
 MIXED = 60
 MAX_KEYPOINTS = 2048
+
+COLUMNS = (
+    Column("scene", "scene"),
+    Column("its photos", "own"),
+    Column("photos", "photos"),
+    Column("pairs compared", "pairs", lambda r: f"{r['pairs']:,} ({r['choice']})"),
+    Column("registered", "registered"),
+    Column("points", "points", ","),
+    Column("matching, s", lambda r: r["seconds"].get("match", 0), ".0f"),
+    Column("verifying, s", lambda r: r["seconds"].get("verify", 0), ".0f"),
+)
 
 
 def mix(scene: Path, distractors: Path, count: int, folder: Path) -> int:
@@ -94,6 +105,5 @@ def main(argv: list[str]) -> int:
         "provenance": provenance(find_weights("bingan256")),
     }
     write_json(arguments.out, record)
-    header = ["scene", "own", "photos", "choice", "pairs", "registered", "points"]
-    print(text_table(header, [[str(row[key]) for key in header] for row in results]))
+    print(text_of(COLUMNS, results))
     return 0

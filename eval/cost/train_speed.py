@@ -24,10 +24,10 @@ import cv2
 import numpy as np
 import torch
 
+from eval.harness.columns import Column, text_of
 from eval.harness.records import write_json
 from kornia_bingan import losses
 from kornia_bingan.network.published import Generator, PatchDiscriminator
-from kornia_bingan.report.text import text_table
 from kornia_bingan.train.adam import PublishedAdam
 from kornia_bingan.train.config import preset_config
 from kornia_bingan.train.jitter import Batch
@@ -38,6 +38,14 @@ from kornia_bingan.work.provenance import provenance
 
 SEED = 1
 WARM_UP = 2
+
+COLUMNS = (
+    Column("step", "step"),
+    Column("freed memory", "freed_memory"),
+    Column("steps / s", lambda r: 1 / r["seconds"], ".2f"),
+    Column("patches / s", lambda r: 25 / r["seconds"], ".0f"),
+    Column("x straightforward", "ratio", ".2f"),
+)
 
 
 def straightforward(batch: Batch) -> Callable[[], None]:
@@ -118,9 +126,7 @@ def main(argv: list[str]) -> int:
     records = [
         {"step": name, "freed_memory": memory, "seconds": value, "ratio": base / value} for name, memory, value in rows
     ]
-    header = ["step", "freed memory", "steps / s", "patches / s", "x straightforward"]
-    cells = [[n, m, f"{1 / v:.2f}", f"{25 / v:.0f}", f"{base / v:.2f}"] for n, m, v in rows]
-    print(text_table(header, cells))
+    print(text_of(COLUMNS, records))
     if arguments.out:
         write_json(
             arguments.out,

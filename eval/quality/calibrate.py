@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.harness import options
+from eval.harness.columns import Column, text_of
 from eval.harness.features import cached_describe
 from eval.harness.matching import mutual_matches
 from eval.harness.peers import Peer
@@ -26,12 +27,19 @@ from eval.harness.records import write_json
 from eval.quality.m95 import THRESHOLD_PX
 from kornia_bingan.errors import UsageError
 from kornia_bingan.matching import Calibration, match_probability
-from kornia_bingan.report.text import text_table
 
 BINS = 10
 STEPS = 50
 
 Floats = NDArray[np.float64]
+
+COLUMNS = (
+    Column("scene left out", "scene"),
+    Column("matches", "matches", ","),
+    Column("share right", "share_correct", ".4f"),
+    Column("Brier score", "brier", ".4f", best="least"),
+    Column("calibration error", "calibration_error", ".4f", best="least"),
+)
 
 
 def labelled_matches(peer: Peer, problem: Problem, describe: Any) -> tuple[Floats, Floats, NDArray[np.bool_]]:
@@ -113,11 +121,6 @@ def main(argv: list[str]) -> int:
     out = arguments.out or options.RESULTS / f"calibration-{peer.name}.json"
     record = {"bits": bits, "calibration": vars(calibration), "results": left_out}
     write_json(out, {**run.record("calibrate"), **record})
-    header = ["left out", "matches", "share right", "Brier", "calibration error"]
-    cells = []
-    for row in left_out:
-        shares = [f"{row[key]:.4f}" for key in ("share_correct", "brier", "calibration_error")]
-        cells.append([row["scene"], f"{row['matches']:,}", *shares])
-    print(text_table(header, cells))
+    print(text_of(COLUMNS, left_out))
     print(calibration)
     return 0

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from eval.harness import options
 from eval.harness.bootstrap import bootstrap_interval
 from eval.harness.cache import cached, digest
+from eval.harness.columns import Column, text_of
 from eval.harness.data import find_scenes, read_scene
 from eval.harness.matchers import colmap_sift
 from eval.harness.records import write_json
@@ -35,7 +36,6 @@ from kornia_bingan.errors import UsageError
 from kornia_bingan.images.folders import list_images
 from kornia_bingan.network.published import OfPictures
 from kornia_bingan.network.weights import find_weights, load_weights
-from kornia_bingan.report.text import text_table
 from kornia_bingan.search.index import encoder, photo_codes
 from kornia_bingan.search.photo_code import global_code
 from kornia_bingan.work.files import sha256_of
@@ -47,6 +47,12 @@ CELL_BITS = (0, 1, 2, 3, 5)
 SEED = 0
 
 Codes = NDArray[np.uint8]
+
+COLUMNS = (
+    Column("code of each photo", "code"),
+    Column("bits", "bits"),
+    *(Column(f"recall@{depth}", f"recall@{depth}", ".3f", "most", f"interval@{depth}") for depth in DEPTHS),
+)
 
 
 def recall_at(queries: Codes, database: Codes, truth: list[set[int]], own: list[int]) -> dict[int, NDArray[np.float64]]:
@@ -136,8 +142,7 @@ def main(argv: list[str]) -> int:
         "provenance": provenance(find_weights(arguments.ours.split(",")[0]), SEED),
     }
     write_json(arguments.out, record)
-    header = ["code", "bits", *(f"recall@{depth}" for depth in DEPTHS)]
-    print(text_table(header, [[str(row[key]) for key in header] for row in results]))
+    print(text_of(COLUMNS, results))
     return 0
 
 

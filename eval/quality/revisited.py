@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from eval.harness import options
 from eval.harness.bootstrap import bootstrap_interval
+from eval.harness.columns import Column, text_of
 from eval.harness.metrics import average_precision
 from eval.harness.options import peer_folder
 from eval.harness.patch_peers import patch_peers, patch_sigma_of
@@ -32,7 +33,6 @@ from eval.quality.patch_tasks import all_distances
 from kornia_bingan.datasets.brown import read_patch_set
 from kornia_bingan.errors import UsageError
 from kornia_bingan.network.weights import find_weights
-from kornia_bingan.report.text import text_table
 from kornia_bingan.work.provenance import provenance
 
 PACKAGE_LEAST = 1000
@@ -40,6 +40,13 @@ PACKAGE_BLOCK = 128
 SEED = 0
 
 Rows = NDArray[Any]
+
+COLUMNS = (
+    Column("set", "set"),
+    Column("descriptor", "descriptor"),
+    Column("mAP % (interval)", "map", ".2f", best="most", interval="interval"),
+    Column("by the package's rule", "map_package", ".2f", best="most"),
+)
 
 
 def ratio_average_precision(rows: Rows, points: NDArray[np.int64], *, package: bool = False) -> float | None:
@@ -118,11 +125,7 @@ def main(argv: list[str]) -> int:
             about = {"set": folder.name, "descriptor": name, "norm": norm, "side_px": side_px.get(name, 64)}
             results.append({**about, **scores})
             print(f"{folder.name} {name} {scores['map']:.2f}", file=sys.stderr, flush=True)
-    rows = [
-        [r["set"], r["descriptor"], f"{r['map']:.2f}", str(r["interval"]), f"{r['map_package'] or 0:.2f}"]
-        for r in results
-    ]
-    print(text_table(["set", "descriptor", "mAP %", "interval", "package's rule"], rows))
+    print(text_of(COLUMNS, results))
     for name, reason in absent.items():
         print(f"absent: {name}: {reason}")
     if arguments.out:

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.harness import options
+from eval.harness.columns import Column, text_of
 from eval.harness.data import find_scenes, read_scene
 from eval.harness.metrics import matches_at_precision
 from eval.harness.peer_rows import root_sift_rows
@@ -30,7 +31,6 @@ from kornia_bingan import BinGAN
 from kornia_bingan.descriptor import describe
 from kornia_bingan.errors import UsageError
 from kornia_bingan.keypoints import BLOB_SUPPORT, Keypoints, detect, from_opencv, support_half_sides
-from kornia_bingan.report.text import text_table
 
 Image = NDArray[np.uint8]
 
@@ -65,6 +65,21 @@ def describe_scaled(model: BinGAN, factor: float, image: Image, points: Keypoint
         points, size=points.size * np.float32(factor / BLOB_SUPPORT), octave=np.full_like(points.octave, -1)
     )
     return describe(model, image, blobs)
+
+
+def columns(rows: list[dict[str, Any]]) -> list[Column]:
+    """Give the detector and its support region, M95 of each scene, and their sum."""
+
+    def of_scene(name: str) -> Column:
+        return Column(name, lambda r: r["m95"][name], ",", best="most")
+
+    return [
+        Column("detector", "detector"),
+        Column("half side / size", lambda r: f"{r['factor']:g}" if r["factor"] else r["described"]),
+        Column("in use", lambda r: "yes" if r["in_use"] else ""),
+        *map(of_scene, rows[0]["m95"]),
+        Column("sum", "sum", ",", best="most"),
+    ]
 
 
 def main(argv: list[str]) -> int:
@@ -102,16 +117,5 @@ def main(argv: list[str]) -> int:
             print(f"{name} {way} {rows[-1]['sum']:,}", file=sys.stderr, flush=True)
     constants = {"threshold_px": THRESHOLD_PX, "max_keypoints": MAX_KEYPOINTS}
     write_json(run.out, {**run.record("support"), **constants, "results": rows})
-    names = [scene.name for scene in scenes]
-    cells = [
-        [
-            r["detector"],
-            r["described"],
-            "yes" if r["in_use"] else "",
-            *(f"{r['m95'][n]:,}" for n in names),
-            str(r["sum"]),
-        ]
-        for r in rows
-    ]
-    print(text_table(["detector", "described", "in use", *names, "sum"], cells))
+    print(text_of(columns(rows), rows))
     return 0

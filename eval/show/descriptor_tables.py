@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from eval.quality import brown, hpatches, pairs
+from eval.quality import brown, calibrate, hpatches, pairs
 from eval.quality import m95 as matched
+from eval.quality import revisited as ratios
 from eval.quality import sfm as reconstructed
 from eval.quality import sfm_check as sfm_checked
+from eval.quality import support as regions
 from eval.quality.patch_tasks import columns as patch_task_columns
 from eval.show.markdown import RESULTS, ROOT, markdown, markdown_of, provenance_line, read, with_interval
 
@@ -213,27 +215,15 @@ def robustness(name: str) -> str:
 def support(name: str) -> str:
     """M95 of detectors and support regions."""
     record = read(RESULTS / f"{name}.json")
-    scenes = list(record["results"][0]["m95"])
-    header = ["detector", "half side / size", "in use", *scenes, "sum"]
-    rows = [
-        [r["detector"], f"{r['factor']:g}" if r["factor"] else r["described"], "yes" if r["in_use"] else ""]
-        + [f"{r['m95'][scene]:,}" for scene in scenes]
-        + [f"{r['sum']:,}"]
-        for r in record["results"]
-    ]
-    return f"{markdown(header, rows)}\n\n{provenance_line(record)}"
+    table = markdown_of(regions.columns(record["results"]), record["results"])
+    return f"{table}\n\n{provenance_line(record)}"
 
 
 def revisited(name: str) -> str:
-    """Mean average precision of the ratio of first to second distance."""
+    """Mean average precision of the ratio of first to second distance, best first in each set."""
     record = read(RESULTS / f"{name}.json")
-    rows = []
-    for r in sorted(record["results"], key=lambda r: (r["set"], -r["map"])):
-        low, high = r["interval"]
-        package = "" if r["map_package"] is None else f"{r['map_package']:.2f}"
-        rows.append([r["set"], r["descriptor"], f"{r['map']:.2f} ({low:.2f} to {high:.2f})", package])
-    header = ["set", "descriptor", "mAP % (interval)", "by the package's rule"]
-    return f"{markdown(header, rows)}\n\n{provenance_line(record)}"
+    rows = sorted(record["results"], key=lambda r: (r["set"], -r["map"]))
+    return f"{markdown_of(ratios.COLUMNS, rows)}\n\n{provenance_line(record)}"
 
 
 def context(*names: str) -> str:
@@ -261,9 +251,4 @@ def context(*names: str) -> str:
 def calibration(name: str) -> str:
     """How far stated probabilities are from measured shares."""
     record = read(RESULTS / f"{name}.json")
-    rows = [
-        [r["scene"], f"{r['matches']:,}", *(f"{r[key]:.4f}" for key in ("share_correct", "brier", "calibration_error"))]
-        for r in record["results"]
-    ]
-    header = ["scene left out", "matches", "share right", "Brier score", "calibration error"]
-    return f"{markdown(header, rows)}\n\n{provenance_line(record)}"
+    return f"{markdown_of(calibrate.COLUMNS, record['results'])}\n\n{provenance_line(record)}"

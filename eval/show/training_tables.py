@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from eval.cost import retrieval_pairs as similar
+from eval.cost import train_speed as steps
 from eval.quality import cifar10 as pictures
+from eval.quality import overlap as overlaps
 from eval.show.markdown import RESULTS, markdown, markdown_of, provenance_line, read
 from eval.training import ablation as training_runs
+from eval.training import adapt as adapted
+from eval.training import recipe_search as recipes
 
 
 def ablation(name: str) -> str:
@@ -72,25 +77,13 @@ def cifar10(name: str) -> str:
 def overlap(name: str) -> str:
     """Recall of photos that show the same place."""
     record = read(RESULTS / f"{name}.json")
-    depths = [key for key in record["results"][0] if key.startswith("recall@")]
-    rows = []
-    for r in record["results"]:
-        bounds = [r[key.replace("recall", "interval")] for key in depths]
-        cells = [f"{r[key]:.3f} ({low:.3f} to {high:.3f})" for key, (low, high) in zip(depths, bounds, strict=True)]
-        rows.append([r["code"], str(r["bits"]), *cells])
-    return f"{markdown(['code of each photo', 'bits', *depths], rows)}\n\n{provenance_line(record)}"
+    return f"{markdown_of(overlaps.COLUMNS, record['results'])}\n\n{provenance_line(record)}"
 
 
 def retrieval_pairs(name: str) -> str:
     """Reconstruction with all pairs and with similar ones only."""
     record = read(RESULTS / f"{name}.json")
-    header = ["scene", "its photos", "photos", "pairs compared", "registered", "points", "matching, s", "verifying, s"]
-    rows = []
-    for r in record["results"]:
-        seconds = [f"{r['seconds'].get(stage, 0):.0f}" for stage in ("match", "verify")]
-        counts = [f"{r['pairs']:,} ({r['choice']})", str(r["registered"]), f"{r['points']:,}"]
-        rows.append([r["scene"], str(r["own"]), str(r["photos"]), *counts, *seconds])
-    return f"{markdown(header, rows)}\n\n{provenance_line(record)}"
+    return f"{markdown_of(similar.COLUMNS, record['results'])}\n\n{provenance_line(record)}"
 
 
 def scale_search(name: str) -> str:
@@ -112,36 +105,16 @@ def scale_search(name: str) -> str:
 def adapt(name: str) -> str:
     """Adaptation to the photos of one scene, before and after."""
     record = read(RESULTS / f"{name}.json")
-    header = ["scene", "photos", "steps", "minutes", "nearest % before", "after", "M95 before", "after", "ratio"]
-    rows = []
-    for r in record["results"]:
-        cost = [str(r["photos"]), f"{r['steps']:,}", f"{r['seconds'] / 60:.0f}"]
-        nearest = [f"{r['nearest'][key]:.1f}" for key in ("before", "after")]
-        m95_cells = [f"{r['m95'][key]:,}" for key in ("before", "after")]
-        rows.append([r["data"], *cost, *nearest, *m95_cells, f"{r['m95_ratio']:.3f}"])
-    return f"{markdown(header, rows)}\n\n{provenance_line(record)}"
+    return f"{markdown_of(adapted.COLUMNS, record['results'])}\n\n{provenance_line(record)}"
 
 
 def train_speed(name: str) -> str:
     """Speed of a training step against a straightforward implementation."""
     record = read(RESULTS / f"{name}.json")
-    rows = [
-        [r["step"], r["freed_memory"], f"{1 / r['seconds']:.2f}", f"{25 / r['seconds']:.0f}", f"{r['ratio']:.2f}"]
-        for r in record["results"]
-    ]
-    header = ["step", "freed memory", "steps / s", "patches / s", "x straightforward"]
-    return f"{markdown(header, rows)}\n\n{provenance_line(record)}"
+    return f"{markdown_of(steps.COLUMNS, record['results'])}\n\n{provenance_line(record)}"
 
 
 def recipe_search(name: str) -> str:
     """Training runs that change one thing each."""
     record = read(RESULTS / f"{name}.json")
-    header = ["run", "idea", "predicted", "changes", "x RootSIFT (interval)", "its float", "code / float", "minutes"]
-    rows = []
-    for r in record["results"]:
-        low, high = r["interval"]
-        changes = ", ".join(f"`{key} {value}`" for key, value in r["changes"].items())
-        measured = f"{r['times_rootsift']:.3f} ({low:.3f} to {high:.3f})"
-        shares = [f"{r['float_times_rootsift']:.3f}", f"{r['code_of_float']:.3f}", f"{r['seconds'] / 60:.0f}"]
-        rows.append([r["run"], r["idea"], r["predicted"] or "not written down", changes, measured, *shares])
-    return f"{markdown(header, rows)}\n\n{provenance_line(record)}"
+    return f"{markdown_of(recipes.COLUMNS, record['results'])}\n\n{provenance_line(record)}"

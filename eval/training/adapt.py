@@ -15,10 +15,22 @@ import json
 from pathlib import Path
 from typing import Any
 
+from eval.harness.columns import Column, text_of
 from eval.harness.options import rows_of_runs
 from eval.harness.records import write_json
 from kornia_bingan.errors import UsageError
-from kornia_bingan.report.text import text_table
+
+COLUMNS = (
+    Column("scene", "data"),
+    Column("photos", "photos"),
+    Column("steps", "steps", ","),
+    Column("minutes", lambda r: r["seconds"] / 60, ".0f"),
+    Column("nearest % before", lambda r: r["nearest"]["before"], ".1f"),
+    Column("after", lambda r: r["nearest"]["after"], ".1f"),
+    Column("M95 before", lambda r: r["m95"]["before"], ","),
+    Column("after", lambda r: r["m95"]["after"], ","),
+    Column("ratio", "m95_ratio", ".3f"),
+)
 
 
 def read_row(folder: Path) -> dict[str, Any]:
@@ -62,15 +74,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args(argv)
     rows = rows_of_runs(arguments.runs, "adapt", read_row)
-    header = ["scene", "photos", "steps", "nearest before", "after", "M95 before", "after", "ratio"]
-    cells = [
-        [row["data"], str(row["photos"]), str(row["steps"])]
-        + [f"{row['nearest'][key]:.1f}" for key in ("before", "after")]
-        + [f"{row['m95'][key]:,}" for key in ("before", "after")]
-        + [f"{row['m95_ratio']:.3f}"]
-        for row in rows
-    ]
-    print(text_table(header, cells))
+    print(text_of(COLUMNS, rows))
     if arguments.out:
         command = "python -m eval adapt " + " ".join(row["run"] for row in rows)
         about = {"protocol": "adapt", "command": command, "results": rows}

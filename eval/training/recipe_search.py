@@ -16,15 +16,26 @@ import json
 from pathlib import Path
 from typing import Any
 
+from eval.harness.columns import Column, text_of
 from eval.harness.options import rows_of_runs
 from eval.harness.records import write_json
 from kornia_bingan.errors import UsageError
 from kornia_bingan.network.published import multiply_adds
 from kornia_bingan.network.weights import load_weights
-from kornia_bingan.report.text import text_table
 from kornia_bingan.train.config import TrainConfig, describe_config
 
 NOT_SETTINGS = ("data", "out", "preset", "time_limit", "checkpoint_every", "log_every", "validate_every", "threads")
+
+COLUMNS = (
+    Column("run", "run"),
+    Column("idea", "idea"),
+    Column("predicted", lambda r: r["predicted"] or "not written down"),
+    Column("changes", lambda r: ", ".join(f"`{key} {value}`" for key, value in r["changes"].items())),
+    Column("x RootSIFT (interval)", "times_rootsift", ".3f", best="most", interval="interval"),
+    Column("its float", "float_times_rootsift", ".3f"),
+    Column("code / float", "code_of_float", ".3f"),
+    Column("minutes", lambda r: r["seconds"] / 60, ".0f"),
+)
 
 
 def read_row(folder: Path) -> dict[str, Any]:
@@ -88,25 +99,6 @@ def changes(row: dict[str, Any], reference: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """Render the rows as text."""
-    header = ["run", "idea", "predicted", "changes", "x RootSIFT", "float", "code / float", "minutes"]
-    cells = [
-        [
-            row["run"],
-            row["idea"],
-            row["predicted"],
-            ", ".join(f"{key} {value}" for key, value in row["changes"].items()),
-            f"{row['times_rootsift']:.3f}",
-            f"{row['float_times_rootsift']:.3f}",
-            f"{row['code_of_float']:.3f}",
-            f"{row['seconds'] / 60:.1f}",
-        ]
-        for row in rows
-    ]
-    return text_table(header, cells)
-
-
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m eval recipe_search")
     parser.add_argument("runs", type=Path, nargs="+")
@@ -117,7 +109,7 @@ def main(argv: list[str]) -> int:
         if row["m95_rootsift"] != rows[0]["m95_rootsift"]:
             raise UsageError(f"{row['run']} was measured on other data than {rows[0]['run']}")
         row["changes"] = changes(row, rows[0])
-    print(table(rows))
+    print(text_of(COLUMNS, rows))
     if arguments.out:
         command = "python -m eval recipe_search " + " ".join(row["run"] for row in rows)
         last = rows[-1]["provenance"]
