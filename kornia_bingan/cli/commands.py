@@ -18,13 +18,7 @@ from kornia_bingan.cli.arguments import Image0, Image1, Index, Json, OnnxFile, O
 from kornia_bingan.cli.results import exit_status, print_result, write_report
 from kornia_bingan.datasets.patch_options import PatchSetOptions
 from kornia_bingan.errors import JobError, UsageError
-from kornia_bingan.reconstruct.options import (
-    DEFAULT_PROBABILITY,
-    DEFAULT_RATIO,
-    Matching,
-    ReconstructOptions,
-    check_matching,
-)
+from kornia_bingan.reconstruct.options import MatchOptions, ReconstructOptions, check_matching
 from kornia_bingan.work.files import printable
 from kornia_bingan.work.memory import keep_freed_memory
 from kornia_bingan.work.options import (
@@ -98,10 +92,8 @@ def match(
     image0: Image0,
     image1: Image1,
     features: DescribeOptions,
+    matches: MatchOptions,
     out: Path | None = None,
-    matching: Matching = "ratio",
-    ratio: float = DEFAULT_RATIO,
-    probability: float = DEFAULT_PROBABILITY,
     threshold_px: float = 1.5,
     json: Json = False,
 ) -> int:
@@ -111,9 +103,6 @@ def match(
         image0: first photo.
         image1: second photo.
         out: picture to write, such as matches.png.
-        matching: ratio test, or context: the neighbours of a match decide, too.
-        ratio: largest Hamming ratio of a match, between 0 and 1.
-        probability: least probability of a match in context, between 0 and 1.
         threshold_px: largest distance of an inlier to its epipolar line, pixels.
     """
     import numpy as np
@@ -131,15 +120,17 @@ def match(
     keep_freed_memory()
     if out is not None and out.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
         raise UsageError(f"{out}: the picture must be .png, .jpg or .webp")
-    check_matching(matching, ratio, probability, features.descriptor)
+    check_matching(matches, features.descriptor)
     model = BinGAN.from_pretrained(features.descriptor, precision="auto")
     ranges = sample_ranges(Path(), (str(image0), str(image1)))
     first, second = (describe_photo(path, model, features, ranges=ranges) for path in (image0, image1))
-    if matching == "context":
+    if matches.matching == "context":
         known = ContextModel.of(context_of(features.descriptor))
-        _, indices = match_in_context(first.codes, second.codes, first.keypoints, second.keypoints, known, probability)
+        _, indices = match_in_context(
+            first.codes, second.codes, first.keypoints, second.keypoints, known, matches.probability
+        )
     else:
-        _, indices = match_codes(first.codes, second.codes, "smnn", ratio)
+        _, indices = match_codes(first.codes, second.codes, "smnn", matches.ratio)
     xy0, xy1 = first.keypoints.xy[indices[:, 0]], second.keypoints.xy[indices[:, 1]]
     _, inliers = fundamental_inliers(xy0, xy1, threshold_px)
     counts = {

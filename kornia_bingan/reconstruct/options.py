@@ -24,6 +24,21 @@ DEFAULT_PROBABILITY = 0.5
 
 
 @dataclass(frozen=True)
+class MatchOptions:
+    """Which mutual nearest neighbours are matches.
+
+    Attributes:
+        matching: ratio test, or context: the neighbours of a match decide, too.
+        ratio: largest Hamming ratio of a match, between 0 and 1.
+        probability: least probability of a match in context, between 0 and 1.
+    """
+
+    matching: Matching = "ratio"
+    ratio: float = DEFAULT_RATIO
+    probability: float = DEFAULT_PROBABILITY
+
+
+@dataclass(frozen=True)
 class CameraOptions:
     """What is known of the cameras.
 
@@ -50,13 +65,11 @@ class ReconstructOptions:
     Attributes:
         features: how photos become keypoints and codes.
         cameras: what is known of the cameras.
+        matches: which mutual nearest neighbours are matches.
         work: who does the work, and for how long.
         pairs: exhaustive, sequential:K (each photo with the K after it, 10 if K is not given), retrieval:K (with the K
             most similar), gps:K (with the K nearest), several of these with commas between, or a text file with two
             names per line.
-        matching: ratio test, or context: the neighbours of a match decide, too.
-        ratio: largest Hamming ratio of a match, between 0 and 1.
-        probability: least probability of a match in context, between 0 and 1.
         mapper: incremental, or global (GLOMAP), which is faster for hundreds of photos.
         gps: write the positions that photos say into the database.
         seed: seed of all random choices.
@@ -64,28 +77,26 @@ class ReconstructOptions:
 
     features: FeatureOptions = field(default_factory=FeatureOptions)
     cameras: CameraOptions = field(default_factory=CameraOptions)
+    matches: MatchOptions = field(default_factory=MatchOptions)
     work: WorkOptions = field(default_factory=WorkOptions)
     pairs: str = "exhaustive"
-    matching: Matching = "ratio"
-    ratio: float = DEFAULT_RATIO
-    probability: float = DEFAULT_PROBABILITY
     mapper: Mapper = "incremental"
     gps: bool = True
     seed: int = 0
 
 
-def check_matching(matching: Matching, ratio: float, probability: float, descriptor: str) -> None:
+def check_matching(options: MatchOptions, descriptor: str) -> None:
     """Refuse an impossible way of matching.
 
     Raises:
         UsageError: it is unknown, a threshold is not between 0 and 1, or there is no model of context for the weights.
     """
-    if matching not in get_args(Matching):
-        raise UsageError(f"the matching is '{matching}'; choose {' or '.join(get_args(Matching))}")
-    for name, value in (("ratio", ratio), ("probability", probability)):
+    if options.matching not in get_args(Matching):
+        raise UsageError(f"the matching is '{options.matching}'; choose {' or '.join(get_args(Matching))}")
+    for name, value in (("ratio", options.ratio), ("probability", options.probability)):
         if not 0 <= value <= 1:
             raise UsageError(f"the {name} is {value}; give one between 0 and 1")
-    if matching == "context":
+    if options.matching == "context":
         from kornia_bingan.network.weights import context_of
 
         context_of(descriptor)
@@ -105,7 +116,7 @@ def check_options(options: ReconstructOptions) -> None:
         raise UsageError(f"the mapper is '{options.mapper}'; choose {' or '.join(get_args(Mapper))}")
     if options.seed < 0:
         raise UsageError(f"the seed is {options.seed}; give 0 or more")
-    check_matching(options.matching, options.ratio, options.probability, options.features.descriptor)
+    check_matching(options.matches, options.features.descriptor)
     _check_cameras(options.cameras)
 
 

@@ -145,7 +145,7 @@ def _identity(
     masks: Mapping[str, Path],
 ) -> dict[str, Any]:
     values = asdict(options)
-    values |= values.pop("features") | values.pop("cameras")
+    values |= values.pop("features") | values.pop("cameras") | values.pop("matches")
     for name in ("descriptor", "work"):
         del values[name]
     values["masks"] = {name: sha256_of(path) for name, path in masks.items()}
@@ -202,12 +202,12 @@ def _describe_and_match(
         with run.watch.stage("match"):
             pairs, chosen, unplaced = _choose(ways, listed, photos, usable)
             context = None
-            if options.matching == "context":
+            if options.matches.matching == "context":
                 from kornia_bingan.matching.context import ContextModel
                 from kornia_bingan.network.weights import context_of
 
-                context = (ContextModel.of(context_of(run.weights)), options.probability)
-            match_photos(pairs, out / "features", out / "matches", options.ratio, engine, run.limit, context)
+                context = (ContextModel.of(context_of(run.weights)), options.matches.probability)
+            match_photos(pairs, out / "features", out / "matches", options.matches.ratio, engine, run.limit, context)
     return _Matched(usable, skipped, len(unread), pairs, chosen, unplaced)
 
 

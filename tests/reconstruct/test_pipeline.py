@@ -18,7 +18,7 @@ from kornia_bingan.datasets.rendered import Scene, render_scene
 from kornia_bingan.errors import JobError, UsageError
 from kornia_bingan.reconstruct import pipeline
 from kornia_bingan.reconstruct.features import Features, features_path
-from kornia_bingan.reconstruct.options import CameraOptions, ReconstructOptions, check_options
+from kornia_bingan.reconstruct.options import CameraOptions, MatchOptions, ReconstructOptions, check_options
 from kornia_bingan.reconstruct.pairs import choose_pairs
 from kornia_bingan.reconstruct.pipeline import reconstruct_photos
 from kornia_bingan.reconstruct.summary import Summary
@@ -182,7 +182,7 @@ def test_unrelated_photos_give_no_model_but_the_statistics(tmp_path: Path) -> No
 
 def test_other_options_and_foreign_folders_are_refused(scene: tuple[Path, Scene], whole: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"ratio 0\.8, now 0\.7"):
-        reconstruct_photos(scene[0], whole, replace(OPTIONS, ratio=0.7))
+        reconstruct_photos(scene[0], whole, replace(OPTIONS, matches=MatchOptions(ratio=0.7)))
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(UsageError, match="not empty"):
         reconstruct_photos(scene[0], tmp_path, OPTIONS)
@@ -194,7 +194,7 @@ def test_other_options_and_foreign_folders_are_refused(scene: tuple[Path, Scene]
     [
         (with_features(detector="akaze"), "choose dog or orb"),
         (with_features(max_keypoints=0), "give 1 or more"),
-        (replace(OPTIONS, ratio=1.5), "between 0 and 1"),
+        (replace(OPTIONS, matches=MatchOptions(ratio=1.5)), "between 0 and 1"),
         (with_cameras(camera="two"), "choose single"),
         (with_cameras(camera_model="FISH"), "the camera model is 'FISH'"),
         (with_cameras(focal_px=-1.0), "give pixels"),
