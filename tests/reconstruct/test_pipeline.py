@@ -282,7 +282,8 @@ def test_formats_and_orientations_give_the_same_model(scene: tuple[Path, Scene],
     summary = reconstruct_photos(photos, tmp_path / "out", OPTIONS)
     alone = Summary.read(whole / "summary.json")
     assert summary.registered == alone.registered == 5
-    assert summary.points == pytest.approx(alone.points, rel=0.1)  # one photo is a JPEG
+    # one photo is a JPEG once more: of 437 points, quality 98 changed 0 to 2, 90 would 6; the order of names none
+    assert summary.points == pytest.approx(alone.points, rel=0.03)
     assert [item["name"] for item in summary.skipped] == ["half.jpg", "not a photo.txt"]
     assert (summary.turned, alone.turned) == (4, 0)
     cameras = {(camera.width, camera.height) for camera in read_model(tmp_path / "out" / "model").cameras}
