@@ -14,14 +14,17 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from kornia_bingan.descriptor import BinGAN
-    from kornia_bingan.matching import HammingMatcher, match
+    from kornia_bingan.kornia import ContextMatcher
+    from kornia_bingan.matching import HammingMatcher, match, match_in_context
     from kornia_bingan.network.published import Generator, ImageDiscriminator, PatchDiscriminator, PatchTrunk
     from kornia_bingan.network.weights import list_models
 
 _MODULE_OF = {
     "BinGAN": "descriptor",
+    "ContextMatcher": "kornia",
     "HammingMatcher": "matching",
     "match": "matching",
+    "match_in_context": "matching",
     "Generator": "network.published",
     "ImageDiscriminator": "network.published",
     "PatchDiscriminator": "network.published",
@@ -32,6 +35,7 @@ _SUBMODULES = {"bits", "colmap", "geometry", "kornia", "losses", "matching", "op
 
 __all__ = [
     "BinGAN",
+    "ContextMatcher",
     "Generator",
     "HammingMatcher",
     "ImageDiscriminator",
@@ -40,6 +44,7 @@ __all__ = [
     "__version__",
     "list_models",
     "match",
+    "match_in_context",
 ]
 
 

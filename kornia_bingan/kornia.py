@@ -209,14 +209,16 @@ class ContextMatcher(nn.Module):
         self.threshold = threshold
 
     @torch.no_grad()
-    def forward(self, desc1: Tensor, desc2: Tensor, lafs1: Tensor, lafs2: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, desc0: Tensor, desc1: Tensor, lafs0: Tensor, lafs1: Tensor) -> tuple[Tensor, Tensor]:
         """Match two sets of codes; see the class for shapes."""
-        codes1, codes2 = (
-            (each if each.dtype == torch.uint8 else bits.pack(each)).cpu().numpy() for each in (desc1, desc2)
+        codes0, codes1 = (
+            (each if each.dtype == torch.uint8 else bits.pack(each)).cpu().numpy() for each in (desc0, desc1)
         )
-        points1, points2 = (keypoints_from_lafs(lafs.reshape(-1, 2, 3)) for lafs in (lafs1, lafs2))
-        probability, indices = match_in_context(codes1, codes2, points1, points2, self.model, self.threshold)
-        return 1 - torch.from_numpy(probability).to(desc1.device), torch.from_numpy(indices).to(desc1.device)
+        points0, points1 = (keypoints_from_lafs(lafs.reshape(-1, 2, 3)) for lafs in (lafs0, lafs1))
+        probability, indices = match_in_context(
+            codes0, codes1, points0, points1, threshold=self.threshold, model=self.model
+        )
+        return 1 - torch.from_numpy(probability).to(desc0.device), torch.from_numpy(indices).to(desc0.device)
 
     def extra_repr(self) -> str:
         """Give the threshold for ``print(module)``."""

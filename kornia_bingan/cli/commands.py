@@ -124,10 +124,15 @@ def match(
     model = BinGAN.from_pretrained(features.descriptor, precision="auto")
     ranges = sample_ranges(Path(), (str(image0), str(image1)))
     first, second = (describe_photo(path, model, features, ranges=ranges) for path in (image0, image1))
-    if matches.matching == "context":
+    if matches.matcher == "context":
         known = ContextModel.of(context_of(features.descriptor))
         _, indices = match_in_context(
-            first.codes, second.codes, first.keypoints, second.keypoints, known, matches.probability
+            first.codes,
+            second.codes,
+            first.keypoints,
+            second.keypoints,
+            threshold=matches.probability,
+            model=known,
         )
     else:
         _, indices = match_codes(first.codes, second.codes, "smnn", matches.ratio)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from kornia_bingan.errors import UsageError
 from kornia_bingan.keypoints import Keypoints
 from kornia_bingan.matching.hamming import match
+from kornia_bingan.network.weights import context_of
 
 Floats = NDArray[np.float64]
 
@@ -72,9 +73,9 @@ def match_in_context(
     codes1: NDArray[np.uint8],
     keypoints0: Keypoints,
     keypoints1: Keypoints,
-    model: ContextModel,
-    threshold: float = 0.5,
     *,
+    threshold: float = 0.5,
+    model: ContextModel | None = None,
     num_threads: int | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Match the keypoints of two images by codes and by their neighbours.
@@ -85,8 +86,9 @@ def match_in_context(
         keypoints0: of image 0, N0 rows. Sizes that are not positive numbers and angles that are unset count as equal
             in both images.
         keypoints1: of image 1, N1 rows.
-        model: of the weights that made the codes, see :func:`kornia_bingan.network.weights.context_of`.
         threshold: least probability of a match, in [0, 1].
+        model: of the weights that made the codes, see :func:`kornia_bingan.network.weights.context_of`; None takes that
+            of ``bingan256``.
         num_threads: of the search; None takes torch's number.
 
     Returns:
@@ -101,6 +103,8 @@ def match_in_context(
             raise UsageError(f"image {name} has {len(codes)} codes and {len(keypoints)} keypoints; give one code each")
     if not 0 <= threshold <= 1:
         raise UsageError(f"the threshold is {threshold}; it is a probability, give one in [0, 1]")
+    if model is None:
+        model = ContextModel.of(context_of("bingan256"))
     ratios, indices = match(codes0, codes1, "smnn", 1.0, num_threads=num_threads)
     if not len(indices):
         return ratios, indices

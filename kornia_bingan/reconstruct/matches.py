@@ -104,7 +104,9 @@ def match_block_in_context(
 
     found = []
     for first, second in ((features(a), features(b)) for a, b in pairs):
-        _, rows = match_in_context(first.codes, second.codes, first.keypoints, second.keypoints, model, probability)
+        _, rows = match_in_context(
+            first.codes, second.codes, first.keypoints, second.keypoints, threshold=probability, model=model
+        )
         found.append(rows.astype(np.int32))
     return Block(tuple(pairs), tuple(found))
 

@@ -13,7 +13,7 @@ from kornia_bingan.colmap.types import Mapper, Sharing, fixed_camera
 from kornia_bingan.errors import UsageError
 from kornia_bingan.work.options import FeatureOptions, WorkOptions, check_features
 
-Matching = Literal["ratio", "context"]
+Matcher = Literal["ratio", "context"]
 """What decides on mutual nearest neighbours: a ratio test, or a probability that sees their neighbours too."""
 
 DEFAULT_RATIO = 0.8
@@ -28,12 +28,12 @@ class MatchOptions:
     """Which mutual nearest neighbours are matches.
 
     Attributes:
-        matching: ratio test, or context: the neighbours of a match decide, too.
+        matcher: ratio test, or context: the neighbours of a match decide, too.
         ratio: largest Hamming ratio of a match, between 0 and 1.
         probability: least probability of a match in context, between 0 and 1.
     """
 
-    matching: Matching = "ratio"
+    matcher: Matcher = "ratio"
     ratio: float = DEFAULT_RATIO
     probability: float = DEFAULT_PROBABILITY
 
@@ -91,12 +91,12 @@ def check_matching(options: MatchOptions, descriptor: str) -> None:
     Raises:
         UsageError: it is unknown, a threshold is not between 0 and 1, or there is no model of context for the weights.
     """
-    if options.matching not in get_args(Matching):
-        raise UsageError(f"the matching is '{options.matching}'; choose {' or '.join(get_args(Matching))}")
+    if options.matcher not in get_args(Matcher):
+        raise UsageError(f"the matcher is '{options.matcher}'; choose {' or '.join(get_args(Matcher))}")
     for name, value in (("ratio", options.ratio), ("probability", options.probability)):
         if not 0 <= value <= 1:
             raise UsageError(f"the {name} is {value}; give one between 0 and 1")
-    if options.matching == "context":
+    if options.matcher == "context":
         from kornia_bingan.network.weights import context_of
 
         context_of(descriptor)

@@ -202,7 +202,7 @@ def _describe_and_match(
         with run.watch.stage("match"):
             pairs, chosen, unplaced = _choose(ways, listed, photos, usable)
             context = None
-            if options.matches.matching == "context":
+            if options.matches.matcher == "context":
                 from kornia_bingan.matching.context import ContextModel
                 from kornia_bingan.network.weights import context_of
 

@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 import torch
 
+import kornia_bingan
 from kornia_bingan import bits
 from kornia_bingan.errors import UsageError
 from kornia_bingan.keypoints import BLOB_SUPPORT, Keypoints
 from kornia_bingan.kornia import ContextMatcher, lafs_from_keypoints
 from kornia_bingan.matching import context
 from kornia_bingan.matching.context import ContextModel, context_probability, match_in_context
+from kornia_bingan.network.weights import context_of
 from kornia_bingan.reconstruct.features import Features, features_path
 from kornia_bingan.reconstruct.matches import Block, match_unit
 
@@ -104,22 +106,36 @@ def codes_of(count: int, seed: int = 0) -> np.ndarray:
 def test_matching_gives_pairs_with_their_probability() -> None:
     here, there, right = scene(200, 60)
     codes = codes_of(200)
-    found, indices = match_in_context(codes, codes[::-1], here, there[np.arange(200)[::-1]], MODEL)
+    found, indices = match_in_context(codes, codes[::-1], here, there[np.arange(200)[::-1]], model=MODEL)
     assert found.dtype == np.float32
     assert found.shape == (len(indices), 1)
     assert (indices[:, 0] + indices[:, 1] == 199).all()
     assert right[indices[:, 0]].mean() > 0.95
-    everything, _ = match_in_context(codes, codes, here, there, MODEL, 0.0)
+    everything, _ = match_in_context(codes, codes, here, there, model=MODEL, threshold=0.0)
     assert len(everything) == 200
     for threads in (1, 2):
-        again = match_in_context(codes, codes[::-1], here, there[np.arange(200)[::-1]], MODEL, num_threads=threads)
+        again = match_in_context(
+            codes, codes[::-1], here, there[np.arange(200)[::-1]], model=MODEL, num_threads=threads
+        )
         np.testing.assert_array_equal(again[0], found)
         np.testing.assert_array_equal(again[1], indices)
 
 
+def test_without_a_model_it_is_that_of_the_shipped_codes() -> None:
+    here, there, _ = scene(200, 60)
+    codes = codes_of(200)
+    shipped = ContextModel.of(context_of("bingan256"))
+    for found, expected in zip(
+        kornia_bingan.match_in_context(codes, codes, here, there),
+        match_in_context(codes, codes, here, there, model=shipped, threshold=0.5),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(found, expected)
+
+
 def test_a_picture_matches_itself() -> None:
     here, _, _ = scene(100, 0)
-    _, indices = match_in_context(codes_of(100), codes_of(100), here, here, MODEL, 0.9)
+    _, indices = match_in_context(codes_of(100), codes_of(100), here, here, model=MODEL, threshold=0.9)
     np.testing.assert_array_equal(indices, np.stack([np.arange(100)] * 2, 1))
 
 
@@ -127,7 +143,7 @@ def test_a_picture_matches_itself() -> None:
 def test_fewer_keypoints_than_neighbours(count: int) -> None:
     here, there, _ = scene(max(count, 2), 0)
     here, there, codes = here[:count], there[:count], codes_of(count)
-    found, indices = match_in_context(codes, codes, here, there, MODEL, 0.0)
+    found, indices = match_in_context(codes, codes, here, there, model=MODEL, threshold=0.0)
     # A code needs a second neighbour for its ratio.
     assert len(found) == len(indices) == (count if count > 1 else 0)
     assert np.isfinite(found).all()
@@ -152,11 +168,11 @@ def test_wrong_use() -> None:
     here, there, _ = scene(10, 0)
     codes = codes_of(10)
     with pytest.raises(UsageError, match="image 1 has 9 codes and 10 keypoints"):
-        match_in_context(codes, codes[:9], here, there, MODEL)
+        match_in_context(codes, codes[:9], here, there, model=MODEL)
     with pytest.raises(UsageError, match=r"the threshold is 1\.5"):
-        match_in_context(codes, codes, here, there, MODEL, 1.5)
+        match_in_context(codes, codes, here, there, model=MODEL, threshold=1.5)
     with pytest.raises(UsageError, match="codes have 128 bits; the model is one of codes of 256"):
-        match_in_context(codes[:, :16], codes[:, :16], here, there, MODEL)
+        match_in_context(codes[:, :16], codes[:, :16], here, there, model=MODEL)
 
 
 def test_blocks_of_pairs_are_matched_in_context(tmp_path: Path) -> None:
@@ -167,7 +183,7 @@ def test_blocks_of_pairs_are_matched_in_context(tmp_path: Path) -> None:
     path = tmp_path / "000000.npz"
     match_unit([("a.jpg", "b.jpg")], str(tmp_path), str(path), 0.8, (MODEL, 0.5))
     [rows] = Block.read(path).matches
-    _, expected = match_in_context(codes, codes, here, there, MODEL, 0.5)
+    _, expected = match_in_context(codes, codes, here, there, model=MODEL, threshold=0.5)
     np.testing.assert_array_equal(rows, expected)
     assert 0 < len(rows) < 200
 
@@ -179,7 +195,7 @@ def test_the_matcher_for_kornia_gives_the_same_as_arrays() -> None:
     torch.nn.Module.__init__(matcher)
     matcher.model, matcher.threshold = MODEL, 0.5
     lafs = [lafs_from_keypoints(points, BLOB_SUPPORT) for points in (here, there)]
-    expected, rows = match_in_context(codes, codes, here, there, MODEL, 0.5)
+    expected, rows = match_in_context(codes, codes, here, there, model=MODEL, threshold=0.5)
     for form in (torch.from_numpy(codes), bits.unpack(torch.from_numpy(codes))):
         distances, indices = matcher(form, form, *lafs)
         np.testing.assert_array_equal(indices, rows)
