@@ -249,7 +249,7 @@ def fill_the_disk(target: str) -> None:
 
 def test_a_full_disk_is_one_sentence_from_a_worker_too(engine: Engine, tmp_path: Path) -> None:
     units = [Unit("0", (str(tmp_path / "a.npz"),))]
-    with pytest.raises(JobError, match=r"a\.npz cannot be written: no space left on device; make room and run it again"):
+    with pytest.raises(JobError, match=r"a\.npz cannot be written: no space left on device; make room and run it"):
         list(run_units(engine, fill_the_disk, units, 1, description="fill", done="filled", word="disk"))
     assert list(tmp_path.iterdir()) == []
 
