@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import cv2
@@ -68,6 +69,11 @@ class Neighbourhood:
         return [(near * self.positions * self.frames).sum(1), (near * self.positions).sum(1), near.sum(1)]
 
 
+@lru_cache(maxsize=1)
+def _default_model() -> ContextModel:  # read once, not for each pair
+    return ContextModel.of(context_of("bingan256"))
+
+
 def match_in_context(
     codes0: NDArray[np.uint8],
     codes1: NDArray[np.uint8],
@@ -103,8 +109,7 @@ def match_in_context(
             raise UsageError(f"image {name} has {len(codes)} codes and {len(keypoints)} keypoints; give one code each")
     if not 0 <= threshold <= 1:
         raise UsageError(f"the threshold is {threshold}; it is a probability, give one in [0, 1]")
-    if model is None:
-        model = ContextModel.of(context_of("bingan256"))
+    model = model or _default_model()
     ratios, indices = match(codes0, codes1, "smnn", 1.0, num_threads=num_threads)
     if not len(indices):
         return ratios, indices
