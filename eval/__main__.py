@@ -28,6 +28,7 @@ COMMANDS = {
     "peer_support": ("eval.quality.peer_support", "which support region suits each of the others"),
     "picture_search": ("eval.training.picture_search", "the recipe search for networks of pictures"),
     "pictures": ("eval.show.pictures", "match pictures: correct matches green, wrong ones red"),
+    "pipelines": ("eval.quality.pipelines", "whole pipelines, each with its own detector and matcher"),
     "reads": ("eval.inputs.reads", "which formats and kinds of pixels are read"),
     "recipe_search": ("eval.training.recipe_search", "the recipe search: one row for each training run"),
     "report": ("eval.show.report", "one page of all results"),

@@ -63,12 +63,14 @@ class HomographySequence:
         group: ``oxford``, ``hpatches-v``, ``hpatches-i``, ``evd`` or ``other``, by the name.
         images: grey uint8 (H, W); the first is the reference.
         homographies: float64 (3, 3), the k-th maps the first image to image k + 1 of ``images``.
+        paths: files of the images, where they were read from files.
     """
 
     name: str
     group: str
     images: tuple[Image, ...]
     homographies: tuple[Matrix, ...]
+    paths: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,7 +167,8 @@ def read_sequence(path: Path) -> HomographySequence:
     if path.is_file():  # EVD's own layout
         pictures = [_one_picture(path.parents[1] / part, path.stem) for part in ("1", "2")]
         homographies = [_read_matrix(path)]
-        return HomographySequence(path.stem, "evd", tuple(read_image(p) for p in pictures), tuple(homographies))
+        images = tuple(read_image(p) for p in pictures)
+        return HomographySequence(path.stem, "evd", images, tuple(homographies), tuple(pictures))
     matrices = {}
     pictures_by_number: dict[int, Path] = {}
     for item in sorted(_existing(path).iterdir()):
@@ -182,8 +185,10 @@ def read_sequence(path: Path) -> HomographySequence:
     if missing := sorted(set(pictures_by_number) - {1} - set(matrices)):
         raise UsageError(f"{path} has a picture {missing[0]} and no homography H_1_{missing[0]}")
     numbers = sorted(matrices)
-    images = tuple(read_image(pictures_by_number[number]) for number in (1, *numbers))
-    return HomographySequence(path.name, group_of(path.name), images, tuple(_read_matrix(matrices[n]) for n in numbers))
+    paths = tuple(pictures_by_number[number] for number in (1, *numbers))
+    images = tuple(read_image(picture) for picture in paths)
+    read = tuple(_read_matrix(matrices[n]) for n in numbers)
+    return HomographySequence(path.name, group_of(path.name), images, read, paths)
 
 
 def read_pairs(folder: Path) -> list[PosedPair]:

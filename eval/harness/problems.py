@@ -69,9 +69,13 @@ class Problem:
 def fundamental_matrix(camera0: PosedCamera, camera1: PosedCamera) -> Matrix:
     """Give F, float64 (3, 3), with ``[xy1, 1] F [xy0, 1]^T = 0`` for the two views of a point."""
     R = camera1.R @ camera0.R.T
-    t = camera1.t - R @ camera0.t
+    return fundamental_of_pose(camera0.K, camera1.K, R, camera1.t - R @ camera0.t)
+
+
+def fundamental_of_pose(K0: Matrix, K1: Matrix, R: Matrix, t: Matrix) -> Matrix:
+    """Give F as :func:`fundamental_matrix` does, for ``x1 = R @ x0 + t`` in the frames of the cameras."""
     skew = np.array([[0, -t[2], t[1]], [t[2], 0, -t[0]], [-t[1], t[0], 0]])
-    F: Matrix = np.linalg.inv(camera1.K).T @ skew @ R @ np.linalg.inv(camera0.K)
+    F: Matrix = np.linalg.inv(K1).T @ skew @ R @ np.linalg.inv(K0)
     return F
 
 

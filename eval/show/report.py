@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.harness.columns import Column, Row, shown
-from eval.quality import brown, cifar10, hpatches, m95, pairs, patch_tasks, sfm, sfm_check
+from eval.quality import brown, cifar10, hpatches, m95, pairs, patch_tasks, pipelines, sfm, sfm_check
 from eval.show.markdown import provenances
 from eval.training import ablation
 from kornia_bingan.errors import UsageError
@@ -101,6 +101,15 @@ def section_hpatches(record: Record) -> list[Record]:
 def section_pairs(record: Record) -> list[Record]:
     """Two-view pose."""
     return [section("Two-view pose", record, record["results"], pairs.COLUMNS, [])]
+
+
+def section_pipelines(record: Record) -> list[Record]:
+    """Whole pipelines, one table per part, and what COLMAP makes of their matches."""
+    parts = dict.fromkeys(row["part"] for row in record["results"])
+    tables = {part: [row for row in record["results"] if row["part"] == part] for part in parts}
+    sections = [section(f"Pipelines, {p}", record, rows, pipelines.columns(p), []) for p, rows in tables.items()]
+    models = record["colmap"]
+    return [*sections, *([section("Pipelines, COLMAP", record, models, sfm.COLUMNS, [])] if models else [])]
 
 
 def section_sfm(record: Record) -> list[Record]:
@@ -223,6 +232,7 @@ VIEWS: dict[str, Callable[[Record], list[Record]]] = {
     "m95": section_m95,
     "hpatches": section_hpatches,
     "pairs": section_pairs,
+    "pipelines": section_pipelines,
     "sfm": section_sfm,
     "sfm_check": section_sfm_check,
     "patch_tasks": section_patch_tasks,

@@ -11,10 +11,11 @@ import re
 from collections.abc import Callable
 from functools import partial
 
+from eval.harness.known_pairs import WIDE
 from eval.mutation import changes
 from eval.show import descriptor_tables as of_descriptors
 from eval.show import front_tables as of_front
-from eval.show import scale_tables, speed_tables
+from eval.show import pipeline_tables, scale_tables, speed_tables
 from eval.show import training_tables as of_training
 from eval.show.markdown import ROOT
 from kornia_bingan.work.files import atomic_path
@@ -70,6 +71,12 @@ for _split in ("validate", "heldout"):
         f"brown-{_split}": partial(of_descriptors.verification, f"brown-{_split}"),
         f"patch-tasks-{_split}": partial(of_descriptors.patch_tasks, f"patch-tasks-{_split}"),
         f"pairs-{_split}": partial(of_descriptors.pose, f"pairs-{_split}"),
+        f"pipelines-scenes-{_split}": partial(pipeline_tables.of_part, f"pipelines-{_split}", "scenes"),
+        f"pipelines-wide-{_split}": partial(pipeline_tables.of_part, f"pipelines-{_split}", WIDE),
+        f"pipelines-homographies-{_split}": partial(
+            pipeline_tables.of_part, f"pipelines-{_split}", "homographies", "evd"
+        ),
+        f"pipelines-colmap-{_split}": partial(pipeline_tables.colmap, f"pipelines-{_split}"),
         f"losses-{_split}": partial(of_front.losses_table, _split),
         f"sfm-all-{_split}": partial(of_descriptors.sfm_all, f"sfm-{_split}"),
         f"sfm-{_split}": partial(of_descriptors.sfm, f"sfm-{_split}"),
