@@ -61,6 +61,9 @@ LIMITS = {"scenes": (5.0, 10.0, 20.0), WIDE: (5.0, 10.0, 20.0), "homographies": 
 LIMITS["evd"] = LIMITS["homographies"]
 """Of the AUC, degrees or pixels, by part."""
 
+COLMAP_COLUMNS = tuple(column for column in sfm.COLUMNS if column.header != "seconds")
+"""Features and matches may come from the cache, so the seconds of a reconstruction are not those of a pipeline."""
+
 Floats = NDArray[np.float64]
 
 
@@ -297,7 +300,7 @@ def main(argv: list[str]) -> int:
     for part in dict.fromkeys(row["part"] for row in rows):
         print(text_of(columns(part), [row for row in rows if row["part"] == part]), end="\n\n")
     if models:
-        print(text_of(sfm.COLUMNS, models))
+        print(text_of(COLMAP_COLUMNS, models))
     for name, reason in absent.items():
         print(f"absent: {name}: {reason}")
     return 0

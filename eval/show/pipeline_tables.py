@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from eval.quality import pipelines, sfm
+from eval.quality import pipelines
 from eval.show.markdown import RESULTS, markdown_of, provenance_line, read
 
 
@@ -26,7 +26,7 @@ def colmap(name: str) -> str:
     """What COLMAP makes of the matches of each pipeline."""
     if (record := _measured(name)) is None or not record["colmap"]:
         return _absent(name, " --colmap")
-    return f"{markdown_of(sfm.COLUMNS, record['colmap'])}\n\n{provenance_line(record)}"
+    return f"{markdown_of(pipelines.COLMAP_COLUMNS, record['colmap'])}\n\n{provenance_line(record)}"
 
 
 def _measured(name: str) -> Any:

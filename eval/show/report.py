@@ -108,8 +108,9 @@ def section_pipelines(record: Record) -> list[Record]:
     parts = dict.fromkeys(row["part"] for row in record["results"])
     tables = {part: [row for row in record["results"] if row["part"] == part] for part in parts}
     sections = [section(f"Pipelines, {p}", record, rows, pipelines.columns(p), []) for p, rows in tables.items()]
-    models = record["colmap"]
-    return [*sections, *([section("Pipelines, COLMAP", record, models, sfm.COLUMNS, [])] if models else [])]
+    if models := record["colmap"]:
+        sections.append(section("Pipelines, COLMAP", record, models, pipelines.COLMAP_COLUMNS, []))
+    return sections
 
 
 def section_sfm(record: Record) -> list[Record]:

@@ -21,7 +21,7 @@ from eval.harness import learned_pipelines as learned
 from eval.harness.data import PosedPair, read_sequence
 from eval.harness.pipeline import Features, Picture, Pipeline, sorted_pairs
 from eval.quality import pipelines as protocol
-from eval.show import pipeline_tables
+from eval.show import pipeline_tables, report
 from kornia_bingan.datasets.poses import load_cameras
 from kornia_bingan.datasets.rendered import render_scene
 from kornia_bingan.errors import UsageError
@@ -308,6 +308,8 @@ def test_the_protocol_measures_a_split_once_and_resumes(
     assert {row["descriptor"] for row in record["colmap"]} == set(chosen.split(","))
     assert all(len(row["registered"]) == 3 for row in record["colmap"])
     assert "| room " in pipeline_rows(monkeypatch, tmp_path)
+    titles = [each["title"] for each in report.section_pipelines({**record, "file": out.name})]
+    assert titles == [f"Pipelines, {name}" for name in ("scenes", "wide pairs", "homographies", "COLMAP")]
 
     def extract_again(*_: object) -> None:
         raise AssertionError("the features are in the cache")
