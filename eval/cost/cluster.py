@@ -11,7 +11,6 @@ workers, one is killed after the first photo is described, and the files are com
 
 from __future__ import annotations
 
-import argparse
 import os
 import signal
 import sys
@@ -21,7 +20,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from eval.harness import options
+from eval.harness.command import Data, Out, command_line
+from eval.harness.options import RESULTS, use_threads
 from eval.harness.records import write_json
 from kornia_bingan.errors import UsageError
 from kornia_bingan.images.folders import list_images
@@ -94,34 +94,42 @@ def kill_one(engine: Engine, out: Path) -> threading.Thread:
     return thread
 
 
-def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m eval cluster")
-    parser.add_argument("data", type=Path, help="folder of photos")
-    parser.add_argument("--photos", type=int, default=40, help="how many of them")
-    parser.add_argument("--workers", default="1,2", help="numbers of processes, separated by commas")
-    parser.add_argument("--ours", default="bingan256", help="shipped name or weights file")
-    parser.add_argument("--max-size", type=int, default=0, help="as of bingan describe")
-    parser.add_argument("--threads", type=int, default=usable_cores(), help="of this process")
-    parser.add_argument("--out", type=Path, default=options.RESULTS / "cluster.json")
-    arguments = parser.parse_args(argv)
-    options.use_threads(arguments.threads)
-    names = list_images(arguments.data)[0][: arguments.photos]
+@command_line("cluster")
+def main(
+    data: Data,
+    photos: int = 40,
+    workers: str = "1,2",
+    ours: str = "bingan256",
+    max_size: int = 0,
+    threads: int | None = None,
+    out: Out = RESULTS / "cluster.json",
+) -> int:
+    """Describe and match with each number of workers.
+
+    Args:
+        photos: how many of them.
+        workers: numbers of processes, separated by commas.
+        max_size: as of bingan describe.
+        threads: of this process; all cores by default.
+    """
+    use_threads(usable_cores() if threads is None else threads)
+    names = list_images(data)[0][:photos]
     if len(names) < 2:
-        raise UsageError(f"{arguments.data} has {len(names)} photos for this; two are needed")
-    weights = find_weights(arguments.ours)
-    if not all(word.isdecimal() and int(word) for word in arguments.workers.split(",")):
-        raise UsageError(f"--workers is '{arguments.workers}'; give numbers from 1 with commas between")
-    counts = [0, *sorted(map(int, arguments.workers.split(",")))]
+        raise UsageError(f"{data} has {len(names)} photos for this; two are needed")
+    weights = find_weights(ours)
+    if not all(word.isdecimal() and int(word) for word in workers.split(",")):
+        raise UsageError(f"--workers is '{workers}'; give numbers from 1 with commas between")
+    counts = [0, *sorted(map(int, workers.split(",")))]
     rows: list[dict[str, Any]] = []
     fault: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         expected: dict[str, str] = {}
         for count in counts:
             before, started = loopback_bytes(), time.perf_counter()
-            with open_engine(weights, [arguments.data, Path(folder)], count) as engine:
+            with open_engine(weights, [data, Path(folder)], count) as engine:
                 start = {"start_s": round(time.perf_counter() - started, 2), "start_bytes": loopback_bytes() - before}
                 of_empty = round(empty_unit_ms(engine, EMPTY_UNITS), 3)
-                done = describe_and_match(engine, arguments.data, names, Path(folder) / str(count), arguments.max_size)
+                done = describe_and_match(engine, data, names, Path(folder) / str(count), max_size)
                 expected = expected or done["files"]
                 rows.append(
                     {
@@ -138,14 +146,14 @@ def main(argv: list[str]) -> int:
                 if count == counts[-1]:
                     out = Path(folder) / "killed"
                     killer = kill_one(engine, out)
-                    done = describe_and_match(engine, arguments.data, names, out, arguments.max_size)
+                    done = describe_and_match(engine, data, names, out, max_size)
                     killer.join()
                     fault = {"workers": count, "killed": 1, **done["seconds"], "same_bytes": done["files"] == expected}
-    size = f" --max-size {arguments.max_size}" if arguments.max_size else ""
-    about = f"--photos {len(names)} --workers {arguments.workers} --ours {weights.stem}{size}"
+    size = f" --max-size {max_size}" if max_size else ""
+    about = f"--photos {len(names)} --workers {workers} --ours {weights.stem}{size}"
     record = {
         "protocol": "cluster",
-        "command": f"python -m eval cluster {arguments.data.name} {about}",
+        "command": f"python -m eval cluster {data.name} {about}",
         "photos": len(names),
         "max_keypoints": MAX_KEYPOINTS,
         "weights_bytes": weights.stat().st_size,
@@ -153,7 +161,7 @@ def main(argv: list[str]) -> int:
         "fault": fault,
         "provenance": provenance(weights),
     }
-    write_json(arguments.out, record)
+    write_json(out, record)
     print(text_table(list(rows[0]), [[str(value) for value in row.values()] for row in rows]))
     print(f"one of {fault['workers']} workers killed: {'the same' if fault['same_bytes'] else 'OTHER'} files")
     return int(not fault["same_bytes"] or not all(row["same_bytes"] for row in rows))

@@ -9,7 +9,6 @@ are pairs, registered images (of the largest model), points and seconds by stage
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 import sys
@@ -19,8 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from eval.harness import options
 from eval.harness.columns import Column, text_of
+from eval.harness.command import Out, Paths, command_line
+from eval.harness.options import RESULTS
 from eval.harness.records import write_json
 from kornia_bingan.errors import UsageError
 from kornia_bingan.images.folders import list_images
@@ -81,29 +81,35 @@ def evaluate(photos: Path, out: Path, pairs: str) -> dict[str, Any]:
     }
 
 
-def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m eval retrieval_pairs")
-    parser.add_argument("scenes", type=Path, nargs="+")
-    parser.add_argument("--distractors", type=Path, required=True)
-    parser.add_argument("--count", type=int, default=COUNT, help="others a photo is paired with")
-    parser.add_argument("--mixed", type=int, default=MIXED, help="photos that are mixed in")
-    parser.add_argument("--out", type=Path, default=options.RESULTS / "retrieval-pairs.json")
-    arguments = parser.parse_args(argv)
+@command_line("retrieval_pairs")
+def main(
+    scenes: Paths,
+    distractors: Path,
+    count: int = COUNT,
+    mixed: int = MIXED,
+    out: Out = RESULTS / "retrieval-pairs.json",
+) -> int:
+    """Reconstruct every scene among other photos.
+
+    Args:
+        count: others a photo is paired with.
+        mixed: photos that are mixed in.
+    """
     results = []
-    for scene in arguments.scenes:
+    for scene in scenes:
         with tempfile.TemporaryDirectory() as folder:
-            own = mix(scene, arguments.distractors, arguments.mixed, Path(folder) / "photos")
-            for choice in ("exhaustive", f"retrieval:{arguments.count}"):
+            own = mix(scene, distractors, mixed, Path(folder) / "photos")
+            for choice in ("exhaustive", f"retrieval:{count}"):
                 found = evaluate(Path(folder) / "photos", Path(folder) / choice.replace(":", "-"), choice)
                 results.append({"scene": scene.name, "own": own, **found})
                 print(json.dumps(results[-1]), file=sys.stderr, flush=True)
     record = {
         "protocol": "retrieval_pairs",
-        "command": f"python -m eval retrieval_pairs {' '.join(s.name for s in arguments.scenes)} "
-        f"--distractors {arguments.distractors.name} --count {arguments.count} --mixed {arguments.mixed}",
+        "command": f"python -m eval retrieval_pairs {' '.join(s.name for s in scenes)} "
+        f"--distractors {distractors.name} --count {count} --mixed {mixed}",
         "results": results,
         "provenance": provenance(find_weights("bingan256")),
     }
-    write_json(arguments.out, record)
+    write_json(out, record)
     print(text_of(COLUMNS, results))
     return 0

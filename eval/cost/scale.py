@@ -18,13 +18,13 @@ the largest size that were measured; from the largest one the same power law goe
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.cost.speed_pipeline import status_mb
-from eval.harness import options
+from eval.harness.command import Out, Paths, command_line
+from eval.harness.options import RESULTS
 from eval.harness.records import write_json
 from eval.show.curves import Line, Panel, svg_panels
 from kornia_bingan import colmap
@@ -219,39 +220,47 @@ def _bytes(path: Path) -> int:
     return sum(p.stat().st_size for p in ([path] if path.is_file() else path.rglob("*")) if p.is_file())
 
 
-def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m eval scale")
-    parser.add_argument("scenes", type=Path, nargs="+")
-    parser.add_argument("--sizes", default="10,100,1000")
-    parser.add_argument("--codes", default="none")
-    parser.add_argument(
-        "--limit", type=float, default=1800.0, help="seconds of one reconstruction, and of the other mapping"
-    )
-    parser.add_argument("--most-retrieval", type=int, default=10_000)
-    parser.add_argument("--out", type=Path, default=options.RESULTS / "scale.json")
-    arguments = parser.parse_args(argv)
-    sizes, codes = _numbers(arguments.sizes), _numbers(arguments.codes)
+@dataclass(frozen=True)
+class ScaleOptions:
+    """How much is measured.
+
+    Attributes:
+        sizes: numbers of photos, separated by commas, or none.
+        codes: numbers of photos whose codes alone are made up, or none.
+        limit: seconds of one reconstruction, and of the other mapping.
+        most_retrieval: most photos whose similar ones are searched.
+    """
+
+    sizes: str = "10,100,1000"
+    codes: str = "none"
+    limit: float = 1800.0
+    most_retrieval: int = 10_000
+    out: Out = RESULTS / "scale.json"
+
+
+@command_line("scale")
+def main(scenes: Paths, options: ScaleOptions) -> int:
+    sizes, codes = _numbers(options.sizes), _numbers(options.codes)
     rows: list[Row] = []
     for count in sizes:
         with tempfile.TemporaryDirectory() as folder:
-            write_photos(arguments.scenes, count, Path(folder) / "photos")
-            rows += of_photos(Path(folder) / "photos", Path(folder) / "out", count, arguments.limit)
-        _write(arguments, rows)
+            write_photos(scenes, count, Path(folder) / "photos")
+            rows += of_photos(Path(folder) / "photos", Path(folder) / "out", count, options.limit)
+        _write(scenes, options, rows)
     for count in codes:
-        rows += of_codes(count, arguments.most_retrieval)
-        _write(arguments, rows)
+        rows += of_codes(count, options.most_retrieval)
+        _write(scenes, options, rows)
     header = ["kind", "photos", "stage", "seconds", "bytes"]
     print(text_table(header, [[str(row.get(key)) for key in header] for row in rows]))
     return 0
 
 
-def _write(arguments: argparse.Namespace, rows: Sequence[Row]) -> None:
+def _write(scenes: Sequence[Path], options: ScaleOptions, rows: Sequence[Row]) -> None:
     """Write what is known so far: the larger sizes take long."""
     print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
-    words = [scene.name for scene in arguments.scenes]
-    for name in ("sizes", "codes"):
-        words += [f"--{name}", getattr(arguments, name)]
-    words += ["--limit", f"{arguments.limit:g}", "--most-retrieval", str(arguments.most_retrieval)]
+    words = [scene.name for scene in scenes]
+    words += ["--sizes", options.sizes, "--codes", options.codes]
+    words += ["--limit", f"{options.limit:g}", "--most-retrieval", str(options.most_retrieval)]
     record = {
         "protocol": "scale",
         "command": f"python -m eval scale {' '.join(words)}",
@@ -259,8 +268,8 @@ def _write(arguments: argparse.Namespace, rows: Sequence[Row]) -> None:
         "growth": growth(rows),
         "provenance": provenance(find_weights(DESCRIPTOR)),
     }
-    write_json(arguments.out, record)
-    with atomic_path(arguments.out.with_suffix(".svg")) as temporary:
+    write_json(options.out, record)
+    with atomic_path(options.out.with_suffix(".svg")) as temporary:
         temporary.write_text(draw(rows), encoding="utf-8")
 
 

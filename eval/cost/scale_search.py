@@ -16,7 +16,6 @@ files not counted; a flat index is built anew, from the graph nothing can be rem
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shutil
@@ -29,8 +28,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.harness import options
 from eval.harness.cache import cached
+from eval.harness.command import Data, Out, command_line
+from eval.harness.options import CACHE, RESULTS, use_threads
 from eval.harness.records import write_json
 from eval.show.curves import Line, Panel, svg_panels
 from kornia_bingan import BinGAN
@@ -116,27 +116,30 @@ def plot(rows: list[dict[str, Any]]) -> str:
     return svg_panels(panels, "thousands of codes", "log10 of milliseconds per query", (-2, 4), columns=2)
 
 
-def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m eval scale_search")
-    parser.add_argument("photos", type=Path)
-    parser.add_argument("--counts", default=COUNTS, help="numbers of codes, separated by commas")
-    parser.add_argument("--ours", default="bingan256-lite", help="shipped name or weights file")
-    parser.add_argument("--cache", type=Path, default=options.CACHE)
-    parser.add_argument("--out", type=Path, default=options.RESULTS / "scale-search.json")
-    arguments = parser.parse_args(argv)
-    options.use_threads(1)
+@command_line("scale_search")
+def main(
+    photos: Data,
+    counts: str = COUNTS,
+    ours: str = "bingan256-lite",
+    cache: Path = CACHE,
+    out: Out = RESULTS / "scale-search.json",
+) -> int:
+    """Build and search every index.
+
+    Args:
+        counts: numbers of codes, separated by commas.
+    """
+    use_threads(1)
     os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "LANCE_CPU_THREADS", "TOKIO_WORKER_THREADS"), "1")
-    names, _ = list_images(arguments.photos)
-    counts = [int(word) if word.isdecimal() else 0 for word in arguments.counts.split(",")]
-    if not names or min(counts) < 4000:
-        raise UsageError(
-            f"{arguments.photos} holds {len(names)} photos, the counts are {arguments.counts}; 4,000 codes at least"
-        )
-    weights = find_weights(arguments.ours)
-    real = describe_all(weights, [arguments.photos / name for name in names], arguments.cache)
+    names, _ = list_images(photos)
+    sizes = [int(word) if word.isdecimal() else 0 for word in counts.split(",")]
+    if not names or min(sizes) < 4000:
+        raise UsageError(f"{photos} holds {len(names)} photos, the counts are {counts}; 4,000 codes at least")
+    weights = find_weights(ours)
+    real = describe_all(weights, [photos / name for name in names], cache)
     rng = np.random.default_rng(SEED)
     results: list[dict[str, Any]] = []
-    for number, count in enumerate(counts, 1):
+    for number, count in enumerate(sizes, 1):
         for name in ("real", "random"):
             if name == "random" and count > MOST_RANDOM:
                 continue
@@ -146,11 +149,11 @@ def main(argv: list[str]) -> int:
                 rows = measure(codes, queries, Path(folder))
             results += [{"codes": name, "count": count, **row} for row in rows]
         # A run that is stopped leaves what the command with fewer counts would have written.
-        done = ",".join(str(one) for one in counts[:number])
-        command = f"python -m eval scale_search {arguments.photos.name} --counts {done}"
+        done = ",".join(str(one) for one in sizes[:number])
+        command = f"python -m eval scale_search {photos.name} --counts {done}"
         about = {"protocol": "scale_search", "command": command, "described": len(real), "lancedb": version("lancedb")}
-        write_json(arguments.out, {**about, "results": results, "provenance": provenance(weights, SEED)})
-        with atomic_path(arguments.out.with_suffix(".svg")) as temporary:
+        write_json(out, {**about, "results": results, "provenance": provenance(weights, SEED)})
+        with atomic_path(out.with_suffix(".svg")) as temporary:
             temporary.write_text(plot(results), encoding="utf-8")
     header = list(results[0])
     print(text_table(header, [[str(row[name]) for name in header] for row in results]))

@@ -14,8 +14,8 @@ of matrix products, bytes over the rate of a copy.
 
 from __future__ import annotations
 
-import argparse
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,10 @@ import cv2
 import numpy as np
 
 from eval.cost import speed_changes, speed_matching, speed_networks, speed_pipeline
-from eval.harness import options
-from eval.harness.options import peer_folder
+from eval.harness.command import Data, Names, Out, command_line
+from eval.harness.options import RESULTS, PeerOptions, peer_folder, use_threads
 from eval.harness.ours import load_ours
-from eval.harness.peers import PEERS, load_peers
+from eval.harness.peers import load_peers
 from eval.harness.records import write_json
 from eval.harness.timing import REPEATS, machine_rates, take_turns
 from kornia_bingan import BinGAN
@@ -46,33 +46,41 @@ MOST_PHOTOS = 8
 """Photos whose codes are matched."""
 
 
-def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m eval speed")
-    parser.add_argument("photo", type=Path)
-    parser.add_argument("--scene", type=Path, help="folder of photos that show one place; the photo's by default")
-    parser.add_argument("--peers", default=",".join(PEERS))
-    parser.add_argument("--peer-weights", type=Path, default=None)
-    parser.add_argument("--ours", default="bingan256", help="shipped names or weights files, separated by commas")
-    parser.add_argument("--threads", default="1", help="numbers, separated by commas")
-    parser.add_argument("--parts", default="descriptors", help=f"of {','.join(PARTS)}, or all")
-    parser.add_argument("--repeats", type=int, default=REPEATS)
-    parser.add_argument("--out", type=Path, default=options.RESULTS / "speed.json")
-    arguments = parser.parse_args(argv)
-    parts = list(PARTS) if arguments.parts == "all" else arguments.parts.split(",")
+@dataclass(frozen=True)
+class SpeedOptions(PeerOptions):
+    """What is measured.
+
+    Attributes:
+        scene: folder of photos that show one place; the photo's by default.
+        threads: numbers, separated by commas.
+        parts: of descriptors, networks, cutting, matching, pipeline, or all.
+        repeats: of everything.
+    """
+
+    scene: Path | None = None
+    threads: Names = ("1",)
+    parts: Names = ("descriptors",)
+    repeats: int = REPEATS
+    out: Out = RESULTS / "speed.json"
+
+
+@command_line("speed")
+def main(photo: Data, options: SpeedOptions) -> int:
+    parts = PARTS if options.parts == ("all",) else options.parts
     if unknown := sorted(set(parts) - set(PARTS)):
         raise UsageError(f"there is no part '{unknown[0]}'; choose of {', '.join(PARTS)}")
-    if arguments.repeats < 1:
-        raise UsageError(f"--repeats is {arguments.repeats}; give 1 or more")
-    threads = [int(word) if word.isdigit() else 0 for word in arguments.threads.split(",")]
-    names = arguments.ours.split(",")
-    image = read_image(arguments.photo)
+    if options.repeats < 1:
+        raise UsageError(f"--repeats is {options.repeats}; give 1 or more")
+    threads = [int(word) if word.isdigit() else 0 for word in options.threads]
+    names = list(options.ours)
+    image = read_image(photo)
     keypoints = detect(image, "dog", MAX_KEYPOINTS)
     if not len(keypoints):
-        raise UsageError(f"{arguments.photo} has no keypoints; give a photo with some texture")
-    scene = arguments.scene or arguments.photo.resolve().parent
+        raise UsageError(f"{photo} has no keypoints; give a photo with some texture")
+    scene = options.scene or photo.resolve().parent
     record: dict[str, Any] = {
         "protocol": "speed",
-        "command": _command(arguments),
+        "command": _command(options),
         "keypoints": len(keypoints),
         "image_size": [image.shape[1], image.shape[0]],
         "threads": threads[0],
@@ -81,27 +89,27 @@ def main(argv: list[str]) -> int:
         "absent": {},
     }
     for count in threads:
-        options.use_threads(count)
+        use_threads(count)
         record["rates"].append({"threads": count, **{k: round(v / 1e9, 2) for k, v in machine_rates().items()}})
         if "descriptors" in parts and count == threads[0]:
-            found = _descriptors(image, keypoints, names, arguments)
+            found = _descriptors(image, keypoints, names, photo, options)
             record["results"], record["absent"] = found
         for part in ("networks", "cutting", "matching"):
             if part in parts:
                 rows = _part(part, image, keypoints, names, scene)
                 record.setdefault(part, []).extend({"threads": count, **row} for row in rows)
                 _show(rows)
-    options.use_threads(threads[0])
+    use_threads(threads[0])
     record["optimisations"] = _changes(record, image, keypoints, names)
     if "pipeline" in parts:
-        options.use_threads(threads[-1])
+        use_threads(threads[-1])
         record["pipeline"] = speed_pipeline.end_to_end(scene, names, threads[-1])
-        record["memory"] = speed_pipeline.memory(arguments.photo, names[0])
+        record["memory"] = speed_pipeline.memory(photo, names[0])
     record["provenance"] = provenance(find_weights(names[0]))
     for part in ("results", "optimisations", "pipeline", "memory", "rates"):
         if record.get(part):
             _show(record[part])
-    write_json(arguments.out, record)
+    write_json(options.out, record)
     return 0
 
 
@@ -109,19 +117,18 @@ def _show(rows: list[dict[str, Any]]) -> None:
     print(text_table(list(rows[0]), [[str(row.get(key, "")) for key in rows[0]] for row in rows]), flush=True)
 
 
-def _command(arguments: argparse.Namespace) -> str:
-    words = f"python -m eval speed PHOTO --ours {arguments.ours} --threads {arguments.threads}"
-    if arguments.peers != ",".join(PEERS):
-        words += f" --peers {arguments.peers}"
-    return words if arguments.parts == "descriptors" else f"{words} --parts {arguments.parts}"
+def _command(options: SpeedOptions) -> str:
+    words = f"python -m eval speed PHOTO --ours {','.join(options.ours)} --threads {','.join(options.threads)}"
+    if options.peers != SpeedOptions.peers:
+        words += f" --peers {','.join(options.peers)}"
+    return words if options.parts == SpeedOptions.parts else f"{words} --parts {','.join(options.parts)}"
 
 
 def _descriptors(
-    image: Any, keypoints: Keypoints, names: list[str], arguments: argparse.Namespace
+    image: Any, keypoints: Keypoints, names: list[str], photo: Path, options: SpeedOptions
 ) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    wanted = [name for name in arguments.peers.split(",") if name]
-    folder = arguments.peer_weights or peer_folder(arguments.photo.resolve().parent)
-    peers, absent = load_peers(wanted, folder)
+    folder = options.peer_weights or peer_folder(photo.resolve().parent)
+    peers, absent = load_peers(options.peers, folder)
     functions = {peer.name: lambda p=peer: p.describe(image, keypoints) for peer in peers}
     sizes = {peer.name: peer.num_bytes for peer in peers}
     for name in names:
@@ -132,7 +139,7 @@ def _descriptors(
         short = reference[0].name
         functions[f"{short}, as commands run it"] = lambda m=model: describe(m, image, keypoints)
         sizes[f"{short}, as commands run it"] = reference[0].num_bytes
-    seconds = take_turns(functions, arguments.repeats)
+    seconds = take_turns(functions, options.repeats)
     rows = [
         {
             "descriptor": name,

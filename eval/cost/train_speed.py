@@ -11,7 +11,6 @@ the memory allocator cannot be changed back within a process, so it is measured 
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import sys
@@ -25,6 +24,7 @@ import numpy as np
 import torch
 
 from eval.harness.columns import Column, text_of
+from eval.harness.command import GIVEN, OptionalOut, command_line
 from eval.harness.records import write_json
 from kornia_bingan import losses
 from kornia_bingan.network.published import Generator, PatchDiscriminator
@@ -103,23 +103,25 @@ def measure(steps: int) -> dict[str, float]:
     return {name: median(values) for name, values in times.items()}
 
 
-def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m eval train_speed")
-    parser.add_argument("--steps", type=int, default=12)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--keep-memory", action="store_true", help="print one measurement with memory kept, as JSON")
-    arguments = parser.parse_args(argv)
-    torch.set_num_threads(arguments.threads)
+@command_line("train_speed")
+def main(steps: int = 12, threads: int = 1, out: OptionalOut = None, keep_memory: bool = False) -> int:
+    """Take turns.
+
+    Args:
+        steps: of each implementation.
+        threads: of torch.
+        keep_memory: print one measurement with memory kept, as JSON.
+    """
+    torch.set_num_threads(threads)
     cv2.setNumThreads(1)
-    if arguments.keep_memory:
+    if keep_memory:
         keep_freed_memory()
-        print(json.dumps(measure(arguments.steps)))
+        print(json.dumps(measure(steps)))
         return 0
-    given_back = measure(arguments.steps)
-    command = [sys.executable, "-m", "eval", "train_speed", "--keep-memory"]
-    command += ["--steps", str(arguments.steps), "--threads", str(arguments.threads)]
-    kept = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    given_back = measure(steps)
+    again = [sys.executable, "-m", "eval", "train_speed", "--keep-memory"]
+    again += ["--steps", str(steps), "--threads", str(threads)]
+    kept = json.loads(subprocess.run(again, check=True, capture_output=True, text=True).stdout)
     base = given_back["straightforward"]
     rows = [(name, "given back", value) for name, value in given_back.items()]
     rows += [(name, "kept", value) for name, value in kept.items()]
@@ -127,13 +129,13 @@ def main(argv: list[str]) -> int:
         {"step": name, "freed_memory": memory, "seconds": value, "ratio": base / value} for name, memory, value in rows
     ]
     print(text_of(COLUMNS, records))
-    if arguments.out:
+    if out:
         write_json(
-            arguments.out,
+            out,
             {
                 "protocol": "train_speed",
-                "command": "python -m eval train_speed " + " ".join(argv),
-                "threads": arguments.threads,
+                "command": "python -m eval train_speed " + " ".join(GIVEN.get()),
+                "threads": threads,
                 "results": records,
                 "provenance": provenance(seed=SEED),
             },

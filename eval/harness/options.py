@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import torch
 
+from eval.harness.command import Names
 from eval.harness.ours import load_ours, name_of_weights
 from eval.harness.peers import PEERS, Peer, load_peers
 from eval.harness.records import check_clean
@@ -25,7 +25,110 @@ RESULTS = Path("eval/results")
 CACHE = Path("bench/cache")
 PEER_SUPPORT = RESULTS / "peer-support.json"
 """Record of ``python -m eval peer_support``: the support region that suits each peer on the validation scenes."""
-REGIONS = ("both", "usual")
+PEER_DATA = Path("../shared/data/peers")
+
+
+@dataclass(frozen=True)
+class RegionOptions:
+    """With which support regions peers are measured.
+
+    Attributes:
+        regions: support regions of peers: as people use them and at their best on the validation scenes, or the first
+            only.
+        support: record of python -m eval peer_support.
+    """
+
+    regions: Literal["both", "usual"] = "both"
+    support: Path = PEER_SUPPORT
+
+    def words(self) -> str:
+        """Give what a command says about support regions, with a space before it; nothing by default."""
+        return "" if self.regions == "both" else f" --regions {self.regions}"
+
+    def best_sides(self) -> dict[str, float]:
+        """Give the best sides, see :func:`best_sides`; none where peers are measured as people use them only."""
+        return {} if self.regions == "usual" else best_sides(self.support)
+
+
+@dataclass(frozen=True)
+class CacheOptions:
+    """What is kept.
+
+    Attributes:
+        cache: folder of what was computed before.
+        no_cache: compute everything anew and keep nothing.
+    """
+
+    cache: Path = CACHE
+    no_cache: bool = False
+
+    def place(self) -> Path | None:
+        """Give the folder, or None."""
+        return None if self.no_cache else self.cache
+
+
+@dataclass(frozen=True)
+class WorkOptions(CacheOptions):
+    """How the work is done.
+
+    Attributes:
+        threads: of torch and OpenCV.
+    """
+
+    threads: int = 1
+
+    def begin(self) -> Path | None:
+        """Use the threads, and give the folder of the cache, or None.
+
+        Raises:
+            UsageError: the number of threads is below 1.
+        """
+        use_threads(self.threads)
+        return self.place()
+
+
+@dataclass(frozen=True)
+class PatchOptions(RegionOptions, WorkOptions):
+    """What the protocols on patches share.
+
+    Attributes:
+        ours: shipped names or weights files.
+        out: JSON file.
+    """
+
+    ours: tuple[str, ...] = ("bingan256",)
+    out: Path | None = None
+
+
+@dataclass(frozen=True)
+class PeerOptions:
+    """Which descriptors are compared.
+
+    Attributes:
+        peers: names in eval/harness/peers.py, separated by commas.
+        peer_weights: folder; peers/ beside or above the data by default.
+        ours: shipped names or weights files, separated by commas.
+    """
+
+    peers: Names = tuple(PEERS)
+    peer_weights: Path | None = None
+    ours: Names = ("bingan256",)
+
+
+@dataclass(frozen=True)
+class MatchingOptions(PeerOptions, RegionOptions, WorkOptions):
+    """What the protocols on pictures share.
+
+    Attributes:
+        only: names of scenes and sequences, separated by commas; all by default.
+        out: JSON file; eval/results/NAME-SPLIT.json by default.
+    """
+
+    only: Names = ()
+    out: Path | None = None
+
+
+OURS_ALONE = MatchingOptions(peers=("none",))
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,34 +170,6 @@ class Setup:
         }
 
 
-def parser(protocol: str, description: str) -> argparse.ArgumentParser:
-    """Build the parser of a protocol with the shared options."""
-    built = argparse.ArgumentParser(prog=f"python -m eval {protocol}", description=description)
-    built.add_argument("data", type=Path, help="folder of a split, such as DATA/validate")
-    built.add_argument("--only", default="", help="names of scenes and sequences, separated by commas; all by default")
-    built.add_argument("--peers", default=",".join(PEERS), help="separated by commas; all by default, none for none")
-    built.add_argument("--peer-weights", type=Path, help="folder; peers/ beside or above the data by default")
-    add_regions(built)
-    built.add_argument("--ours", default="bingan256", help="shipped names or weights files, separated by commas")
-    built.add_argument("--cache", type=Path, default=CACHE)
-    built.add_argument("--no-cache", action="store_true", help="compute everything anew and keep nothing")
-    built.add_argument("--threads", type=int, default=1)
-    built.add_argument("--out", type=Path, help=f"JSON file; {RESULTS}/{protocol}-SPLIT.json by default")
-    return built
-
-
-def add_regions(built: argparse.ArgumentParser) -> None:
-    """Add the options that say with which support regions peers are measured."""
-    text = "support regions of peers: as people use them and at their best on the validation scenes, or the first only"
-    built.add_argument("--regions", choices=REGIONS, default="both", help=text)
-    built.add_argument("--support", type=Path, default=PEER_SUPPORT, help="record of python -m eval peer_support")
-
-
-def regions_words(arguments: argparse.Namespace) -> str:
-    """Give what a command says about support regions, with a space before it; nothing by default."""
-    return "" if arguments.regions == "both" else f" --regions {arguments.regions}"
-
-
 def best_sides(path: Path) -> dict[str, float]:
     """Read the best side, in sigma, of those peers for which it is not the one that people use.
 
@@ -127,40 +202,37 @@ def with_regions(names: Sequence[str], regions: str, support: Path) -> list[str]
     return list(dict.fromkeys(built))
 
 
-def setup(protocol: str, arguments: argparse.Namespace) -> Setup:
+def setup(protocol: str, data: Path, options: MatchingOptions) -> Setup:
     """Check the shared options and load the peers.
 
     Raises:
         UsageError: the data folder does not exist, a name is unknown or given twice, or weights are unusable.
     """
-    data: Path = arguments.data
     if not data.is_dir():
         raise UsageError(f"{data} is no folder; give the folder of a split, such as DATA/validate")
-    use_threads(arguments.threads)
-    names = [] if arguments.peers == "none" else _words(arguments.peers)
-    names = with_regions(names, arguments.regions, arguments.support)
-    found, absent = load_peers(names, arguments.peer_weights or peer_folder(data))
-    mine = tuple(_words(arguments.ours))
-    for name in mine:
+    cache = options.begin()
+    names = () if options.peers == ("none",) else options.peers
+    found, absent = load_peers(
+        with_regions(names, options.regions, options.support), options.peer_weights or peer_folder(data)
+    )
+    for name in options.ours:
         found += load_ours(name)
     known = [peer.name for peer in found]
     if twice := sorted({name for name in known if known.count(name) > 1}):
         raise UsageError(f"two descriptors are called {twice[0]}; rename a weights file or its folder")
     if not found:
         raise UsageError("no descriptor is left to measure; give --peers or --ours")
-    out = arguments.out or RESULTS / f"{protocol}-{data.resolve().name}.json"
+    out = options.out or RESULTS / f"{protocol}-{data.resolve().name}.json"
     check_clean(out)
-    cache = None if arguments.no_cache else arguments.cache
-    only = tuple(_words(arguments.only))
-    asked = {
-        "--only": arguments.only,
-        "--peers": arguments.peers,
-        "--regions": arguments.regions if names else "",
-        "--ours": ",".join(Path(name).name for name in mine),
-    }
-    defaults = parser(protocol, "").parse_args([str(data)])
-    words = [f"{k} {v}" for k, v in asked.items() if v and v != getattr(defaults, k.removeprefix("--"))]
-    return Setup(data, only, tuple(found), absent, cache, out, " ".join(words), mine)
+    words = []
+    for name, value, default in (
+        ("only", options.only, ()),
+        ("peers", options.peers, MatchingOptions.peers),
+        ("regions", (options.regions,) if names else (), (MatchingOptions.regions,)),
+        ("ours", tuple(Path(given).name for given in options.ours), MatchingOptions.ours),
+    ):
+        words += [f"--{name} {','.join(value)}"] if value and value != default else []
+    return Setup(data, options.only, tuple(found), absent, cache, out, " ".join(words), options.ours)
 
 
 def use_threads(count: int) -> None:
@@ -187,36 +259,6 @@ def load_models(names: Sequence[str]) -> dict[str, BinGAN]:
         model = BinGAN.from_pretrained(given)
         models[name_of_weights(find_weights(given))] = model
     return models
-
-
-def rows_of_runs(
-    paths: Sequence[Path], protocol: str, read_run: Callable[[Path], dict[str, Any]]
-) -> list[dict[str, Any]]:
-    """Read run folders, and JSON files of a protocol that compares runs for all of their rows.
-
-    Raises:
-        UsageError: a file is no result of the protocol, or two runs have one name.
-    """
-    rows: list[dict[str, Any]] = []
-    for path in paths:
-        if not path.is_file():
-            rows.append(read_run(path))
-            continue
-        try:
-            stored = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise UsageError(f"{path} is no JSON file: {error}") from error
-        if stored.get("protocol") != protocol:
-            raise UsageError(f"{path} is no result of 'python -m eval {protocol}'; give run folders or such a file")
-        rows += stored["results"]
-    names = [row["run"] for row in rows]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise UsageError(f"two runs are called {twice[0]}; rename a folder")
-    return rows
-
-
-def _words(text: str) -> list[str]:
-    return [word for word in text.split(",") if word]
 
 
 def peer_folder(data: Path) -> Path:

@@ -10,7 +10,6 @@ run in one process, so that an abort of a library would end the run.
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 import signal
@@ -26,7 +25,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from eval.harness import options
+from eval.harness.command import Out, command_line
+from eval.harness.options import RESULTS
 from eval.harness.records import write_json
 from kornia_bingan import PatchTrunk, colmap
 from kornia_bingan.datasets.rendered import draw_texture
@@ -122,15 +122,15 @@ def outcome(read: Reader, path: Path) -> str:
     return f"left behind: {', '.join(left)}" if left else result
 
 
-def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m eval fuzz")
-    parser.add_argument("--count", type=int, default=20_000, help="mutated files")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--keep", type=Path, help="folder for the files that were not taken well")
-    parser.add_argument("--out", type=Path, default=options.RESULTS / "fuzz.json")
-    arguments = parser.parse_args(argv)
-    if arguments.count < 1:
-        raise UsageError(f"--count is {arguments.count}; give 1 or more")
+@command_line("fuzz")
+def main(count: int = 20_000, seed: int = 0, keep: Path | None = None, out: Out = RESULTS / "fuzz.json") -> int:
+    """Read mutated files.
+
+    Args:
+        keep: folder for the files that were not taken well.
+    """
+    if count < 1:
+        raise UsageError(f"--count is {count}; give 1 or more")
 
     def too_slow(_signal: int, _frame: FrameType | None) -> None:
         raise _TooSlowError
@@ -143,10 +143,10 @@ def main(argv: list[str]) -> int:
         kinds = seeds(Path(folder))
         place = Path(folder) / "fuzz"
         place.mkdir()
-        for number in range(arguments.count):
+        for number in range(count):
             kind = list(kinds)[number % len(kinds)]
             data, extension, readers = kinds[kind]
-            rng = np.random.default_rng([arguments.seed, number])
+            rng = np.random.default_rng([seed, number])
             path = place / f"mutated{extension}"
             path.write_bytes(mutate(data, rng))
             of_kind = counts.setdefault(kind, {"files": 0, "read": 0, "refused": 0, "faults": 0})
@@ -157,20 +157,20 @@ def main(argv: list[str]) -> int:
             if bad:
                 faults.append({"kind": kind, "number": number, "what": bad[0]})
                 print(json.dumps(faults[-1]), file=sys.stderr, flush=True)
-                if arguments.keep is not None:
-                    arguments.keep.mkdir(parents=True, exist_ok=True)
-                    (arguments.keep / f"{number}{extension}").write_bytes(path.read_bytes())
+                if keep is not None:
+                    keep.mkdir(parents=True, exist_ok=True)
+                    (keep / f"{number}{extension}").write_bytes(path.read_bytes())
             for other in place.iterdir():
                 other.unlink()
     results = [{"kind": kind, **numbers} for kind, numbers in counts.items()]
     print(text_table(list(results[0]), [[str(value) for value in row.values()] for row in results]))
     record = {
         "protocol": "fuzz",
-        "command": f"python -m eval fuzz --count {arguments.count} --seed {arguments.seed}",
+        "command": f"python -m eval fuzz --count {count} --seed {seed}",
         "results": results,
         "faults": faults,
         "seconds": round(time.monotonic() - started, 1),
-        "provenance": provenance(seed=arguments.seed),
+        "provenance": provenance(seed=seed),
     }
-    write_json(arguments.out, record)
+    write_json(out, record)
     return int(bool(faults))

@@ -9,7 +9,6 @@ what the format, or the library that writes it, does not have.
 
 from __future__ import annotations
 
-import argparse
 import io
 import tempfile
 from collections.abc import Callable
@@ -21,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from eval.harness import options
+from eval.harness.command import Out, command_line
+from eval.harness.options import RESULTS
 from eval.harness.records import write_json
 from kornia_bingan.datasets.rendered import draw_texture
 from kornia_bingan.images.read import ImageError, read_image
@@ -116,12 +116,10 @@ def _verdict(path: Path, grey: Pixels, is_lossy: bool, good: str) -> str:
     return f"no: {difference.mean():.0f} grey levels off" if far else good
 
 
-def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m eval reads")
-    parser.add_argument("--out", type=Path, default=options.RESULTS / "reads.json")
-    arguments = parser.parse_args(argv)
+@command_line("reads")
+def main(out: Out = RESULTS / "reads.json") -> int:
     rows = examine()
     print(text_table(list(rows[0]), [list(row.values()) for row in rows]))
     record = {"protocol": "reads", "command": "python -m eval reads", "results": rows, "provenance": provenance()}
-    write_json(arguments.out, record)
+    write_json(out, record)
     return 0

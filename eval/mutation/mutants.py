@@ -19,7 +19,6 @@ Survivors that no test can or need notice have their reason in ``eval/mutation/m
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import math
@@ -31,7 +30,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from eval.harness import options
+import tyro
+
+from eval.harness.command import GIVEN, OptionalOut, command_line
 from eval.harness.records import write_json
 from eval.mutation.changes import COUNTS, find_mutants
 from eval.mutation.trials import copied_tree, measure, try_mutant
@@ -174,20 +175,26 @@ def examine(file: str, sample: int | None, seed: int) -> dict[str, Any]:
     }
 
 
-def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m eval mutants")
-    parser.add_argument("files", nargs="*", default=FILES, metavar="FILE", help=f"by default {', '.join(FILES)}")
-    parser.add_argument("--sample", type=int, help="places of each file; all by default")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, help=f"JSON file, such as {options.RESULTS}/mutants.json")
-    arguments = parser.parse_args(argv)
+@command_line("mutants")
+def main(
+    files: tyro.conf.Positional[tuple[str, ...]] = FILES,
+    sample: int | None = None,
+    seed: int = 0,
+    out: OptionalOut = None,
+) -> int:
+    """Try the mutants of files.
+
+    Args:
+        files: each perhaps with a colon and a number of places.
+        sample: places of each file; all by default.
+    """
     chosen: list[tuple[str, int | None]] = []
-    for word in arguments.files:
+    for word in files:
         file, colon, number = word.partition(":")
         if colon and not number.isdecimal():
             raise UsageError(f"'{word}' has no number behind the colon; write {file}:30 for a sample of 30")
-        chosen.append((file, int(number) if colon else arguments.sample))
-    if any(sample is not None and sample < 1 for _, sample in chosen):
+        chosen.append((file, int(number) if colon else sample))
+    if any(places is not None and places < 1 for _, places in chosen):
         raise UsageError("a sample of no place tells nothing; give 1 or more")
     if find_spec("cosmic_ray") is None:
         raise UsageError("cosmic-ray is not installed: pip install -c constraints.txt -e '.[dev,mutation]'")
@@ -196,8 +203,8 @@ def main(argv: list[str]) -> int:
     for name in LIBRARIES:
         if find_spec(name.partition(".")[0]) is not None:
             import_module(name)
-    for file, sample in chosen:
-        rows.append(examine(file, sample, arguments.seed))
+    for file, places in chosen:
+        rows.append(examine(file, places, seed))
     survivors = [survivor for row in rows for survivor in row.pop("survivors")]
     tried, caught = (sum(row[key] for row in rows) for key in ("tried", "caught"))
     total = {"file": "all", "places": sum(row["places"] for row in rows), "tried": tried, "caught": caught}
@@ -209,16 +216,16 @@ def main(argv: list[str]) -> int:
         )
     cells = [[row["file"], *(str(row[key]) for key in COUNTS), _share(row)] for row in [*rows, total]]
     print(text_table(["file", *COUNTS, "% (95 %)"], cells))
-    if arguments.out is not None:
+    if out is not None:
         record = {
             "protocol": "mutants",
-            "command": " ".join(["python -m eval mutants", *argv]),
+            "command": " ".join(["python -m eval mutants", *GIVEN.get()]),
             "results": rows,
             "total": total,
             "survivors": survivors,
-            "provenance": provenance(seed=arguments.seed),
+            "provenance": provenance(seed=seed),
         }
-        write_json(arguments.out, record)
+        write_json(out, record)
     return 0
 
 

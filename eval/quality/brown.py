@@ -23,7 +23,6 @@ tuned here. ``--arrays`` takes the published code's own pairs, which are 32 x 32
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -31,13 +30,15 @@ from typing import Any
 
 import numpy as np
 import torch
+import tyro
 from numpy.typing import NDArray
 
-from eval.harness import options
 from eval.harness.bootstrap import drawn_photos, resampled_counts
 from eval.harness.cache import cached, code_digest, digest
 from eval.harness.columns import Column, Row, text_of
+from eval.harness.command import command_line
 from eval.harness.metrics import fpr95, fpr95_published, roc_curve
+from eval.harness.options import PEER_DATA, PatchOptions, load_models
 from eval.harness.patch_peers import PATCH_PX, PatchPeer, describe_patches, patch_peers, patch_sigma_of
 from eval.harness.records import check_clean, write_json
 from eval.show.curves import Line, Panel, svg_panels
@@ -272,51 +273,52 @@ def by_set(results: list[dict[str, Any]]) -> tuple[list[Column], list[dict[str, 
     return [Column("descriptor", "descriptor"), *map(of_set, sets)], sorted(rows.values(), key=mean)
 
 
-def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m eval brown")
-    parser.add_argument("sets", type=Path, nargs="*", help="folders in Brown's layout")
-    parser.add_argument("--arrays", type=Path, nargs=2, metavar=("MATCHES", "NON_MATCHES"), help=".npy files")
-    parser.add_argument("--black", type=float, help="value of the arrays that means black; uint8 needs none")
-    parser.add_argument("--white", type=float, help="value of the arrays that means white")
-    options.add_regions(parser)
-    parser.add_argument("--ours", nargs="*", default=["bingan256"], help="shipped names or weights files")
-    parser.add_argument("--pairs", type=int, default=10_000, help="A of m50_A_A_0.txt")
-    parser.add_argument("--peer-data", type=Path, default=Path("../shared/data/peers"))
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--cache", type=Path, default=options.CACHE)
-    parser.add_argument("--no-cache", action="store_true", help="compute everything anew and keep nothing")
-    parser.add_argument("--out", type=Path, help="JSON file; the ROC curves are drawn beside it as SVG")
-    arguments = parser.parse_args(argv)
-    if bool(arguments.sets) == bool(arguments.arrays):
+@command_line("brown")
+def main(
+    sets: tyro.conf.Positional[tuple[Path, ...]],
+    options: PatchOptions,
+    arrays: tuple[Path, Path] | None = None,
+    black: float | None = None,
+    white: float | None = None,
+    pairs: int = 10_000,
+    peer_data: Path = PEER_DATA,
+) -> int:
+    """Score every set.
+
+    Args:
+        arrays: .npy files of matches and of other pairs.
+        black: value of the arrays that means black; uint8 needs none.
+        white: value of the arrays that means white.
+        pairs: A of m50_A_A_0.txt.
+        peer_data: folder of the weights and tables of others.
+    """
+    if bool(sets) == bool(arrays):
         raise UsageError("give either sets in Brown's layout or --arrays MATCHES.npy NON_MATCHES.npy")
-    check_clean(arguments.out)
-    options.use_threads(arguments.threads)
-    best = {} if arguments.regions == "usual" else options.best_sides(arguments.support)
+    check_clean(options.out)
+    cache, best = options.begin(), options.best_sides()
     absent: dict[str, str] = {}
-    models = options.load_models(arguments.ours)
+    models = load_models(options.ours)
     trained = {
-        name: read_description(find_weights(g))["training"] for name, g in zip(models, arguments.ours, strict=True)
+        name: read_description(find_weights(g))["training"] for name, g in zip(models, options.ours, strict=True)
     }
     results: list[dict[str, Any]] = []
     panels = []
-    given: list[PatchSet | PairArrays] = [read_patch_set(folder) for folder in arguments.sets]
-    if arguments.arrays:
-        given = [read_pair_arrays(*arguments.arrays, black=arguments.black, white=arguments.white)]
-    cache = None if arguments.no_cache else arguments.cache
+    given: list[PatchSet | PairArrays] = [read_patch_set(folder) for folder in sets]
+    if arrays:
+        given = [read_pair_arrays(*arrays, black=black, white=white)]
     for source in given:
         peers: list[PatchPeer] = []
         if isinstance(source, PatchSet):
-            peers, absent = patch_peers(PEERS, arguments.peer_data, best, patch_sigma_of(source.folder))
-        rows_of_set, panel = score_source(source, arguments.pairs, peers, models, cache)
+            peers, absent = patch_peers(PEERS, peer_data, best, patch_sigma_of(source.folder))
+        rows_of_set, panel = score_source(source, pairs, peers, models, cache)
         results += rows_of_set
         panels.append(panel)
-    sets = list(dict.fromkeys(row["set"] for row in results))
     print(f"FPR@95 %, {results[-1]['pairs']:,} pairs\n\n{text_of(*by_set(results))}")
     for name, reason in absent.items():
         print(f"absent: {name}: {reason}")
-    if arguments.out:
-        data = "--arrays MATCHES.npy NON_MATCHES.npy" if arguments.arrays else " ".join(sets)
-        words = f"--pairs {arguments.pairs}{options.regions_words(arguments)}"
+    if options.out:
+        data = "--arrays MATCHES.npy NON_MATCHES.npy" if arrays else " ".join(path.name for path in sets)
+        words = f"--pairs {pairs}{options.words()}"
         record = {
             "protocol": "brown",
             "command": f"python -m eval brown {data} --ours {' '.join(models)} {words}",
@@ -324,10 +326,10 @@ def main(argv: list[str]) -> int:
             "results": results,
             "absent": absent,
             "trained_on": {name: about["config"].get("train") or "photos" for name, about in trained.items()},
-            "provenance": provenance(find_weights(arguments.ours[0]) if arguments.ours else None, SEED),
+            "provenance": provenance(find_weights(options.ours[0]) if options.ours else None, SEED),
         }
-        write_json(arguments.out, record)
-        with atomic_path(arguments.out.with_suffix(".svg")) as temporary:
+        write_json(options.out, record)
+        with atomic_path(options.out.with_suffix(".svg")) as temporary:
             drawing = svg_panels(panels, "false positive rate", "recall", (0.5, 1.0), guide=0.95)
             temporary.write_text(drawing, encoding="utf-8")
     return 0

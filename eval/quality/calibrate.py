@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.harness import options
 from eval.harness.columns import Column, text_of
+from eval.harness.command import Split, command_line
 from eval.harness.features import cached_describe
 from eval.harness.matching import mutual_matches
+from eval.harness.options import OURS_ALONE, RESULTS, MatchingOptions, setup
 from eval.harness.peers import Peer
 from eval.harness.problems import Problem, epipolar_errors_px, load_problems
 from eval.harness.records import write_json
@@ -94,11 +95,9 @@ def reliability(probability: Floats, correct: NDArray[np.bool_]) -> dict[str, An
     }
 
 
-def main(argv: list[str]) -> int:
-    parser = options.parser("calibrate", "Probability of matches.")
-    parser.set_defaults(peers="none")
-    arguments = parser.parse_args(argv)
-    run = options.setup("calibrate", arguments)
+@command_line("calibrate")
+def main(data: Split, options: MatchingOptions = OURS_ALONE) -> int:
+    run = setup("calibrate", data, options)
     peer = next(peer for peer in run.peers if peer.norm == "hamming")
     bits = 8 * peer.num_bytes
     problems = list(load_problems(run.data, run.only, run.cache, with_sequences=False))
@@ -118,7 +117,7 @@ def main(argv: list[str]) -> int:
             judged = reliability(match_probability(distance, ratio, bits, fitted(others)), correct)
             left_out.append({"scene": name, "matches": len(distance), "share_correct": float(correct.mean()), **judged})
     calibration = fitted(list(scenes))
-    out = arguments.out or options.RESULTS / f"calibration-{peer.name}.json"
+    out = options.out or RESULTS / f"calibration-{peer.name}.json"
     record = {"bits": bits, "calibration": vars(calibration), "results": left_out}
     write_json(out, {**run.record("calibrate"), **record})
     print(text_of(COLUMNS, left_out))

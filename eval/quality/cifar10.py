@@ -24,9 +24,8 @@ features by ITQ, LSH and per-bit medians; the untrained network by per-bit media
 
 from __future__ import annotations
 
-import argparse
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -36,9 +35,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from eval.harness import options
 from eval.harness.bootstrap import bootstrap_interval
 from eval.harness.columns import Column, text_of
+from eval.harness.command import Data, Out, command_line
+from eval.harness.options import RESULTS, use_threads
 from eval.harness.ours import name_of_weights
 from eval.harness.records import check_clean, write_json
 from eval.quality import hashing
@@ -160,7 +160,7 @@ def untrained_network(pictures: NDArray[np.uint8], bits: int) -> ImageDiscrimina
 _WAYS = {"medians": hashing.medians, "itq": hashing.pca_itq, "lsh": hashing.lsh}
 
 
-def peers(splits: Splits, widths: list[int]) -> Iterator[tuple[str, int, Codes, Codes]]:
+def peers(splits: Splits, widths: Sequence[int]) -> Iterator[tuple[str, int, Codes, Codes]]:
     """Give name, bits, codes of the queries and codes of the database of every way without training."""
     train, test = splits.train.pictures, splits.test.pictures
     for kind, features in (("pixels", pixels), ("hog", hog)):
@@ -176,8 +176,8 @@ def peers(splits: Splits, widths: list[int]) -> Iterator[tuple[str, int, Codes, 
             yield f"untrained, {way}", width, encode(queries), encode(rows)
 
 
-def ours(
-    splits: Splits, widths: list[int], networks: dict[str, OfPictures], ways: Iterable[str]
+def of_networks(
+    splits: Splits, widths: Sequence[int], networks: dict[str, OfPictures], ways: Iterable[str]
 ) -> Iterator[tuple[str, int, Codes, Codes]]:
     """Give the same of our networks: their codes, and their features by other ways."""
     train, test = splits.train.pictures, splits.test.pictures
@@ -197,61 +197,70 @@ def label_of(name: str, width: int, network: OfPictures) -> str:
     return name if width == network.bits else f"{name}, first {width} of {network.bits} bits"
 
 
-def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m eval cifar10")
-    parser.add_argument("data", type=Path, help="folder of pictures, see kornia_bingan.datasets.pictures")
-    parser.add_argument("--ours", nargs="*", help="shipped names or weights files; by default all shipped")
-    parser.add_argument("--bits", type=int, nargs="*", default=list(BITS))
-    parser.add_argument("--queries", type=int, default=0, help="only the first so many; all by default")
-    parser.add_argument("--no-peers", action="store_true", help="only our networks' own codes")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=options.RESULTS / "cifar10.json")
-    parser.add_argument("--pictures", type=Path, default=Path("bench/pictures"), help="folder of the drawn queries")
-    arguments = parser.parse_args(argv)
-    if any(width % 8 or not 8 <= width <= 64 for width in arguments.bits):
-        raise UsageError(f"--bits {arguments.bits}: give multiples of 8 from 8 to 64")
-    check_clean(arguments.out)
-    options.use_threads(arguments.threads)
+@command_line("cifar10")
+def main(
+    data: Data,
+    ours: tuple[str, ...] | None = None,
+    bits: tuple[int, ...] = BITS,
+    queries: int = 0,
+    no_peers: bool = False,
+    threads: int = 1,
+    out: Out = RESULTS / "cifar10.json",
+    pictures: Path = Path("bench/pictures"),
+) -> int:
+    """Search by every code.
+
+    Args:
+        data: folder of pictures, see kornia_bingan.datasets.pictures.
+        ours: shipped names or weights files; by default all shipped.
+        queries: only the first so many; all by default.
+        no_peers: only our networks' own codes.
+        pictures: folder of the drawn queries.
+    """
+    if any(width % 8 or not 8 <= width <= 64 for width in bits):
+        raise UsageError(f"--bits {' '.join(map(str, bits))}: give multiples of 8 from 8 to 64")
+    check_clean(out)
+    use_threads(threads)
     networks, paths = {}, []
-    for given in [model.name for model in list_models()] if arguments.ours is None else arguments.ours:
+    for given in [model.name for model in list_models()] if ours is None else ours:
         path = find_weights(given)
         network = load_weights(path)
         if isinstance(network, OfPictures):
             networks[name_of_weights(path)] = network
             paths.append(path)
-        elif arguments.ours is not None:
+        elif ours is not None:
             raise UsageError(f"{given} describes patches, not pictures")
-    splits = read_picture_set(arguments.data)
-    count = arguments.queries or len(splits.test)
+    splits = read_picture_set(data)
+    count = queries or len(splits.test)
     results: list[dict[str, Any]] = []
     drawn = []
-    rows = ours(splits, arguments.bits, networks, () if arguments.no_peers else _WAYS)
-    for name, width, queries, database in rows if arguments.no_peers else chain(peers(splits, arguments.bits), rows):
-        scores = evaluate(queries[:count], database, splits.test.labels[:count], splits.train.labels)
+    rows = of_networks(splits, bits, networks, () if no_peers else _WAYS)
+    for name, width, asked, database in rows if no_peers else chain(peers(splits, bits), rows):
+        scores = evaluate(asked[:count], database, splits.test.labels[:count], splits.train.labels)
         results.append({"descriptor": name, "bits": width, **scores})
         own = next((own for own, network in networks.items() if name == label_of(own, width, network)), None)
         if own is not None:
-            file = arguments.pictures / f"cifar10-{own}-{width}.png"
-            draw_queries(file, splits, queries, database)
+            file = pictures / f"cifar10-{own}-{width}.png"
+            draw_queries(file, splits, asked, database)
             text = f"{name}, {width} bits: mAP {scores['exact']:.1f} %"
             drawn.append({"text": text, "file": file.name})
         print(f"{name} {width} bits: {scores['exact']:.2f}", file=sys.stderr, flush=True)
     print(text_of(COLUMNS, results))
     record = {
         "protocol": "cifar10",
-        "command": f"python -m eval cifar10 PICTURES --ours {' '.join(networks)}" + " --no-peers" * arguments.no_peers,
+        "command": f"python -m eval cifar10 PICTURES --ours {' '.join(networks)}" + " --no-peers" * no_peers,
         "pictures": splits.source,
         "database": len(splits.train),
         "queries": count,
         "results": results,
         "provenance": provenance(paths[0] if paths else None, SEED),
     }
-    write_json(arguments.out, record)
-    draw_curves(arguments.out.with_suffix(".svg"), results)
+    write_json(out, record)
+    draw_curves(out.with_suffix(".svg"), results)
     note = "One query a class on the left, the nearest pictures beside it; other classes have a red frame."
     if drawn:
         about = {"title": "Nearest pictures", "note": note, "results": drawn, "provenance": record["provenance"]}
-        write_json(arguments.pictures / "cifar10.json", about)
+        write_json(pictures / "cifar10.json", about)
     return 0
 
 

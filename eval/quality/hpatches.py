@@ -25,13 +25,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.harness import options
 from eval.harness.bootstrap import drawn_groups, interval_of
 from eval.harness.columns import Column, text_of
+from eval.harness.command import Split, command_line
 from eval.harness.data import HomographySequence, find_sequences, read_sequence, transform
 from eval.harness.features import cached_describe, cached_keypoints
 from eval.harness.matching import Norm, mutual_matches
 from eval.harness.metrics import error_auc
+from eval.harness.options import MatchingOptions, setup
 from eval.harness.peers import Describe
 from eval.harness.records import write_json
 from eval.quality.thresholds import read_thresholds, threshold_of
@@ -160,9 +161,9 @@ def summarise(results: list[PairResult]) -> dict[str, Any]:
     }
 
 
-def main(argv: list[str]) -> int:
-    arguments = options.parser("hpatches", "Homography sequences.").parse_args(argv)
-    run = options.setup("hpatches", arguments)
+@command_line("hpatches")
+def main(data: Split, options: MatchingOptions) -> int:
+    run = setup("hpatches", data, options)
     thresholds = read_thresholds()
     paths = find_sequences(run.data, run.only)
     if not paths:

@@ -31,13 +31,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.harness import matching, options, problems
+from eval.harness import matching, problems
 from eval.harness.bootstrap import drawn_groups, drawn_photos, resampled_counts
 from eval.harness.cache import cached, code_digest
 from eval.harness.columns import Column, Row, text_of
+from eval.harness.command import Split, command_line
 from eval.harness.features import cached_describe
 from eval.harness.matching import Norm, mutual_matches
 from eval.harness.metrics import matches_at_precision, precision_curve
+from eval.harness.options import MatchingOptions, setup
 from eval.harness.peers import Describe, Peer
 from eval.harness.problems import (
     MAX_GAP,
@@ -265,9 +267,9 @@ def picture(rows: list[dict[str, Any]], peers: Sequence[Peer]) -> str:
     return svg_panels(panels, "correct matches", "precision", (0.5, 1.0), guide=PRECISION)
 
 
-def main(argv: list[str]) -> int:
-    arguments = options.parser("m95", "Correct matches at 95 % precision.").parse_args(argv)
-    run = options.setup("m95", arguments)
+@command_line("m95")
+def main(data: Split, options: MatchingOptions) -> int:
+    run = setup("m95", data, options)
     rows: list[dict[str, Any]] = []
     draws: dict[tuple[str, str], Matrix] = {}
     for problem in load_problems(run.data, run.only, run.cache):

@@ -12,7 +12,6 @@ validation scenes.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import tempfile
@@ -20,14 +19,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tyro
 from numpy.typing import NDArray
 
-from eval.harness import options
 from eval.harness.bootstrap import bootstrap_interval
 from eval.harness.cache import cached, digest
 from eval.harness.columns import Column, text_of
+from eval.harness.command import Names, Out, Scenes, command_line
 from eval.harness.data import find_scenes, read_scene
 from eval.harness.matchers import colmap_sift
+from eval.harness.options import RESULTS, WorkOptions
 from eval.harness.records import write_json
 from kornia_bingan import BinGAN
 from kornia_bingan.bits import hamming_distances
@@ -93,36 +94,41 @@ def overlaps(images: dict[str, NDArray[np.uint8]], cache: Path | None) -> dict[s
     return found
 
 
-def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m eval overlap")
-    parser.add_argument("data", type=Path, help="folder of scenes")
-    parser.add_argument("distractors", type=Path, help="folder of other photos")
-    parser.add_argument("--ours", default="bingan256", help="shipped names or weights files, separated by commas")
-    parser.add_argument("--only", help="scenes, separated by commas")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--cache", type=Path, default=options.CACHE)
-    parser.add_argument("--out", type=Path, default=options.RESULTS / "overlap.json")
-    arguments = parser.parse_args(argv)
-    options.use_threads(arguments.threads)
-    folders = find_scenes(arguments.data, arguments.only.split(",") if arguments.only else ())
+@command_line("overlap")
+def main(
+    data: Scenes,
+    distractors: tyro.conf.Positional[Path],
+    work: WorkOptions,
+    ours: Names = ("bingan256",),
+    only: Names = (),
+    out: Out = RESULTS / "overlap.json",
+) -> int:
+    """Ask for the photos of every place.
+
+    Args:
+        distractors: folder of other photos.
+        ours: shipped names or weights files, separated by commas.
+    """
+    cache = work.begin()
+    folders = find_scenes(data, only)
     if not folders:
-        raise UsageError(f"{arguments.data} has no scene")
+        raise UsageError(f"{data} has no scene")
     paths = [path for folder in folders for path in _photos(folder / "images")]
     truth_of: dict[Path, set[Path]] = {}
     for folder in folders:
         scene = read_scene(folder)
-        found = overlaps(dict(zip(scene.names, scene.images, strict=True)), arguments.cache)
+        found = overlaps(dict(zip(scene.names, scene.images, strict=True)), cache)
         root = folder / "images"
         truth_of |= {root / name: {root / other for other in others} for name, others in found.items()}
-    everything = [*paths, *_photos(arguments.distractors)]
+    everything = [*paths, *_photos(distractors)]
     row_of = {path: row for row, path in enumerate(everything)}
     queries = [path for path in paths if truth_of.get(path)]
     truth = [{row_of[other] for other in truth_of[path]} for path in queries]
     own = [row_of[path] for path in queries]
     results = []
-    for given in arguments.ours.split(","):
+    for given in ours:
         weights = find_weights(given)
-        for name, codes in _whole_codes(weights, everything, arguments.cache).items():
+        for name, codes in _whole_codes(weights, everything, cache).items():
             shares = recall_at(codes[own], codes, truth, own)
             row: dict[str, Any] = {"code": name, "bits": 8 * codes.shape[1]}
             for depth, values in shares.items():
@@ -133,15 +139,15 @@ def main(argv: list[str]) -> int:
             print(json.dumps(row), file=sys.stderr, flush=True)
     record = {
         "protocol": "overlap",
-        "command": f"python -m eval overlap DATA/{arguments.data.name} DATA/{arguments.distractors.name}",
+        "command": f"python -m eval overlap DATA/{data.name} DATA/{distractors.name}",
         "scenes": [folder.name for folder in folders],
         "queries": len(queries),
         "photos": len(everything),
         "overlaps_a_query": round(float(np.mean([len(rows) for rows in truth])), 2),
         "results": results,
-        "provenance": provenance(find_weights(arguments.ours.split(",")[0]), SEED),
+        "provenance": provenance(find_weights(ours[0]), SEED),
     }
-    write_json(arguments.out, record)
+    write_json(out, record)
     print(text_of(COLUMNS, results))
     return 0
 

@@ -21,13 +21,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.harness import options
 from eval.harness.bootstrap import connected_photos, drawn_groups, drawn_photos, interval_of
 from eval.harness.columns import Column, text_of
+from eval.harness.command import Split, command_line
 from eval.harness.data import PosedPair, find_scenes, pairs_of_scene, read_pairs, read_scene
 from eval.harness.features import cached_describe, cached_keypoints
 from eval.harness.matching import Norm, mutual_matches
 from eval.harness.metrics import error_auc
+from eval.harness.options import MatchingOptions, setup
 from eval.harness.peers import Describe
 from eval.harness.records import write_json
 from eval.quality.thresholds import read_thresholds, threshold_of
@@ -130,17 +131,20 @@ def summarise(results: list[dict[str, Any]], counts: NDArray[np.int64]) -> dict[
     }
 
 
-def main(argv: list[str]) -> int:
-    parser = options.parser("pairs", "Two-view pose.")
-    parser.add_argument("--scenes", type=Path, help="folder of scenes with cameras.json, as a second part")
-    arguments = parser.parse_args(argv)
-    run = options.setup("pairs", arguments)
+@command_line("pairs")
+def main(data: Split, options: MatchingOptions, scenes: Path | None = None) -> int:
+    """Estimate the pose of every pair.
+
+    Args:
+        scenes: folder of scenes with cameras.json, as a second part.
+    """
+    run = setup("pairs", data, options)
     thresholds = read_thresholds()
     parts: dict[str, list[PosedPair]] = {"pairs": read_pairs(run.data)}
     scene_of: dict[str, list[str]] = {}
-    if arguments.scenes is not None:
-        scenes = [read_scene(path) for path in find_scenes(arguments.scenes, run.only, with_cameras=True)]
-        of_scenes = [(scene.name, pair) for scene in scenes for pair in pairs_of_scene(scene, MAX_GAP)]
+    if scenes is not None:
+        read = [read_scene(path) for path in find_scenes(scenes, run.only, with_cameras=True)]
+        of_scenes = [(scene.name, pair) for scene in read for pair in pairs_of_scene(scene, MAX_GAP)]
         parts["scenes"], scene_of["scenes"] = [pair for _, pair in of_scenes], [name for name, _ in of_scenes]
     rows, every = [], []
     for part, pairs in parts.items():

@@ -22,7 +22,6 @@ figures are not those of the official split files. Nothing is tuned here.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,12 +32,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from eval.harness import options
 from eval.harness.bootstrap import bootstrap_interval
 from eval.harness.columns import Column, text_of
+from eval.harness.command import Data, command_line
 from eval.harness.data import HomographySequence, find_sequences, read_sequence, transform
 from eval.harness.metrics import average_precision
-from eval.harness.options import peer_folder
+from eval.harness.options import RESULTS, PatchOptions, load_models, peer_folder
 from eval.harness.patch_peers import patch_peers
 from eval.harness.records import check_clean, write_json
 from eval.quality.brown import PEERS, describe_all, distances
@@ -279,28 +278,22 @@ def columns(results: list[dict[str, Any]]) -> list[Column]:
     return [Column("descriptor", "descriptor"), *levels, *means]
 
 
-def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m eval patch_tasks")
-    parser.add_argument("data", type=Path, help="folder of the release, or of a split with homography sequences")
-    options.add_regions(parser)
-    parser.add_argument("--ours", nargs="*", default=["bingan256"], help="shipped names or weights files")
-    parser.add_argument("--max-patches", type=int, default=MAX_PATCHES, help="a sequence, when patches are made")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--cache", type=Path, default=options.CACHE)
-    parser.add_argument("--no-cache", action="store_true", help="compute everything anew and keep nothing")
-    parser.add_argument("--out", type=Path, help=f"JSON file; {options.RESULTS}/patch-tasks-SPLIT.json by default")
-    arguments = parser.parse_args(argv)
-    check_clean(arguments.out)
-    options.use_threads(arguments.threads)
-    sequences = load(arguments.data, arguments.max_patches)
+@command_line("patch_tasks")
+def main(data: Data, options: PatchOptions, max_patches: int = MAX_PATCHES) -> int:
+    """Score every task.
+
+    Args:
+        max_patches: of a sequence, when patches are made.
+    """
+    check_clean(options.out)
+    cache, best = options.begin(), options.best_sides()
+    sequences = load(data, max_patches)
     parts = [part for s in sequences for part in (s.reference, *(view for level in LEVELS for view in s.views[level]))]
     whole = np.stack([cv2.resize(patch, (64, 64), interpolation=cv2.INTER_AREA) for patch in np.concatenate(parts)])
-    made = not any(arguments.data.glob("*/ref.png"))
-    best = {} if arguments.regions == "usual" else options.best_sides(arguments.support)
-    peers, absent = patch_peers(PEERS, peer_folder(arguments.data), best, 4 * HALF_SIDE_SIZE if made else None)
+    made = not any(data.glob("*/ref.png"))
+    peers, absent = patch_peers(PEERS, peer_folder(data), best, 4 * HALF_SIDE_SIZE if made else None)
     side_px = {seeing.peer.name: round(seeing.side_px, 2) for seeing in peers}
-    models = options.load_models(arguments.ours)
-    cache = None if arguments.no_cache else arguments.cache
+    models = load_models(options.ours)
     results = []
     for name, (norm, call) in describe_all(whole, halve_patches(whole), peers, models, cache).items():
         if name.endswith("/median"):
@@ -316,8 +309,8 @@ def main(argv: list[str]) -> int:
     print(text_of(columns(results), results))
     for name, reason in absent.items():
         print(f"absent: {name}: {reason}")
-    split = arguments.data.resolve().name
-    words = f"--ours {' '.join(models)}{options.regions_words(arguments)}"
+    split = data.resolve().name
+    words = f"--ours {' '.join(models)}{options.words()}"
     record = {
         "protocol": "patch_tasks",
         "command": f"python -m eval patch_tasks DATA/{split} {words}",
@@ -325,7 +318,7 @@ def main(argv: list[str]) -> int:
         "made": made,
         "results": results,
         "absent": absent,
-        "provenance": provenance(find_weights(arguments.ours[0]) if arguments.ours else None, SEED),
+        "provenance": provenance(find_weights(options.ours[0]) if options.ours else None, SEED),
     }
-    write_json(arguments.out or options.RESULTS / f"patch-tasks-{split}.json", record)
+    write_json(options.out or RESULTS / f"patch-tasks-{split}.json", record)
     return 0

@@ -14,10 +14,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from eval.harness import options
+from eval.harness.command import Split, command_line, words_of
 from eval.harness.metrics import matches_at_precision
+from eval.harness.options import PEER_SUPPORT, MatchingOptions, setup
 from eval.harness.peers import PEERS
 from eval.harness.problems import MAX_KEYPOINTS, load_problems
 from eval.harness.records import write_json
@@ -26,6 +28,7 @@ from kornia_bingan.errors import UsageError
 from kornia_bingan.report.text import text_table
 
 SIDES = "8,10,12,14,16,18,20,24,28"
+PEERS_ALONE = MatchingOptions(ours=(), regions="usual", out=PEER_SUPPORT)
 
 
 def read_sides(text: str) -> list[float]:
@@ -35,7 +38,7 @@ def read_sides(text: str) -> list[float]:
         UsageError: one is no positive number.
     """
     try:
-        sides = sorted({float(word) for word in text.split(",") if word})
+        sides = sorted({float(word) for word in words_of(text)})
     except ValueError as error:
         raise UsageError(f"--sides {text}: {error}; give numbers separated by commas") from error
     if not sides or sides[0] <= 0:
@@ -64,17 +67,18 @@ def choose(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def main(argv: list[str]) -> int:
-    parser = options.parser("peer_support", "Support regions of peers.")
-    parser.add_argument("--sides", default=SIDES, help="in sigma of the keypoint, separated by commas")
-    parser.set_defaults(ours="", regions="usual", out=options.PEER_SUPPORT)
-    arguments = parser.parse_args(argv)
-    sides = read_sides(arguments.sides)
-    asked = [name for name in arguments.peers.split(",") if name]
+@command_line("peer_support")
+def main(data: Split, options: MatchingOptions = PEERS_ALONE, sides: str = SIDES) -> int:
+    """Measure every peer with every support region.
+
+    Args:
+        sides: of support regions, in sigma of the keypoint, separated by commas.
+    """
+    tried, asked = read_sides(sides), options.peers
     if sided := [name for name in asked if "@" in name]:
         raise UsageError(f"--peers {sided[0]}: give names without a side; --sides says which are tried")
-    arguments.peers = ",".join([*asked, *(f"{name}@{side:g}" for name in asked for side in sides)])
-    run = options.setup("peer_support", arguments)
+    every = (*asked, *(f"{name}@{side:g}" for name in asked for side in tried))
+    run = setup("peer_support", data, replace(options, peers=every))
     problems = list(load_problems(run.data, run.only, run.cache, with_sequences=False))
     rows: list[dict[str, Any]] = []
     for base in asked:
@@ -94,9 +98,9 @@ def main(argv: list[str]) -> int:
         base: choose([row for row in rows if row["descriptor"] == base])
         for base in dict.fromkeys(row["descriptor"] for row in rows)
     }
-    words = [f"--only {arguments.only}"] if arguments.only else []
-    words += [f"--peers {','.join(asked)}"] if asked != list(PEERS) else []
-    words += [f"--sides {arguments.sides}"] if arguments.sides != SIDES else []
+    words = [f"--only {','.join(options.only)}"] if options.only else []
+    words += [f"--peers {','.join(asked)}"] if asked != tuple(PEERS) else []
+    words += [f"--sides {sides}"] if sides != SIDES else []
     shared = run.record("peer_support")
     shared["peers"] = {name: about for name, about in shared["peers"].items() if "@" not in name}
     record = {
@@ -104,7 +108,7 @@ def main(argv: list[str]) -> int:
         "command": " ".join([f"python -m eval peer_support DATA/{run.data.name}", *words]),
         "threshold_px": THRESHOLD_PX,
         "max_keypoints": MAX_KEYPOINTS,
-        "sides": sides,
+        "sides": tried,
         "results": rows,
         "chosen": chosen,
     }

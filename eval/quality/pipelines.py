@@ -20,7 +20,6 @@ resumed. Nothing is tuned here.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -32,14 +31,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.harness import options, pipeline, problems
+from eval.harness import pipeline, problems
 from eval.harness.bootstrap import connected_photos, drawn_groups, drawn_photos, interval_of
 from eval.harness.cache import Arrays, cached, code_digest, digest
 from eval.harness.columns import Column, text_of
+from eval.harness.command import Names, OptionalOut, Split, command_line
 from eval.harness.data import PosedPair, find_scenes, read_scene
 from eval.harness.known_pairs import WIDE, KnownPairs, Truth, load_pairs, pictures_of
 from eval.harness.matchers import Features, Images, Matched, Matcher
 from eval.harness.metrics import error_auc
+from eval.harness.options import RESULTS, CacheOptions, use_threads
 from eval.harness.pipeline import Indices, Picture, Pipeline, cached_features, cached_matches
 from eval.harness.pipelines import NAMES, load_pipelines
 from eval.harness.problems import epipolar_errors_px, fundamental_of_pose, transfer_errors_px
@@ -250,42 +251,47 @@ def reconstruct(path: Path, every: Sequence[Pipeline], folder: Path | None) -> l
     return rows
 
 
-def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m eval pipelines", description="Whole pipelines.")
-    parser.add_argument("data", type=Path, help="folder of a split, such as DATA/validate")
-    parser.add_argument("--only", default="", help="names of scenes and sequences, separated by commas; all by default")
-    parser.add_argument("--pipelines", default=",".join(NAMES), help="separated by commas; all by default")
-    parser.add_argument("--pairs", type=int, help="of each scene, evenly spread; all by default")
-    parser.add_argument("--colmap", action="store_true", help="reconstruct the scenes too")
-    parser.add_argument("--cache", type=Path, default=options.CACHE)
-    parser.add_argument("--no-cache", action="store_true", help="compute everything anew and keep nothing")
-    parser.add_argument("--out", type=Path, help=f"JSON file; {options.RESULTS}/pipelines-SPLIT.json by default")
-    arguments = parser.parse_args(argv)
-    data: Path = arguments.data
+@command_line("pipelines")
+def main(
+    data: Split,
+    work: CacheOptions,
+    only: Names = (),
+    pipelines: Names = NAMES,
+    pairs: int | None = None,
+    colmap: bool = False,
+    out: OptionalOut = None,
+) -> int:
+    """Run every pipeline.
+
+    Args:
+        only: names of scenes and sequences, separated by commas; all by default.
+        pipelines: separated by commas; all by default.
+        pairs: of each scene, evenly spread; all by default.
+        colmap: reconstruct the scenes too.
+    """
     if not data.is_dir():
         raise UsageError(f"{data} is no folder; give the folder of a split, such as DATA/validate")
-    if arguments.pairs is not None and arguments.pairs < 1:
-        raise UsageError(f"--pairs is {arguments.pairs}; give 1 or more")
-    out = arguments.out or options.RESULTS / f"pipelines-{data.resolve().name}.json"
+    if pairs is not None and pairs < 1:
+        raise UsageError(f"--pairs is {pairs}; give 1 or more")
+    out = out or RESULTS / f"pipelines-{data.resolve().name}.json"
     check_clean(out)
-    options.use_threads(1)
-    only = [name for name in arguments.only.split(",") if name]
-    every, absent = load_pipelines([name for name in arguments.pipelines.split(",") if name])
+    use_threads(1)
+    every, absent = load_pipelines(list(pipelines))
     if not every:
         raise UsageError(f"no pipeline can run here: {'; '.join(absent.values()) or 'none was named'}")
-    folder = None if arguments.no_cache else arguments.cache
+    folder = work.place()
     measured = {}
-    for each in load_pairs(data, only, arguments.pairs):
+    for each in load_pairs(data, only, pairs):
         for chosen in every:
             measured[chosen.name, each.part, each.name] = evaluate(chosen, each, folder)
             print(f"{each.name} {chosen.name}", file=sys.stderr, flush=True)
     rows = rows_of(measured)
-    scenes = find_scenes(data, only) if arguments.colmap else []
+    scenes = find_scenes(data, only) if colmap else []
     models = [row for path in scenes for row in reconstruct(path, every, folder)]
-    asked = {"--only": arguments.only, "--pairs": arguments.pairs}
-    asked["--pipelines"] = arguments.pipelines if arguments.pipelines != ",".join(NAMES) else ""
+    asked = {"--only": ",".join(only), "--pairs": pairs}
+    asked["--pipelines"] = ",".join(pipelines) if pipelines != tuple(NAMES) else ""
     words = [f"{option} {value}" for option, value in asked.items() if value]
-    words += ["--colmap"] if arguments.colmap else []
+    words += ["--colmap"] if colmap else []
     record = {
         "protocol": "pipelines",
         "command": " ".join([f"python -m eval pipelines DATA/{data.resolve().name}", *words]),

@@ -13,7 +13,6 @@ there only for whole blocks of 128 anchors; elsewhere it takes the first patch o
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,11 +20,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.harness import options
 from eval.harness.bootstrap import bootstrap_interval
 from eval.harness.columns import Column, text_of
+from eval.harness.command import Paths, command_line
 from eval.harness.metrics import average_precision
-from eval.harness.options import peer_folder
+from eval.harness.options import PEER_DATA, PatchOptions, load_models
 from eval.harness.patch_peers import patch_peers, patch_sigma_of
 from eval.harness.records import check_clean, write_json
 from eval.quality.brown import PEERS, describe_all
@@ -93,31 +92,24 @@ def evaluate(rows: Rows, points: NDArray[np.int64], reference: NDArray[np.int64]
     return {**means, "interval": [round(low, 3), round(high, 3)], "images": len(maps)}
 
 
-def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m eval revisited")
-    parser.add_argument("sets", type=Path, nargs="+", help="folders in Brown's layout, with interest.txt")
-    options.add_regions(parser)
-    parser.add_argument("--ours", nargs="*", default=["bingan256"], help="shipped names or weights files")
-    parser.add_argument("--peer-data", type=Path)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--cache", type=Path, default=options.CACHE)
-    parser.add_argument("--no-cache", action="store_true", help="compute everything anew and keep nothing")
-    parser.add_argument("--out", type=Path, help="JSON file")
-    arguments = parser.parse_args(argv)
-    check_clean(arguments.out)
-    options.use_threads(arguments.threads)
-    best = {} if arguments.regions == "usual" else options.best_sides(arguments.support)
+@command_line("revisited")
+def main(sets: Paths, options: PatchOptions, peer_data: Path = PEER_DATA) -> int:
+    """Describe every set.
+
+    Args:
+        peer_data: folder of the weights and tables of others.
+    """
+    check_clean(options.out)
+    cache, best = options.begin(), options.best_sides()
     absent: dict[str, str] = {}
-    models = options.load_models(arguments.ours)
+    models = load_models(options.ours)
     results = []
-    for folder in arguments.sets:
+    for folder in sets:
         patch_set = read_patch_set(folder)
         if patch_set.reference is None:
             raise UsageError(f"{folder} has no interest.txt, which names the reference image of each patch")
         every = np.arange(len(patch_set))
-        cache = None if arguments.no_cache else arguments.cache
-        place = arguments.peer_data or peer_folder(Path("../shared/data/peers"))
-        peers, absent = patch_peers(PEERS, place, best, patch_sigma_of(folder))
+        peers, absent = patch_peers(PEERS, peer_data, best, patch_sigma_of(folder))
         side_px = {seeing.peer.name: round(seeing.side_px, 2) for seeing in peers}
         described = describe_all(patch_set.patches[every], patch_set.patches32(every), peers, models, cache)
         for name, (norm, call) in described.items():
@@ -128,10 +120,10 @@ def main(argv: list[str]) -> int:
     print(text_of(COLUMNS, results))
     for name, reason in absent.items():
         print(f"absent: {name}: {reason}")
-    if arguments.out:
-        sets = " ".join(folder.name for folder in arguments.sets)
-        command = f"python -m eval revisited {sets} --ours {' '.join(models)}{options.regions_words(arguments)}"
-        weights = find_weights(arguments.ours[0]) if arguments.ours else None
+    if options.out:
+        names = " ".join(folder.name for folder in sets)
+        command = f"python -m eval revisited {names} --ours {' '.join(models)}{options.words()}"
+        weights = find_weights(options.ours[0]) if options.ours else None
         record = {"protocol": "revisited", "command": command, "results": results, "absent": absent}
-        write_json(arguments.out, {**record, "provenance": provenance(weights, SEED)})
+        write_json(options.out, {**record, "provenance": provenance(weights, SEED)})
     return 0

@@ -20,9 +20,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.harness import options
+from eval.harness.command import Split, command_line
 from eval.harness.data import HomographySequence, find_scenes, read_scene
 from eval.harness.features import cached_describe, cached_keypoints
+from eval.harness.options import MatchingOptions, setup
 from eval.harness.records import write_json
 from eval.quality.hpatches import evaluate
 from eval.quality.thresholds import read_thresholds, threshold_of
@@ -31,7 +32,7 @@ from kornia_bingan.errors import UsageError
 from kornia_bingan.report.text import text_table
 from kornia_bingan.work.files import atomic_path
 
-PEERS = "rootsift,orb,teblid256,hashsift256"
+FOUR_PEERS = MatchingOptions(peers=("rootsift", "orb", "teblid256", "hashsift256"))
 MAX_KEYPOINTS = 2000
 SEED = 0
 
@@ -104,11 +105,9 @@ CHANGES: dict[str, tuple[Callable[[Image, float], Changed], tuple[float, ...], s
 }
 
 
-def main(argv: list[str]) -> int:
-    parser = options.parser("robustness", "Matching against changed copies.")
-    parser.set_defaults(peers=PEERS)
-    arguments = parser.parse_args(argv)
-    run = options.setup("robustness", arguments)
+@command_line("robustness")
+def main(data: Split, options: MatchingOptions = FOUR_PEERS) -> int:
+    run = setup("robustness", data, options)
     thresholds = read_thresholds()
     scenes = [read_scene(path) for path in find_scenes(run.data, run.only)]
     if not scenes:

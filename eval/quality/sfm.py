@@ -18,13 +18,12 @@ reconstructions are kept in the cache, with their seconds, so that a killed run 
 
 from __future__ import annotations
 
-import argparse
 import json
 import resource
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
@@ -34,12 +33,14 @@ import numpy as np
 import pycolmap
 from numpy.typing import NDArray
 
-from eval.harness import matchers, options
+from eval.harness import matchers
 from eval.harness.cache import cached, code_digest, digest
 from eval.harness.columns import Column, text_of
+from eval.harness.command import Names, OptionalOut, Scenes, command_line
 from eval.harness.features import cached_keypoints, keypoints_digest
 from eval.harness.matchers import Features, Images, Matcher
 from eval.harness.metrics import error_auc
+from eval.harness.options import PeerOptions, RegionOptions, WorkOptions, load_models, peer_folder, with_regions
 from eval.harness.peers import load_peers
 from eval.harness.records import check_clean, write_json
 from eval.quality.pairs import pose_error_deg
@@ -83,6 +84,25 @@ CODE = (matchers, matching, colmap, half_pixel, colmap_database, mapping, colmap
 """Modules that decide a result, beside this one."""
 
 Arrays = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class SfmOptions(PeerOptions, RegionOptions, WorkOptions):
+    """What is reconstructed with what.
+
+    Attributes:
+        scenes: names, separated by commas; all scenes by default.
+        ratio: of our mutual ratio test; each its threshold by default.
+        own_detector: add SIFT and ORB with their own keypoints.
+        max_keypoints: strongest of an image.
+    """
+
+    scenes: Names = ()
+    peers: Names = ()
+    ratio: float | None = None
+    own_detector: bool = False
+    max_keypoints: int = MAX_KEYPOINTS
+    out: OptionalOut = None
 
 
 @dataclass(frozen=True)
@@ -223,6 +243,11 @@ def error_of_longest(arrays: Arrays, count: int) -> float | None:
     return round(float(arrays["error"][order].mean()), 4) if len(order) else None
 
 
+def scenes_of(data: Path, names: Sequence[str]) -> list[Path]:
+    """Give the folders of scenes, in the order of their names if none are given."""
+    return [data / name for name in names] or sorted(path.parent for path in data.glob("*/images"))
+
+
 def load_scene(scene: Path, max_keypoints: int, cache: Path | None) -> tuple[Images, Features]:
     """Read the photos of ``scene/images`` and detect their DoG keypoints."""
     names, skipped = list_images(scene / "images")
@@ -260,59 +285,42 @@ def comparison(results: list[Result], tracks: dict[tuple[str, str], Arrays], fir
     return {"first": first, "others": compared}
 
 
-def choose_matchers(arguments: argparse.Namespace, models: list[BinGAN]) -> tuple[list[Matcher], dict[str, str]]:
+def choose_matchers(options: SfmOptions, peers_in: Path, models: list[BinGAN]) -> tuple[list[Matcher], dict[str, str]]:
     """Build the ways of matching that the options name, and say which are absent."""
-    names = [name for name in arguments.peers.split(",") if name]
-    names = options.with_regions(names, arguments.regions, arguments.support)
-    thresholds = {} if arguments.ratio is not None and not names and not arguments.own_detector else read_thresholds()
+    names = with_regions(options.peers, options.regions, options.support)
+    thresholds = {} if options.ratio is not None and not names and not options.own_detector else read_thresholds()
     chosen = []
     for model in models:
-        ratio = threshold_of(thresholds, model.name) if arguments.ratio is None else arguments.ratio
+        ratio = threshold_of(thresholds, model.name) if options.ratio is None else options.ratio
         chosen.append(matchers.ours_matcher(model, ratio))
     chosen.append(matchers.sift_matcher())
-    peers, absent = load_peers(names, arguments.peer_weights)
+    peers, absent = load_peers(names, peers_in)
     # The peer "sift" is matched by its ratio; "sift" alone is COLMAP's own way.
     chosen += [matchers.peer_matcher(peer, threshold_of(thresholds, peer.name)) for peer in peers]
-    if arguments.own_detector:
-        (orb,), _ = load_peers(["orb"], arguments.peer_weights)
+    if options.own_detector:
+        (orb,), _ = load_peers(["orb"], peers_in)
         chosen.append(matchers.own_sift_matcher())
-        chosen.append(matchers.own_orb_matcher(orb, threshold_of(thresholds, "orb"), arguments.max_keypoints))
+        chosen.append(matchers.own_orb_matcher(orb, threshold_of(thresholds, "orb"), options.max_keypoints))
     return chosen, absent
 
 
-def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m eval sfm", description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("data", type=Path, help="folder of scenes, each with images/ and perhaps cameras.json")
-    parser.add_argument("--scenes", default="", help="names, separated by commas; all scenes by default")
-    parser.add_argument("--ours", default="bingan256", help="shipped names or weights files, separated by commas")
-    parser.add_argument("--ratio", type=float, help="of our mutual ratio test; each its threshold by default")
-    options.add_regions(parser)
-    parser.add_argument("--peers", default="", help="others of eval/harness/peers.py, separated by commas")
-    parser.add_argument("--peer-weights", type=Path, default=Path("../shared/data/peers"))
-    parser.add_argument("--own-detector", action="store_true", help="add SIFT and ORB with their own keypoints")
-    parser.add_argument("--max-keypoints", type=int, default=MAX_KEYPOINTS)
-    parser.add_argument("--cache", type=Path, default=options.CACHE)
-    parser.add_argument("--no-cache", action="store_true", help="compute everything anew and keep nothing")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", type=Path, help="JSON file to write")
-    arguments = parser.parse_args(argv)
-    check_clean(arguments.out)
-    options.use_threads(arguments.threads)
-    if not arguments.data.is_dir():
-        raise UsageError(f"{arguments.data} is no folder of scenes")
-    wanted = [name for name in arguments.scenes.split(",") if name]
-    scenes = [arguments.data / name for name in wanted] or sorted(p.parent for p in arguments.data.glob("*/images"))
+@command_line("sfm")
+def main(data: Scenes, options: SfmOptions) -> int:
+    check_clean(options.out)
+    cache = options.begin()
+    if not data.is_dir():
+        raise UsageError(f"{data} is no folder of scenes")
+    scenes = scenes_of(data, options.scenes)
     if not scenes:
-        raise UsageError(f"{arguments.data} has no folder with images/ in it")
-    models = options.load_models(arguments.ours.split(","))
+        raise UsageError(f"{data} has no folder with images/ in it")
+    models = load_models(options.ours)
     first = next(iter(models.values()))
-    chosen, absent = choose_matchers(arguments, list(models.values()))
-    cache = None if arguments.no_cache else arguments.cache
+    chosen, absent = choose_matchers(options, options.peer_weights or peer_folder(data), list(models.values()))
     results: list[Result] = []
     tracks: dict[tuple[str, str], Arrays] = {}
     figures: dict[str, Any] = {}
     for scene in scenes:
-        images, features = load_scene(scene, arguments.max_keypoints, cache)
+        images, features = load_scene(scene, options.max_keypoints, cache)
         for matcher in chosen:
             result, arrays = cached_evaluate(scene, matcher, images, features, cache)
             results.append(result)
@@ -322,21 +330,22 @@ def main(argv: list[str]) -> int:
     print(text_of(COLUMNS, [asdict(result) for result in results]))
     for name, reason in absent.items():
         print(f"absent: {name}: {reason}")
-    if arguments.out:
-        regions = "usual" if arguments.peers and arguments.regions == "usual" else ""
-        asked = {"scenes": arguments.scenes, "peers": arguments.peers, "regions": regions, "ratio": arguments.ratio}
-        words = [f"--{name} {value}" for name, value in asked.items() if value]
-        words += ["--own-detector"] if arguments.own_detector else []
+    if options.out:
+        command = f"python -m eval sfm DATA/{data.resolve().name}"
+        command += f" --scenes {','.join(options.scenes)}" if options.scenes else ""
+        command += f" --peers {','.join(options.peers)}{options.words()}" if options.peers else ""
+        command += f" --ratio {options.ratio}" if options.ratio else ""
+        command += " --own-detector" if options.own_detector else ""
         record = {
             "protocol": "sfm",
-            "command": " ".join([f"python -m eval sfm DATA/{arguments.data.resolve().name}", *words]),
-            "max_keypoints": arguments.max_keypoints,
+            "command": command,
+            "max_keypoints": options.max_keypoints,
             "ratio": chosen[0].identity["ratio"],
             "results": [asdict(result) for result in results],
             "comparison": comparison(results, tracks, first.name),
             "figures": figures,
             "absent": absent,
-            "provenance": provenance(find_weights(arguments.ours.split(",")[0]), SEED),
+            "provenance": provenance(find_weights(options.ours[0]), SEED),
         }
-        write_json(arguments.out, record)
+        write_json(options.out, record)
     return 0

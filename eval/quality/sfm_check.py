@@ -11,7 +11,6 @@ is the noise that their difference is to be judged by.
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tempfile
 from pathlib import Path
@@ -22,9 +21,10 @@ import numpy as np
 import pycolmap
 
 from eval.harness.columns import Column, text_of
+from eval.harness.command import Names, OptionalOut, Scenes, command_line
 from eval.harness.matchers import Images, Matched, Matcher, colmap_sift, read_raw_matches
 from eval.harness.records import write_json
-from eval.quality.sfm import against_truth, evaluate
+from eval.quality.sfm import against_truth, evaluate, scenes_of
 from kornia_bingan.colmap import read_features, read_model
 from kornia_bingan.errors import UsageError
 from kornia_bingan.images.folders import list_images
@@ -115,29 +115,29 @@ def summarise(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return built
 
 
-def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m eval sfm_check")
-    parser.add_argument("data", type=Path, help="folder of scenes, each with images/ and perhaps cameras.json")
-    parser.add_argument("--scenes", default="", help="names, separated by commas; all scenes by default")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--out", type=Path, help="JSON file to write")
-    arguments = parser.parse_args(argv)
-    wanted = [name for name in arguments.scenes.split(",") if name]
-    scenes = [arguments.data / name for name in wanted] or sorted(p.parent for p in arguments.data.glob("*/images"))
-    if not scenes or arguments.seeds < 1:
-        raise UsageError(f"{arguments.data} has no folder with images/ in it, or --seeds is below 1")
+@command_line("sfm_check")
+def main(data: Scenes, scenes: Names = (), seeds: int = 3, out: OptionalOut = None) -> int:
+    """Reconstruct by both ways.
+
+    Args:
+        scenes: names, separated by commas; all scenes by default.
+        seeds: how many reconstructions of each.
+    """
+    folders = scenes_of(data, scenes)
+    if not folders or seeds < 1:
+        raise UsageError(f"{data} has no folder with images/ in it, or --seeds is below 1")
     rows = []
-    for scene in scenes:
+    for scene in folders:
         images = {name: read_image(scene / "images" / name) for name in list_images(scene / "images")[0]}
-        for seed in range(arguments.seeds):
+        for seed in range(seeds):
             for pipeline, run in (("plain", plain), ("harness", harness)):
                 rows.append({"scene": scene.name, "pipeline": pipeline, "seed": seed, **run(scene, images, seed)})
                 print(f"{scene.name} {pipeline} {rows[-1]['points']:,} points", file=sys.stderr, flush=True)
     summary = summarise(rows)
     print(text_of(COLUMNS, summary))
-    if arguments.out:
-        command = f"python -m eval sfm_check DATA/{arguments.data.resolve().name} --seeds {arguments.seeds}"
-        command += f" --scenes {arguments.scenes}" if wanted else ""
+    if out:
+        command = f"python -m eval sfm_check DATA/{data.resolve().name} --seeds {seeds}"
+        command += f" --scenes {','.join(scenes)}" if scenes else ""
         record = {"protocol": "sfm_check", "command": command, "results": rows, "summary": summary}
-        write_json(arguments.out, {**record, "provenance": provenance(None)})
+        write_json(out, {**record, "provenance": provenance(None)})
     return 0

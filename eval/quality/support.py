@@ -19,10 +19,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.harness import options
 from eval.harness.columns import Column, text_of
+from eval.harness.command import Split, command_line
 from eval.harness.data import find_scenes, read_scene
 from eval.harness.metrics import matches_at_precision
+from eval.harness.options import OURS_ALONE, MatchingOptions, setup
 from eval.harness.peer_rows import root_sift_rows
 from eval.harness.problems import MAX_KEYPOINTS, scene_problem
 from eval.harness.records import write_json
@@ -82,11 +83,9 @@ def columns(rows: list[dict[str, Any]]) -> list[Column]:
     ]
 
 
-def main(argv: list[str]) -> int:
-    parser = options.parser("support", "Support regions of detectors.")
-    parser.set_defaults(peers="none")
-    arguments = parser.parse_args(argv)
-    run = options.setup("support", arguments)
+@command_line("support")
+def main(data: Split, options: MatchingOptions = OURS_ALONE) -> int:
+    run = setup("support", data, options)
     model = BinGAN.from_pretrained(run.ours[0])
     scenes = [read_scene(path) for path in find_scenes(run.data, run.only, with_cameras=True)]
     if not scenes:

@@ -17,15 +17,16 @@ from typing import Any
 
 import numpy as np
 
-from eval.harness import options
+from eval.harness.command import Split, command_line
 from eval.harness.metrics import matches_at_precision
+from eval.harness.options import RESULTS, MatchingOptions, setup
 from eval.harness.problems import load_problems
 from eval.harness.records import write_json
 from eval.quality.m95 import PRECISION, Result, cached_evaluate
 from kornia_bingan.errors import UsageError
 from kornia_bingan.report.text import text_table
 
-FILE = options.RESULTS / "thresholds.json"
+FILE = RESULTS / "thresholds.json"
 
 
 def read_thresholds(path: Path = FILE) -> dict[str, float]:
@@ -71,9 +72,9 @@ def ratio_of_scenes(results: Sequence[Result]) -> dict[str, Any]:
     return {"ratio": found.threshold or 0.0, **counts}
 
 
-def main(argv: list[str]) -> int:
-    arguments = options.parser("thresholds", "Ratios at 95 % precision.").parse_args(argv)
-    run = options.setup("thresholds", arguments)
+@command_line("thresholds")
+def main(data: Split, options: MatchingOptions) -> int:
+    run = setup("thresholds", data, options)
     problems = list(load_problems(run.data, run.only, run.cache, with_sequences=False))
     rows: list[dict[str, Any]] = []
     for peer in run.peers:
@@ -81,7 +82,7 @@ def main(argv: list[str]) -> int:
         rows.append({"descriptor": peer.name, **ratio_of_scenes(results)})
         print(f"{peer.name} {rows[-1]['ratio']:.3f}", file=sys.stderr, flush=True)
     scenes = [problem.name for problem in problems]
-    out = arguments.out or FILE
+    out = options.out or FILE
     write_json(out, {**run.record("thresholds"), "precision": PRECISION, "scenes": scenes, "results": rows})
     cells = [[r["descriptor"], f"{r['ratio']:.4f}", f"{r['matches']:,}", f"{r['correct']:,}"] for r in rows]
     print(text_table(["descriptor", "ratio", "matches", "correct"], cells))

@@ -11,7 +11,6 @@ tables`` makes the captions.
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import subprocess
 import sys
@@ -24,6 +23,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from eval.harness.command import Out, command_line
 from eval.harness.features import cached_describe
 from eval.harness.matching import mutual_matches
 from eval.harness.options import PEER_SUPPORT, RESULTS, with_regions
@@ -170,18 +170,19 @@ def report_picture(page: Path, out: Path) -> None:
     write_jpeg(out, np.asarray(picture, np.uint8))
 
 
-def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m eval front")
-    parser.add_argument("--demo", type=Path, help="folder of bingan demo; one of these weights in bench/ if not given")
-    parser.add_argument("--ours", default="bingan256")
-    parser.add_argument("--out", type=Path, default=RESULTS / "front.json", help="counts of the matches")
-    arguments = parser.parse_args(argv)
-    check_clean(arguments.out)
-    peers, weights = compared(arguments.ours), find_weights(arguments.ours)
-    demo = arguments.demo or ROOT / "bench" / f"demo-{sha256_of(weights)[:8]}"
-    if status := bingan(["demo", "--out", str(demo), "--descriptor", arguments.ours]):
+@command_line("front")
+def main(demo: Path | None = None, ours: str = "bingan256", out: Out = RESULTS / "front.json") -> int:
+    """Draw them.
+
+    Args:
+        demo: folder of bingan demo; one of these weights in bench/ if not given.
+    """
+    check_clean(out)
+    peers, weights = compared(ours), find_weights(ours)
+    demo = demo or ROOT / "bench" / f"demo-{sha256_of(weights)[:8]}"
+    if status := bingan(["demo", "--out", str(demo), "--descriptor", ours]):
         return status
-    write_json(arguments.out, {**match_picture(demo, peers), "provenance": provenance(weights)})
+    write_json(out, {**match_picture(demo, peers), "provenance": provenance(weights)})
     report_picture(demo / "bingan" / "report.html", IMAGES / "report.jpg")
     print(f"{IMAGES / 'matches.jpg'} and report.jpg; python -m eval tables writes the captions", file=sys.stderr)
     return 0

@@ -18,9 +18,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.harness import options
+from eval.harness.command import Split, command_line
 from eval.harness.features import cached_describe
 from eval.harness.matching import mutual_matches
+from eval.harness.options import MatchingOptions, setup
 from eval.harness.peers import Peer
 from eval.harness.problems import Problem, epipolar_errors_px, load_problems, transfer_errors_px
 from eval.harness.records import write_json
@@ -28,7 +29,7 @@ from eval.quality.m95 import THRESHOLD_PX
 from eval.quality.thresholds import read_thresholds, threshold_of
 from kornia_bingan.work.files import atomic_path
 
-PEERS = "rootsift,orb"
+SHOWN = MatchingOptions(peers=("rootsift", "orb"), regions="usual", out=Path("bench/pictures"))
 WIDTH = 1200
 GREEN, RED = (60, 160, 60), (50, 50, 220)
 """In OpenCV's order: blue, green, red."""
@@ -70,11 +71,9 @@ def match_picture(problem: Problem, peer: Peer, ratio: float, cache: Path | None
     return picture, len(kept), int(correct.sum())
 
 
-def main(argv: list[str]) -> int:
-    parser = options.parser("pictures", "Pictures of matches.")
-    parser.set_defaults(peers=PEERS, regions="usual", out=Path("bench/pictures"))
-    arguments = parser.parse_args(argv)
-    run = options.setup("pictures", arguments)
+@command_line("pictures")
+def main(data: Split, options: MatchingOptions = SHOWN) -> int:
+    run = setup("pictures", data, options)
     thresholds = read_thresholds()
     run.out.mkdir(parents=True, exist_ok=True)
     rows = []
@@ -85,8 +84,8 @@ def main(argv: list[str]) -> int:
             picture, matches, correct = match_picture(problem, peer, ratio, run.cache)
             file = f"{problem.name}-{peer.name}.jpg"
             with atomic_path(run.out / file) as temporary:
-                data = cv2.imencode(".jpg", picture, (cv2.IMWRITE_JPEG_QUALITY, 80))[1]
-                temporary.write_bytes(data.tobytes())
+                jpeg = cv2.imencode(".jpg", picture, (cv2.IMWRITE_JPEG_QUALITY, 80))[1]
+                temporary.write_bytes(jpeg.tobytes())
             text = f"{problem.name}, {peer.name}: {correct:,} of {matches:,} matches are correct"
             rows.append({"text": text, "file": file})
         print(problem.name, file=sys.stderr, flush=True)

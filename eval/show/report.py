@@ -7,7 +7,6 @@ of a protocol without a view of its own are shown as a plain table.
 
 from __future__ import annotations
 
-import argparse
 import base64
 import json
 from collections.abc import Callable, Sequence
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.harness.columns import Column, Row, shown
+from eval.harness.command import command_line
 from eval.quality import brown, cifar10, hpatches, m95, pairs, patch_tasks, pipelines, sfm, sfm_check
 from eval.show.markdown import provenances
 from eval.training import ablation
@@ -259,26 +259,24 @@ def section(title: str, record: Record, rows: list[Record], columns: Sequence[Co
     }
 
 
-def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m eval report")
-    parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--out", type=Path, default=Path("bench/report.html"))
-    parser.add_argument("--pictures", type=Path, default=Path("bench/pictures"))
-    arguments = parser.parse_args(argv)
-    paths = sorted(arguments.results.glob("*.json"))
+@command_line("report")
+def main(
+    results: Path = RESULTS, out: Path = Path("bench/report.html"), pictures: Path = Path("bench/pictures")
+) -> int:
+    paths = sorted(results.glob("*.json"))
     if not paths:
-        raise UsageError(f"{arguments.results} has no results; python -m eval m95 DATA makes some")
+        raise UsageError(f"{results} has no results; python -m eval m95 DATA makes some")
     stored = {path.name: json.loads(path.read_text(encoding="utf-8")) for path in paths}
     # A list, such as that of the looks at the held-out data, is no record of a protocol.
     records = [{**record, "file": name} for name, record in stored.items() if isinstance(record, dict)]
     sections = [view for record in records for view in VIEWS.get(record["protocol"], section_other)(record)]
     sections += speed_against_quality(records)
     machines = {record["file"]: record.get("provenance") for record in records}
-    groups = read_pictures(arguments.pictures)
+    groups = read_pictures(pictures)
     templates = [Path(__file__).parent / "templates"]
     page = render("results.html", "Results of kornia_bingan", machines, templates, sections=sections, groups=groups)
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(arguments.out) as temporary:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(out) as temporary:
         temporary.write_text(page, encoding="utf-8")
-    print(arguments.out)
+    print(out)
     return 0

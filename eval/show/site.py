@@ -8,7 +8,6 @@ too.
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import shutil
@@ -20,6 +19,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from eval import __main__ as commands
+from eval.harness.command import command_line
 from eval.show.markdown import ROOT, markdown
 from kornia_bingan.errors import JobError
 from kornia_bingan.train.config import PRESETS
@@ -165,11 +165,9 @@ def broken_links(site: Path) -> Iterator[str]:
                 yield f"{name}: {link} names no anchor of its page"
 
 
-def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m eval site")
-    parser.add_argument("--out", type=Path, default=ROOT / "build" / "site")
-    arguments = parser.parse_args(argv)
-    out = arguments.out.resolve()
+@command_line("site")
+def main(out: Path = ROOT / "build" / "site") -> int:
+    out = out.resolve()
     stage()
     # Its paths are relative to the file, so it is written beside what was staged.
     (STAGE.parent / "site.yml").write_text(settings_of(out), encoding="utf-8")

@@ -6,11 +6,11 @@ python -m eval tables --check    # exit status 1 if something is not what the fi
 
 from __future__ import annotations
 
-import argparse
 import re
 from collections.abc import Callable
 from functools import partial
 
+from eval.harness.command import command_line
 from eval.harness.known_pairs import WIDE
 from eval.mutation import changes
 from eval.show import descriptor_tables as of_descriptors
@@ -100,19 +100,17 @@ def contents() -> dict[str, str]:
     return texts | {name: of_front.plot("heldout", over) for name, over in of_front.PLOTS.items()}
 
 
-def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m eval tables")
-    parser.add_argument("--check", action="store_true")
-    arguments = parser.parse_args(argv)
+@command_line("tables")
+def main(check: bool = False) -> int:
     stale = []
     for name, after in contents().items():
         path = ROOT / name
         if not path.is_file() or path.read_text(encoding="utf-8") != after:
             stale.append(name)
-            if not arguments.check:
+            if not check:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with atomic_path(path) as temporary:
                     temporary.write_text(after, encoding="utf-8")
-    if arguments.check:
+    if check:
         print(f"{', '.join(stale)}: stale, run python -m eval tables" if stale else "all tables are up to date")
-    return int(bool(stale) and arguments.check)
+    return int(bool(stale) and check)

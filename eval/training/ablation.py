@@ -10,16 +10,14 @@ are drawn beside the JSON as SVG.
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 from eval.harness.columns import Column, Row, text_of
-from eval.harness.options import rows_of_runs
-from eval.harness.records import write_json
+from eval.harness.command import OptionalOut, Paths, command_line
 from eval.show.curves import Line, Panel, svg_panels
+from eval.training.runs import read_log, rows_of_runs, write_runs
 from kornia_bingan.errors import UsageError
 from kornia_bingan.work.files import atomic_path
 
@@ -38,13 +36,10 @@ def read_run(folder: Path) -> dict[str, Any]:
         UsageError: the folder holds no run with a validation.
     """
     try:
-        about = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        lines = [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+        about, curve, steps = read_log(folder)
         config = about["config"]
     except (OSError, ValueError, KeyError) as error:
         raise UsageError(f"{folder} holds no training run: {error}") from error
-    curve = [line for line in lines if line["kind"] == "validation"]
-    steps = [line for line in lines if line["kind"] == "train"]
     if not curve or not steps:
         raise UsageError(f"{folder} has no validation or no steps yet")
     measures = measures_of(curve[0])
@@ -100,29 +95,24 @@ def columns(runs: list[dict[str, Any]]) -> list[Column]:
     ]
 
 
-def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m eval ablation")
-    parser.add_argument("runs", type=Path, nargs="+")
-    parser.add_argument("--out", type=Path)
-    arguments = parser.parse_args(argv)
-    runs = rows_of_runs(arguments.runs, "ablation", read_run)
-    for run in runs[1:]:
-        if run["same"] != runs[0]["same"]:
-            raise UsageError(f"{run['run']} was validated on {run['same']}, {runs[0]['run']} on {runs[0]['same']}")
-    print(text_of(columns(runs), runs))
-    if arguments.out:
-        command = "python -m eval ablation " + " ".join(run["run"] for run in runs)
-        write_json(arguments.out, {"protocol": "ablation", "command": command, "results": runs})
-        title = TITLES[measure_of(runs)]
+@command_line("ablation")
+def main(runs: Paths, out: OptionalOut = None) -> int:
+    rows = rows_of_runs(runs, "ablation", read_run)
+    for row in rows[1:]:
+        if row["same"] != rows[0]["same"]:
+            raise UsageError(f"{row['run']} was validated on {row['same']}, {rows[0]['run']} on {rows[0]['same']}")
+    print(text_of(columns(rows), rows))
+    write_runs("ablation", rows, out)
+    if out is not None:
+        title = TITLES[measure_of(rows)]
         panels = []
-        for name, way in measures_of(runs[0]["last"]).items():
+        for name, way in measures_of(rows[0]["last"]).items():
             lines = [
-                Line(run["run"], [row["step"] for row in run["curve"]], [row[name] for row in run["curve"]])
-                for run in runs
+                Line(row["run"], [p["step"] for p in row["curve"]], [p[name] for p in row["curve"]]) for row in rows
             ]
             panels.append(Panel(f"{title}, {way}", lines))
         top = max(value for panel in panels for line in panel.lines for value in line.y)
         limits = (0, 100 if top > 40 else 40)
-        with atomic_path(arguments.out.with_suffix(".svg")) as temporary:
+        with atomic_path(out.with_suffix(".svg")) as temporary:
             temporary.write_text(svg_panels(panels, "step", title, limits), encoding="utf-8")
     return 0

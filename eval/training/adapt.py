@@ -10,14 +10,13 @@ that were kept aside; M95 counts true matches between all photos of the scene.
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 from typing import Any
 
 from eval.harness.columns import Column, text_of
-from eval.harness.options import rows_of_runs
-from eval.harness.records import write_json
+from eval.harness.command import OptionalOut, Paths, command_line
+from eval.training.runs import read_log, rows_of_runs, write_runs
 from kornia_bingan.errors import UsageError
 
 COLUMNS = (
@@ -40,11 +39,9 @@ def read_row(folder: Path) -> dict[str, Any]:
         UsageError: it did not go on from weights, is unfinished, or was not measured.
     """
     try:
-        about = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        log = [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+        about, curve, steps = read_log(folder)
         measured = json.loads((folder / "m95.json").read_text(encoding="utf-8"))
-        curve = [line for line in log if line["kind"] == "validation"]
-        last = [line for line in log if line["kind"] == "train"][-1]
+        last = steps[-1]
         if not about["config"]["start"]:
             raise ValueError("it started from nothing")
         before, after = (n for n in measured["peers"] if not n.endswith("/float") and n != "rootsift")
@@ -68,15 +65,9 @@ def read_row(folder: Path) -> dict[str, Any]:
     }
 
 
-def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m eval adapt")
-    parser.add_argument("runs", type=Path, nargs="+")
-    parser.add_argument("--out", type=Path)
-    arguments = parser.parse_args(argv)
-    rows = rows_of_runs(arguments.runs, "adapt", read_row)
+@command_line("adapt")
+def main(runs: Paths, out: OptionalOut = None) -> int:
+    rows = rows_of_runs(runs, "adapt", read_row)
     print(text_of(COLUMNS, rows))
-    if arguments.out:
-        command = "python -m eval adapt " + " ".join(row["run"] for row in rows)
-        about = {"protocol": "adapt", "command": command, "results": rows}
-        write_json(arguments.out, {**about, "provenance": rows[-1]["provenance"]})
+    write_runs("adapt", rows, out, provenance=rows[-1]["provenance"])
     return 0

@@ -13,14 +13,18 @@ back for ``python -m eval ship``.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import io
 import json
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
+
+import tyro
 
 import kornia_bingan
+from eval.harness.command import Place, command_line
 from kornia_bingan.errors import UsageError
 from kornia_bingan.train.config import TrainConfig, check_config, preset_config
 from kornia_bingan.work.files import atomic_path
@@ -39,7 +43,10 @@ print(train(preset_config(config["preset"], Path("data"), Path("out"), **config[
 '''
 
 
-def parse_changes(words: list[str]) -> dict[str, object]:
+Settings = Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(name="set", metavar="NAME=VALUE")]
+
+
+def parse_changes(words: Sequence[str]) -> dict[str, object]:
     """Turn ``name=value`` words into settings; values are JSON, or text.
 
     Raises:
@@ -58,28 +65,29 @@ def parse_changes(words: list[str]) -> dict[str, object]:
     return changes
 
 
-def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m eval bundle")
-    parser.add_argument("archive", type=Path)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--preset", default="photos")
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
-    arguments = parser.parse_args(argv)
-    changes = parse_changes(arguments.set)
-    check_config(preset_config(arguments.preset, arguments.data, Path("out"), **changes))
-    if not arguments.data.is_dir():
-        raise UsageError(f"{arguments.data} is no folder")
+@command_line("bundle")
+def main(archive: Place, data: Path, preset: str = "photos", settings: Settings = ()) -> int:
+    """Write the archive.
+
+    Args:
+        data: folder that is learnt from.
+        settings: each differs from that of the preset.
+    """
+    changes = parse_changes(settings)
+    check_config(preset_config(preset, data, Path("out"), **changes))
+    if not data.is_dir():
+        raise UsageError(f"{data} is no folder")
     package = Path(kornia_bingan.__file__).parent
     sources = sorted(package.rglob("*.py"))
-    settings = json.dumps({"preset": arguments.preset, "changes": changes}, indent=1)
-    texts = {"run.py": PROGRAM, "config.json": settings, COMMIT_FILE: commit() or ""}
-    with atomic_path(arguments.archive) as temporary, tarfile.open(temporary, "w:gz") as archive:
+    config = json.dumps({"preset": preset, "changes": changes}, indent=1)
+    texts = {"run.py": PROGRAM, "config.json": config, COMMIT_FILE: commit() or ""}
+    with atomic_path(archive) as temporary, tarfile.open(temporary, "w:gz") as packed:
         for path in sources:
-            archive.add(path, f"run/kornia_bingan/{path.relative_to(package)}")
+            packed.add(path, f"run/kornia_bingan/{path.relative_to(package)}")
         for name, text in texts.items():
             entry = tarfile.TarInfo(f"run/{name}")
             entry.size = len(text.encode())
-            archive.addfile(entry, io.BytesIO(text.encode()))
-        archive.add(arguments.data, "run/data")
-    print(f"{arguments.archive}: {arguments.archive.stat().st_size / 2**20:.1f} MiB")
+            packed.addfile(entry, io.BytesIO(text.encode()))
+        packed.add(data, "run/data")
+    print(f"{archive}: {archive.stat().st_size / 2**20:.1f} MiB")
     return 0

@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.harness import options
+from eval.harness.command import Split, command_line
 from eval.harness.features import cached_describe
 from eval.harness.metrics import matches_at_precision
+from eval.harness.options import OURS_ALONE, RESULTS, MatchingOptions, setup
 from eval.harness.peers import Peer
 from eval.harness.problems import Problem, epipolar_errors_px, load_problems
 from eval.harness.records import write_json
@@ -142,11 +143,9 @@ def judge(name: str, pairs: Sequence[PairMatches], model: ContextModel) -> dict[
     }
 
 
-def main(argv: list[str]) -> int:
-    parser = options.parser("context", "Probability of matches with their neighbours.")
-    parser.set_defaults(peers="none")
-    arguments = parser.parse_args(argv)
-    run = options.setup("context", arguments)
+@command_line("context")
+def main(data: Split, options: MatchingOptions = OURS_ALONE) -> int:
+    run = setup("context", data, options)
     peer = next(peer for peer in run.peers if peer.norm == "hamming")
     bits = 8 * peer.num_bytes
     problems = list(load_problems(run.data, run.only, run.cache, with_sequences=False))
@@ -159,7 +158,7 @@ def main(argv: list[str]) -> int:
         for name, pairs in scenes.items()
     ]
     model = fit(list(scenes.values()), bits)
-    out = arguments.out or options.RESULTS / f"context-{peer.name}.json"
+    out = options.out or RESULTS / f"context-{peer.name}.json"
     context = {"bits": bits, "rounds": [list(each) for each in model.rounds]}
     write_json(out, {**run.record("context"), "context": context, "results": rows})
     header = ["left out", "matches", "right", "ratio", "context", "x ratio", "Brier", "calibration error", "ms a pair"]

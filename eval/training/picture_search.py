@@ -11,18 +11,15 @@ others change. All must have been validated on the same pictures.
 
 from __future__ import annotations
 
-import argparse
-import json
 from pathlib import Path
 from typing import Any
 
-from eval.harness.options import rows_of_runs
-from eval.harness.records import write_json
-from eval.training.recipe_search import NOT_SETTINGS, changes
+from eval.harness.columns import Column
+from eval.harness.command import OptionalOut, Paths, command_line
+from eval.training.runs import idea_of, read_log, rows_of_runs, search, settings_of
 from kornia_bingan.errors import UsageError
 from kornia_bingan.network.pictures import PictureNetwork
 from kornia_bingan.network.published import multiply_adds
-from kornia_bingan.report.text import text_table
 from kornia_bingan.train.config import PICTURE_NETWORKS
 
 SAME = ("seed", "validation_pairs", "queries_aside")
@@ -36,15 +33,12 @@ def read_row(folder: Path) -> dict[str, Any]:
         UsageError: it holds no validated run of a network of pictures.
     """
     try:
-        about = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        log = [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
-        validations = [line for line in log if line["kind"] == "validation" and line["step"] > 0]
-        measured, last = validations[-1], [line for line in log if line["kind"] == "train"][-1]
-        idea = folder / "idea.json"
-        words = json.loads(idea.read_text(encoding="utf-8")) if idea.is_file() else {"idea": "", "predicted": ""}
+        about, validations, steps = read_log(folder)
+        measured, last = [line for line in validations if line["step"] > 0][-1], steps[-1]
+        words = idea_of(folder)
     except (OSError, ValueError, KeyError, IndexError) as error:
         raise UsageError(f"{folder} holds no validated run: {error}") from error
-    config = {key: value for key, value in about["config"].items() if key not in NOT_SETTINGS}
+    config = settings_of(about)
     if config["network"] not in PICTURE_NETWORKS:
         raise UsageError(f"{folder} trained {config['network']}, which describes patches, not pictures")
     row = {
@@ -55,7 +49,7 @@ def read_row(folder: Path) -> dict[str, Any]:
         "pictures": measured["step"] * config["batch_size"],
         "seconds": last["seconds"],
         "map": {str(config["bits"]): round(measured["map"], 2)},
-        "before": round(log[0]["map"], 2),
+        "before": round(validations[0]["map"], 2),
         "provenance": about["provenance"],
     }
     row["map"] |= {str(width): round(measured[f"map_{width}"], 2) for width in config["nested"]}
@@ -64,40 +58,28 @@ def read_row(folder: Path) -> dict[str, Any]:
     return row
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """Render the rows as text."""
-    widths = sorted({int(width) for row in rows for width in row["map"]})
-    header = ["run", "idea", "predicted", "changes", *(f"mAP {width}" for width in widths), "pictures", "minutes"]
-    cells = [
-        [
-            row["run"],
-            row["idea"],
-            row["predicted"],
-            ", ".join(f"{key} {value}" for key, value in row["changes"].items()),
-            *(f"{row['map'][str(width)]:.2f}" if str(width) in row["map"] else "" for width in widths),
-            f"{row['pictures']:,}",
-            f"{row['seconds'] / 60:.1f}",
-        ]
-        for row in rows
+def columns(rows: list[dict[str, Any]]) -> list[Column]:
+    """Give the idea, what it changed, mAP by width, and the cost."""
+
+    def of_width(width: int) -> Column:
+        return Column(f"mAP {width}", lambda r: r["map"].get(str(width)), ".2f")
+
+    return [
+        Column("run", "run"),
+        Column("idea", "idea"),
+        Column("predicted", "predicted"),
+        Column("changes", lambda r: ", ".join(f"{key} {value}" for key, value in r["changes"].items())),
+        *map(of_width, sorted({int(width) for row in rows for width in row["map"]})),
+        Column("pictures", "pictures", ","),
+        Column("minutes", lambda r: r["seconds"] / 60, ".1f"),
     ]
-    return text_table(header, cells)
 
 
-def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m eval picture_search")
-    parser.add_argument("runs", type=Path, nargs="+")
-    parser.add_argument("--out", type=Path)
-    arguments = parser.parse_args(argv)
-    rows = rows_of_runs(arguments.runs, "picture_search", read_row)
-    for row in rows:
-        if any(row["config"][key] != rows[0]["config"][key] for key in SAME):
-            raise UsageError(f"{row['run']} was validated on other pictures than {rows[0]['run']}")
-        row["changes"] = changes(row, rows[0])
-    print(table(rows))
-    if arguments.out:
-        command = "python -m eval picture_search " + " ".join(row["run"] for row in rows)
-        last = rows[-1]["provenance"]
-        write_json(
-            arguments.out, {"protocol": "picture_search", "command": command, "results": rows, "provenance": last}
-        )
-    return 0
+@command_line("picture_search")
+def main(runs: Paths, out: OptionalOut = None) -> int:
+    rows = rows_of_runs(runs, "picture_search", read_row)
+
+    def same(row: dict[str, Any]) -> list[Any]:
+        return [row["config"][key] for key in SAME]
+
+    return search("picture_search", rows, same, "was validated on other pictures", columns, out)

@@ -14,14 +14,15 @@ RUNS for other settings. FPR@95 in percent, of the codes at threshold 0, on the 
 
 from __future__ import annotations
 
-import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from eval.harness import options
+from eval.harness.command import GIVEN, Out, Place, command_line
 from eval.harness.metrics import fpr95, fpr95_published
+from eval.harness.options import RESULTS
 from eval.harness.records import write_json
 from eval.quality.brown import describe_with_network
 from eval.show.training_tables import PUBLISHED_BROWN
@@ -51,7 +52,7 @@ PUBLISHED = {
 """FPR@95 in percent by (learnt on, tested on), 256 bits, no labels, and where the figures are from."""
 
 
-def learn(data: Path, runs: Path, sets: list[str], preset: str, changes: dict[str, Any]) -> dict[str, Path]:
+def learn(data: Path, runs: Path, sets: Sequence[str], preset: str, changes: dict[str, Any]) -> dict[str, Path]:
     """Train on each set, validated on the next one by its list of at most 1,000 pairs; give the weights by set.
 
     Raises:
@@ -120,39 +121,46 @@ def tables(cells: dict[tuple[str, str], dict[str, float]]) -> str:
     return text_table(header, rows)
 
 
-def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m eval six_cells")
-    parser.add_argument("data", type=Path, help="folder that holds the sets")
-    parser.add_argument("runs", type=Path, help="folder for the three runs")
-    parser.add_argument("--sets", nargs="+", default=["liberty", "notredame", "yosemite"])
-    parser.add_argument("--preset", default="brown")
-    parser.add_argument("--steps", type=int, help="of each run; the preset's by default, 1,600,000 for brown")
-    parser.add_argument("--train-pairs", type=int, default=50_000, help="0 learns from all patches")
-    parser.add_argument("--batch-size", type=int)
-    parser.add_argument("--pairs", type=int, default=10_000, help="A of m50_A_A_0.txt that is tested on")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=options.RESULTS / "six-cells.json")
-    arguments = parser.parse_args(argv)
-    if len(set(arguments.sets)) < 2 or len(set(arguments.sets)) != len(arguments.sets):
-        raise UsageError(f"--sets {' '.join(arguments.sets)}: give two or more different sets")
-    changes = {"train_pairs": arguments.train_pairs, "threads": arguments.threads, "seed": arguments.seed}
-    changes |= {key: getattr(arguments, key) for key in ("steps", "batch_size") if getattr(arguments, key) is not None}
-    weights = learn(arguments.data, arguments.runs, arguments.sets, arguments.preset, changes)
+@command_line("six_cells")
+def main(
+    data: Place,
+    runs: Place,
+    sets: tuple[str, ...] = ("liberty", "notredame", "yosemite"),
+    preset: str = "brown",
+    steps: int | None = None,
+    train_pairs: int = 50_000,
+    batch_size: int | None = None,
+    pairs: int = 10_000,
+    threads: int = 1,
+    seed: int = 1,
+    out: Out = RESULTS / "six-cells.json",
+) -> int:
+    """Train and test.
+
+    Args:
+        steps: of each run; the preset's by default, 1,600,000 for brown.
+        train_pairs: that are learnt from; 0 learns from all patches.
+        pairs: A of m50_A_A_0.txt that is tested on.
+    """
+    if len(set(sets)) < 2 or len(set(sets)) != len(sets):
+        raise UsageError(f"--sets {' '.join(sets)}: give two or more different sets")
+    changes = {"train_pairs": train_pairs, "threads": threads, "seed": seed}
+    changes |= {key: value for key, value in (("steps", steps), ("batch_size", batch_size)) if value is not None}
+    weights = learn(data, runs, sets, preset, changes)
     cells = {
-        (learnt, tested): score(path, arguments.data / tested, arguments.pairs)
+        (learnt, tested): score(path, data / tested, pairs)
         for learnt, path in weights.items()
-        for tested in arguments.sets
+        for tested in sets
         if tested != learnt
     }
     print(tables(cells))
     record = {
         "protocol": "six_cells",
-        "command": " ".join(["python -m eval six_cells SETS RUNS", *argv[2:]]),
-        "pairs": arguments.pairs,
+        "command": " ".join(["python -m eval six_cells SETS RUNS", *GIVEN.get()[2:]]),
+        "pairs": pairs,
         "results": [{"learnt": learnt, "tested": tested, **scores} for (learnt, tested), scores in cells.items()],
         "weights": {name: sha256_of(path) for name, path in weights.items()},
-        "provenance": provenance(None, arguments.seed),
+        "provenance": provenance(None, seed),
     }
-    write_json(arguments.out, record)
+    write_json(out, record)
     return 0

@@ -11,6 +11,8 @@ import pytest
 
 from eval import __main__ as command
 from eval.harness import records
+from eval.harness.command import GIVEN, Names, Paths, command_line
+from eval.harness.options import MatchingOptions
 from eval.quality import thresholds
 from eval.show import descriptor_tables, markdown, tables, training_tables
 from kornia_bingan.errors import UsageError
@@ -71,6 +73,35 @@ def test_a_changed_checkout_is_refused_before_the_work(changed: Path, monkeypatc
     monkeypatch.setattr(thresholds, "load_problems", lambda *_, **__: pytest.fail("it began"))
     with pytest.raises(UsageError, match="checkout with changes"):
         thresholds.main([str(changed), "--peers", "none", "--out", str(changed / "t.json")])
+
+
+@pytest.mark.parametrize("name", command.COMMANDS)
+def test_every_command_has_help_and_refuses_what_it_does_not_know(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command.main([name, "--help"]) == 0
+    assert f"usage: python -m eval {name} " in capsys.readouterr().out
+    assert command.main([name, "--fly", "high"]) == 2
+    assert f"python -m eval {name} --help" in capsys.readouterr().err
+
+
+def test_words_are_read_as_they_are_recorded(tmp_path: Path) -> None:
+    seen: list[Any] = []
+
+    @command_line("x")
+    def main(
+        sets: Paths, options: MatchingOptions, sides: Names = (), ours: tuple[str, ...] = (), black: float = 0
+    ) -> int:
+        seen[:] = [sets, options.peers, options.no_cache, sides, ours, black, GIVEN.get()]
+        return 3
+
+    words = ["a", "b", "--peers", "c,d", "--no-cache", "--sides", "e,f,", "--ours", "g", "h", "--black", "-1"]
+    assert main(words) == 3
+    assert seen == [(Path("a"), Path("b")), ("c", "d"), True, ("e", "f"), ("g", "h"), -1, tuple(words)]
+    assert main(["a", "--peers", ""]) == 3
+    assert seen[1:6] == [(), False, (), (), 0]
+    with pytest.raises(SystemExit):
+        main([])
 
 
 def test_recalled_figures_carry_their_mark_wherever_they_stand() -> None:
