@@ -17,9 +17,11 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from eval.harness.columns import Column, sized, text_of
 from eval.harness.command import Data, Out, command_line
 from eval.harness.options import RESULTS, use_threads
 from eval.harness.records import write_json
@@ -29,7 +31,6 @@ from kornia_bingan.network.weights import find_weights
 from kornia_bingan.reconstruct.describe import describe_photos
 from kornia_bingan.reconstruct.matches import match_photos
 from kornia_bingan.reconstruct.options import DEFAULT_RATIO
-from kornia_bingan.report.text import text_table
 from kornia_bingan.work.engine import Engine, open_engine, run_units
 from kornia_bingan.work.files import sha256_of
 from kornia_bingan.work.options import FeatureOptions
@@ -39,6 +40,26 @@ from kornia_bingan.work.unit import Unit
 
 EMPTY_UNITS = 500
 MAX_KEYPOINTS = 4096
+
+
+COLUMNS = (
+    Column("workers", "name"),
+    sized("start, s", "start_s"),
+    sized("describe, s", "describe_s"),
+    sized("match, s", "match_s"),
+    sized("an empty unit, ms", "empty_unit_ms"),
+    sized("kB to start", lambda r: r["start_bytes"] / 1000 if r["workers"] and "units" in r else None),
+    sized("kB per unit", lambda r: r["bytes"] / r["units"] / 1000 if r["workers"] and "units" in r else None),
+    Column("files", lambda r: "same bytes" if r["same_bytes"] else "OTHER BYTES"),
+)
+
+
+def rows_of(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Give the rows of a table: each number of workers, and the run in which one was killed."""
+    rows = [{"name": str(row["workers"] or "none, in process"), **row} for row in record["results"]]
+    fault = record["fault"]
+    name = f"{fault['workers']}, one killed"
+    return [*rows, {**fault, "name": name, "describe_s": fault["describe"], "match_s": fault["match"]}]
 
 
 def nothing(number: int) -> int:
@@ -162,6 +183,5 @@ def main(
         "provenance": provenance(weights),
     }
     write_json(out, record)
-    print(text_table(list(rows[0]), [[str(value) for value in row.values()] for row in rows]))
-    print(f"one of {fault['workers']} workers killed: {'the same' if fault['same_bytes'] else 'OTHER'} files")
+    print(text_of(COLUMNS, rows_of(record)))
     return int(not fault["same_bytes"] or not all(row["same_bytes"] for row in rows))

@@ -23,7 +23,7 @@ import math
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.cost.speed_pipeline import status_mb
+from eval.harness.columns import Column, sized, text_of
 from eval.harness.command import Out, Paths, command_line
 from eval.harness.options import RESULTS
 from eval.harness.records import write_json
@@ -46,7 +47,6 @@ from kornia_bingan.reconstruct.matches import match_block
 from kornia_bingan.reconstruct.options import ReconstructOptions
 from kornia_bingan.reconstruct.pairs import choose_pairs
 from kornia_bingan.reconstruct.pipeline import reconstruct_photos
-from kornia_bingan.report.text import text_table
 from kornia_bingan.work.files import atomic_path
 from kornia_bingan.work.isolated import run_in_child
 from kornia_bingan.work.options import FeatureOptions, WorkOptions
@@ -220,6 +220,36 @@ def _bytes(path: Path) -> int:
     return sum(p.stat().st_size for p in ([path] if path.is_file() else path.rglob("*")) if p.is_file())
 
 
+def _kind(row: Mapping[str, Any]) -> str:
+    return "real" if row["kind"] == "photos" else "codes only"
+
+
+def _machines(row: Mapping[str, Any]) -> str:
+    days = [f"{max(1, -(-row[f'at {size:,}'] // 86_400)):,.0f}" for size in MORE]
+    return " and ".join(days) if row["cost"] == "seconds" else ""
+
+
+COLUMNS = (
+    Column("photos", _kind),
+    Column("number", "photos", ","),
+    Column("stage", "stage"),
+    sized("seconds", lambda r: "stopped" if "stopped" in r and r["seconds"] is None else r["seconds"], 3),
+    sized("bytes", "bytes", 3),
+    sized("peak MB", "peak_mb", 3),
+    Column("pairs", "pairs", ","),
+    Column("registered", "registered", ","),
+    Column("points", "points", ","),
+)
+GROWTH = (
+    Column("photos", _kind),
+    Column("stage", "stage"),
+    Column("cost", "cost"),
+    Column("exponent", "exponent", ".2f"),
+    *(Column(f"at {size:,} photos", f"at {size:,}", ",") for size in MORE),
+    Column("machines, for a day", _machines),
+)
+
+
 @dataclass(frozen=True)
 class ScaleOptions:
     """How much is measured.
@@ -250,8 +280,7 @@ def main(scenes: Paths, options: ScaleOptions) -> int:
     for count in codes:
         rows += of_codes(count, options.most_retrieval)
         _write(scenes, options, rows)
-    header = ["kind", "photos", "stage", "seconds", "bytes"]
-    print(text_table(header, [[str(row.get(key)) for key in header] for row in rows]))
+    print(text_of(COLUMNS, rows))
     return 0
 
 

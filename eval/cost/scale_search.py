@@ -29,6 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.harness.cache import cached
+from eval.harness.columns import Column, text_of
 from eval.harness.command import Data, Out, command_line
 from eval.harness.options import CACHE, RESULTS, use_threads
 from eval.harness.records import write_json
@@ -37,7 +38,6 @@ from kornia_bingan import BinGAN
 from kornia_bingan.errors import UsageError
 from kornia_bingan.images.folders import list_images
 from kornia_bingan.network.weights import find_weights
-from kornia_bingan.report.text import text_table
 from kornia_bingan.search.index import photo_codes
 from kornia_bingan.work.files import atomic_path, sha256_of
 from kornia_bingan.work.isolated import run_in_child
@@ -62,6 +62,21 @@ WAYS: dict[str, tuple[tuple[str, tuple[int, ...]], ...]] = {
 }
 
 Codes = NDArray[np.uint8]
+
+COLUMNS = (
+    Column("codes", lambda r: f"{r['count']:,} {r['codes']}"),
+    Column("index", "index"),
+    Column("opened", "way"),
+    Column("lists probed", lambda r: r["probes"] or None),
+    Column("build, s", "build_seconds", ".1f"),
+    Column("build, MB", "build_mb", ","),
+    Column("update, s", "update_seconds", ".2f"),
+    Column("bytes per code", "bytes_per_code", ".1f"),
+    Column("queries / s", "queries_per_second", ",.0f"),
+    Column("search, MB", "search_mb", ","),
+    Column("recall@1", "recall@1", ".3f"),
+    Column("recall@10", "recall@10", ".3f"),
+)
 
 
 def flipped(codes: Codes, rng: np.random.Generator) -> Codes:
@@ -155,8 +170,7 @@ def main(
         write_json(out, {**about, "results": results, "provenance": provenance(weights, SEED)})
         with atomic_path(out.with_suffix(".svg")) as temporary:
             temporary.write_text(plot(results), encoding="utf-8")
-    header = list(results[0])
-    print(text_table(header, [[str(row[name]) for name in header] for row in results]))
+    print(text_of(COLUMNS, results))
     return 0
 
 

@@ -23,6 +23,7 @@ import cv2
 import numpy as np
 
 from eval.cost import speed_changes, speed_matching, speed_networks, speed_pipeline
+from eval.harness.columns import Column, plain_columns, text_of
 from eval.harness.command import Data, Names, Out, command_line
 from eval.harness.options import RESULTS, PeerOptions, peer_folder, use_threads
 from eval.harness.ours import load_ours
@@ -37,13 +38,33 @@ from kornia_bingan.images.read import ImageError, read_image
 from kornia_bingan.keypoints import Keypoints, detect, support_regions, to_opencv
 from kornia_bingan.network.weights import find_weights
 from kornia_bingan.patches import build_pyramid
-from kornia_bingan.report.text import text_table
 from kornia_bingan.work.provenance import provenance
 
 MAX_KEYPOINTS = 4000
 PARTS = ("descriptors", "networks", "cutting", "matching", "pipeline")
 MOST_PHOTOS = 8
 """Photos whose codes are matched."""
+
+
+COLUMNS = {
+    "networks": speed_networks.COLUMNS,
+    "optimisations": speed_changes.COLUMNS,
+    "cutting": speed_pipeline.CUTTING,
+    "matching": speed_matching.COLUMNS,
+    "pipeline": speed_pipeline.PIPELINE,
+    "memory": speed_pipeline.MEMORY,
+}
+"""Columns of each part of a record but the descriptors."""
+
+
+def descriptor_columns(num_keypoints: int) -> tuple[Column, ...]:
+    """Give the columns of the part about descriptors."""
+    return (
+        Column("descriptor", "descriptor"),
+        Column("bytes", "bytes", ","),
+        Column(f"ms for {num_keypoints:,} keypoints", lambda r: 1000 * r["seconds"], ".1f"),
+        Column("keypoints / s", "keypoints_per_second", ",.0f", best="most"),
+    )
 
 
 @dataclass(frozen=True)
@@ -98,7 +119,7 @@ def main(photo: Data, options: SpeedOptions) -> int:
             if part in parts:
                 rows = _part(part, image, keypoints, names, scene)
                 record.setdefault(part, []).extend({"threads": count, **row} for row in rows)
-                _show(rows)
+                print(text_of(COLUMNS[part], rows), flush=True)
     use_threads(threads[0])
     record["optimisations"] = _changes(record, image, keypoints, names)
     if "pipeline" in parts:
@@ -106,15 +127,12 @@ def main(photo: Data, options: SpeedOptions) -> int:
         record["pipeline"] = speed_pipeline.end_to_end(scene, names, threads[-1])
         record["memory"] = speed_pipeline.memory(photo, names[0])
     record["provenance"] = provenance(find_weights(names[0]))
+    columns = {"results": descriptor_columns(len(keypoints)), **COLUMNS, "rates": plain_columns(record["rates"])}
     for part in ("results", "optimisations", "pipeline", "memory", "rates"):
         if record.get(part):
-            _show(record[part])
+            print(text_of(columns[part], record[part]), flush=True)
     write_json(options.out, record)
     return 0
-
-
-def _show(rows: list[dict[str, Any]]) -> None:
-    print(text_table(list(rows[0]), [[str(row.get(key, "")) for key in rows[0]] for row in rows]), flush=True)
 
 
 def _command(options: SpeedOptions) -> str:

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from eval.cost import speed_networks
+from eval.harness.columns import numbers
 from eval.harness.timing import take_turns
 from kornia_bingan import bits, patches
 from kornia_bingan.descriptor import BATCH
@@ -29,6 +30,9 @@ LARGEST_PIECE = 1020 * PATCH_SIZE**2
 """Cells that OpenCV samples at once at most: it takes fewer than 32,767 rows."""
 
 Row = dict[str, Any]
+
+
+COLUMNS = numbers(network="network", change="change", predicted="predicted x", measured="measured x")
 
 
 def of_networks(rows: list[Row]) -> list[Row]:

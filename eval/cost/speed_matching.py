@@ -15,6 +15,7 @@ import pycolmap
 import torch
 from numpy.typing import NDArray
 
+from eval.harness.columns import numbers
 from eval.harness.timing import machine_rates, take_turns
 from kornia_bingan import bits
 from kornia_bingan.colmap import write_features
@@ -33,6 +34,17 @@ KORNIA_MOST = 8_000  # its distances take gigabytes beyond
 COLMAP_MOST = 8_000
 
 Codes = NDArray[np.uint8]
+
+
+COLUMNS = numbers(
+    matcher="matcher",
+    codes="codes per side",
+    threads="threads",
+    seconds="seconds",
+    pairs_per_second="pairs of codes / s",
+    floor_seconds="floor, seconds",
+    times_slower="x ours",
+)
 
 
 def two_sets(codes: Codes, count: int, rng: np.random.Generator) -> tuple[Codes, Codes]:

@@ -18,6 +18,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import Tensor, nn
 
+from eval.harness.columns import numbers
 from eval.harness.metrics import fpr95
 from eval.harness.timing import machine_rates, take_turns
 from kornia_bingan import PatchDiscriminator, PatchTrunk, bits
@@ -36,6 +37,18 @@ REFERENCE = "as trained, float32"
 """The form whose codes are right by definition."""
 
 Describe = Callable[[], Tensor]
+
+
+COLUMNS = numbers(
+    network="network",
+    form="form",
+    threads="threads",
+    patches_per_second="patches / s",
+    floor_patches_per_second="floor",
+    times_published="x published",
+    flipped_bits="flipped bits",
+    fpr95="FPR@95 %",
+)
 
 
 def measure(names: list[str], views: tuple[NDArray[np.float32], NDArray[np.float32]]) -> list[dict[str, Any]]:

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from eval.harness.columns import numbers
 from eval.harness.timing import machine_rates, take_turns
 from kornia_bingan import BinGAN
 from kornia_bingan.descriptor import describe
@@ -35,6 +36,17 @@ MAX_KEYPOINTS = 4096
 MEGAPIXELS_12 = (3000, 4000)
 NUM_CODES = 100_000
 BEFORE_MAPPING = ("describe", "match", "verify")
+
+
+CUTTING = numbers(
+    cutter="",
+    threads="threads",
+    keypoints_per_second="keypoints / s",
+    floor_keypoints_per_second="floor",
+    times="x Kornia",
+)
+PIPELINE = numbers(pipeline="pipeline", stage="stage", seconds="seconds")
+MEMORY = numbers(job="job", peak_mb="peak MB", above_start_mb="above start MB")
 
 
 def cutting(image: NDArray[np.uint8], keypoints: Keypoints) -> list[dict[str, Any]]:

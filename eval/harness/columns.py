@@ -7,7 +7,7 @@ The same columns become text in the terminal (:func:`text_of`), Markdown in ``do
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from kornia_bingan.report.text import text_table
@@ -53,6 +53,29 @@ class Column:
         ends = row.get(self.interval) if isinstance(self.interval, str) else self.interval and self.interval(row)
         form = self.interval_form or self.form
         return format(value, self.form) + (f" ({ends[0]:{form}} to {ends[1]:{form}})" if ends else "")
+
+
+def of_any_size(value: Any, digits: int = 4) -> str:
+    """Write a number: whole and with commas from 100, with so many digits below; text as it is, None as nothing."""
+    if value is None or isinstance(value, str):
+        return value or ""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.{digits}g}"
+
+
+def sized(header: str, get: str | Callable[[Row], Any], digits: int = 4) -> Column:
+    """Give a column of numbers of any size, see :func:`of_any_size`."""
+    column = Column(header, get)
+    return replace(column, form=lambda row: of_any_size(column.value(row), digits))
+
+
+def numbers(**keys: str) -> tuple[Column, ...]:
+    """Give a column of numbers of any size for each key and its header."""
+    return tuple(sized(header, key) for key, header in keys.items())
+
+
+def plain_columns(rows: Sequence[Row]) -> tuple[Column, ...]:
+    """Give a column for each key of the first row."""
+    return tuple(Column(key, key) for key in rows[0])
 
 
 def shown(columns: Sequence[Column], view: View) -> list[Column]:

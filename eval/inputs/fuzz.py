@@ -25,6 +25,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from eval.harness.columns import numbers, text_of
 from eval.harness.command import Out, command_line
 from eval.harness.options import RESULTS
 from eval.harness.records import write_json
@@ -36,13 +37,15 @@ from kornia_bingan.images.read import image_size, read_image
 from kornia_bingan.keypoints import detect
 from kornia_bingan.network.weights import load_weights, save_weights
 from kornia_bingan.reconstruct.features import Features
-from kornia_bingan.report.text import text_table
 from kornia_bingan.work.provenance import provenance
 
 LIMIT_S = 20.0
 EXTREMES = (b"\0\0\0\0", b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\xff\xff\xff\x7f", b"\0\0\0\x80")
 
 Reader = Callable[[Path], object]
+
+
+COLUMNS = numbers(kind="kind", files="files", read="read", refused="refused", faults="faults")
 
 
 class _TooSlowError(Exception):
@@ -163,7 +166,7 @@ def main(count: int = 20_000, seed: int = 0, keep: Path | None = None, out: Out 
             for other in place.iterdir():
                 other.unlink()
     results = [{"kind": kind, **numbers} for kind, numbers in counts.items()]
-    print(text_table(list(results[0]), [[str(value) for value in row.values()] for row in results]))
+    print(text_of(COLUMNS, results))
     record = {
         "protocol": "fuzz",
         "command": f"python -m eval fuzz --count {count} --seed {seed}",

@@ -20,12 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from eval.harness.columns import plain_columns, text_of
 from eval.harness.command import Out, command_line
 from eval.harness.options import RESULTS
 from eval.harness.records import write_json
 from kornia_bingan.datasets.rendered import draw_texture
 from kornia_bingan.images.read import ImageError, read_image
-from kornia_bingan.report.text import text_table
 from kornia_bingan.work.provenance import provenance
 
 FORMATS = {
@@ -119,7 +119,7 @@ def _verdict(path: Path, grey: Pixels, is_lossy: bool, good: str) -> str:
 @command_line("reads")
 def main(out: Out = RESULTS / "reads.json") -> int:
     rows = examine()
-    print(text_table(list(rows[0]), [list(row.values()) for row in rows]))
+    print(text_of(plain_columns(rows), rows))
     record = {"protocol": "reads", "command": "python -m eval reads", "results": rows, "provenance": provenance()}
     write_json(out, record)
     return 0

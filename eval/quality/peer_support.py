@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from eval.harness.columns import Column, Row, text_of
 from eval.harness.command import Split, command_line, words_of
 from eval.harness.metrics import matches_at_precision
 from eval.harness.options import PEER_SUPPORT, MatchingOptions, setup
@@ -25,7 +26,6 @@ from eval.harness.problems import MAX_KEYPOINTS, load_problems
 from eval.harness.records import write_json
 from eval.quality.m95 import PRECISION, THRESHOLD_PX, cached_evaluate
 from kornia_bingan.errors import UsageError
-from kornia_bingan.report.text import text_table
 
 SIDES = "8,10,12,14,16,18,20,24,28"
 PEERS_ALONE = MatchingOptions(ours=(), regions="usual", out=PEER_SUPPORT)
@@ -65,6 +65,41 @@ def choose(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "best_sum": best["sum"],
         "at_end": best["side_sigma"] in (min(sides), max(sides)),
     }
+
+
+def rows_of(record: Row) -> list[dict[str, Any]]:
+    """Give a row for each peer: what was chosen, ``sums`` by side, and the side that people use."""
+    rows: dict[str, dict[str, Any]] = {}
+    for result in record["results"]:
+        row = rows.setdefault(result["descriptor"], {"descriptor": result["descriptor"], "sums": {}})
+        row["sums"][result["side_sigma"]] = result["sum"]
+        if result["usual"]:
+            row |= record["chosen"][result["descriptor"]] | {"side": result["side_sigma"]}
+    return list(rows.values())
+
+
+def columns(record: Row) -> list[Column]:
+    """Give M95 of a peer as people use it and with each side, the best in bold."""
+
+    def of_side(sigma: float) -> Column:
+        def text(row: Row) -> str:
+            value = f"{row['sums'][sigma]:,}"
+            return f"**{value}**" if sigma == row["best"] else value
+
+        return Column(f"{sigma:g}", lambda row: row["sums"].get(sigma), text)
+
+    def best(row: Row) -> str:
+        side = "as used" if row["best"] == row["usual"] else f"{row['best']:g}"
+        return f"{side}, the last tried" if row["at_end"] else side
+
+    return [
+        Column("descriptor", "descriptor"),
+        Column("as people use it, sigma", lambda row: "fixed" if row["side"] is None else f"{row['side']:g}"),
+        Column("M95", "usual_sum", ","),
+        *map(of_side, record["sides"]),
+        Column("best", best),
+        Column("gain", lambda row: row["best_sum"] / max(1, row["usual_sum"]), ".3f"),
+    ]
 
 
 @command_line("peer_support")
@@ -114,25 +149,7 @@ def main(data: Split, options: MatchingOptions = PEERS_ALONE, sides: str = SIDES
     }
     run.out.parent.mkdir(parents=True, exist_ok=True)
     write_json(run.out, record)
-    scenes = [problem.name for problem in problems]
-    cells = [
-        [
-            row["descriptor"],
-            "fixed" if row["side_sigma"] is None else f"{row['side_sigma']:g}",
-            " ".join(
-                word
-                for word, is_so in (
-                    ("usual", row["usual"]),
-                    ("best", row["side_sigma"] == chosen[row["descriptor"]]["best"]),
-                )
-                if is_so
-            ),
-            *(f"{row['m95'][scene]:,}" for scene in scenes),
-            f"{row['sum']:,}",
-        ]
-        for row in rows
-    ]
-    print(text_table(["descriptor", "side, sigma", "", *scenes, "sum"], cells))
+    print(text_of(columns(record), rows_of(record)))
     for name, about in chosen.items():
         if about["at_end"]:
             print(f"{name}: the best side is at the end of --sides; try sides beyond {about['best']:g} sigma")

@@ -11,8 +11,9 @@ all. Noise has a fixed seed. Nothing is tuned here.
 
 from __future__ import annotations
 
+import itertools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from eval.harness.columns import Column, text_of
 from eval.harness.command import Split, command_line
 from eval.harness.data import HomographySequence, find_scenes, read_scene
 from eval.harness.features import cached_describe, cached_keypoints
@@ -29,7 +31,6 @@ from eval.quality.hpatches import evaluate
 from eval.quality.thresholds import read_thresholds, threshold_of
 from eval.show.curves import Line, Panel, svg_panels
 from kornia_bingan.errors import UsageError
-from kornia_bingan.report.text import text_table
 from kornia_bingan.work.files import atomic_path
 
 FOUR_PEERS = MatchingOptions(peers=("rootsift", "orb", "teblid256", "hashsift256"))
@@ -105,6 +106,16 @@ CHANGES: dict[str, tuple[Callable[[Image, float], Changed], tuple[float, ...], s
 }
 
 
+def columns(rows: Sequence[dict[str, Any]]) -> list[Column]:
+    """Give the score at each strength of one change."""
+
+    def of_strength(index: int, strength: float) -> Column:
+        return Column(f"{strength:g}", lambda r: r["score"][index], ".3f", best="most")
+
+    name = Column(f"{rows[0]['change']} ({rows[0]['unit']})", "descriptor")
+    return [name, *itertools.starmap(of_strength, enumerate(rows[0]["strengths"]))]
+
+
 @command_line("robustness")
 def main(data: Split, options: MatchingOptions = FOUR_PEERS) -> int:
     run = setup("robustness", data, options)
@@ -134,8 +145,7 @@ def main(data: Split, options: MatchingOptions = FOUR_PEERS) -> int:
     draw(rows, run.out.with_suffix(".svg"))
     for change in CHANGES:
         chosen = [row for row in rows if row["change"] == change]
-        header = [f"{change} ({chosen[0]['unit']})", *(f"{s:g}" for s in chosen[0]["strengths"])]
-        print(text_table(header, [[r["descriptor"], *(f"{v:.3f}" for v in r["score"])] for r in chosen]), end="\n\n")
+        print(text_of(columns(chosen), chosen), end="\n\n")
     return 0
 
 

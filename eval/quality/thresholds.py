@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from eval.harness.columns import Column, text_of
 from eval.harness.command import Split, command_line
 from eval.harness.metrics import matches_at_precision
 from eval.harness.options import RESULTS, MatchingOptions, setup
@@ -24,9 +25,14 @@ from eval.harness.problems import load_problems
 from eval.harness.records import write_json
 from eval.quality.m95 import PRECISION, Result, cached_evaluate
 from kornia_bingan.errors import UsageError
-from kornia_bingan.report.text import text_table
 
 FILE = RESULTS / "thresholds.json"
+COLUMNS = (
+    Column("descriptor", "descriptor"),
+    Column("ratio", "ratio", ".4f"),
+    Column("matches", "matches", ","),
+    Column("correct", "correct", ","),
+)
 
 
 def read_thresholds(path: Path = FILE) -> dict[str, float]:
@@ -84,6 +90,5 @@ def main(data: Split, options: MatchingOptions) -> int:
     scenes = [problem.name for problem in problems]
     out = options.out or FILE
     write_json(out, {**run.record("thresholds"), "precision": PRECISION, "scenes": scenes, "results": rows})
-    cells = [[r["descriptor"], f"{r['ratio']:.4f}", f"{r['matches']:,}", f"{r['correct']:,}"] for r in rows]
-    print(text_table(["descriptor", "ratio", "matches", "correct"], cells))
+    print(text_of(COLUMNS, rows))
     return 0

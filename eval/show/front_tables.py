@@ -6,11 +6,13 @@ the support region at which it does best, ``NAME`` or ``NAME@SIDE``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from eval.show.descriptor_tables import AS_RUN, OWN
+from eval.quality.sfm_summary import OWN
+from eval.show.descriptor_tables import AS_RUN
 from eval.show.markdown import RESULTS, markdown, read, with_interval
 from eval.show.scatter import Point, svg_scatter
 
@@ -282,3 +284,14 @@ _RATES = [digit * 10.0**power for power in range(2, 8) for digit in (1, 3)]
 
 PLOTS = {"docs/images/bytes.svg": "bytes", "docs/images/speed.svg": "speed"}
 """Files that the front pages show, and what each is drawn over."""
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "caption": caption,
+    "looks": looks,
+    "verdict": partial(verdict, "heldout"),
+    "five": partial(front_table, "heldout", 5),
+    "six": partial(front_table, "heldout", 6),
+    "worst": partial(worst, "heldout"),
+    **{f"losses-{split}": partial(losses_table, split) for split in ("validate", "heldout")},
+}

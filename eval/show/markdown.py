@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,16 @@ def read(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def read_record(name: str) -> Any:
+    """Read a record of ``eval/results``."""
+    return read(RESULTS / f"{name}.json")
+
+
+def is_measured(name: str) -> bool:
+    """Say whether ``eval/results`` has such a record."""
+    return (RESULTS / f"{name}.json").is_file()
+
+
 def markdown(header: list[str], rows: list[list[str]]) -> str:
     """Render a table; the first column is text, the others are numbers."""
     rule = "|---|" + "--:|" * (len(header) - 1)
@@ -27,6 +37,29 @@ def markdown(header: list[str], rows: list[list[str]]) -> str:
 def markdown_of(columns: Sequence[Column], rows: Sequence[Row]) -> str:
     """Render the columns of a protocol that the pages of ``docs/`` show."""
     return markdown(*table_of(columns, rows, "docs"))
+
+
+def table(
+    name: str,
+    columns: Sequence[Column] | Callable[[Any], Sequence[Column]],
+    rows: Callable[[Any], Sequence[Row]] = lambda record: record["results"],
+) -> str:
+    """Render a record by the columns of its protocol, and say which command made it.
+
+    Args:
+        name: of the record in ``eval/results``.
+        columns: as they are, or a function of the rows.
+        rows: of the record, in their order; its ``results`` by default.
+    """
+    record = read_record(name)
+    shown = rows(record)
+    chosen = columns(shown) if callable(columns) else columns
+    return f"{markdown_of(chosen, shown)}\n\n{provenance_line(record)}"
+
+
+def best_first(key: Callable[[Row], Any], part: str = "") -> Callable[[Any], Sequence[Row]]:
+    """Give what sorts the results of a record, of one part if it has parts."""
+    return lambda record: sorted((row for row in record["results"] if not part or row["part"] == part), key=key)
 
 
 def provenance_line(record: dict[str, Any]) -> str:

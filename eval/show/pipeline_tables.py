@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from functools import partial
 
+from eval.harness.known_pairs import WIDE
 from eval.quality import pipelines
-from eval.show.markdown import RESULTS, markdown_of, provenance_line, read
+from eval.show.markdown import is_measured, markdown_of, provenance_line, read_record, table
 
 
 def of_part(name: str, *parts: str) -> str:
     """One table for each of the parts, best first in each set of data."""
-    if (record := _measured(name)) is None:
+    if not is_measured(name):
         return _absent(name)
+    record = read_record(name)
     tables = []
     for part in parts:
         rows = [row for row in record["results"] if row["part"] == part]
@@ -24,15 +27,20 @@ def of_part(name: str, *parts: str) -> str:
 
 def colmap(name: str) -> str:
     """What COLMAP makes of the matches of each pipeline."""
-    if (record := _measured(name)) is None or not record["colmap"]:
+    if not is_measured(name) or not read_record(name)["colmap"]:
         return _absent(name, " --colmap")
-    return f"{markdown_of(pipelines.COLMAP_COLUMNS, record['colmap'])}\n\n{provenance_line(record)}"
-
-
-def _measured(name: str) -> Any:
-    path = RESULTS / f"{name}.json"
-    return read(path) if path.is_file() else None
+    return table(name, pipelines.COLMAP_COLUMNS, lambda record: record["colmap"])
 
 
 def _absent(name: str, words: str = "") -> str:
     return f"Not measured yet: `python -m eval pipelines DATA/{name.removeprefix('pipelines-')}{words}`."
+
+
+TABLES: dict[str, Callable[[], str]] = {}
+for _split in ("validate", "heldout"):
+    TABLES |= {
+        f"pipelines-scenes-{_split}": partial(of_part, f"pipelines-{_split}", "scenes"),
+        f"pipelines-wide-{_split}": partial(of_part, f"pipelines-{_split}", WIDE),
+        f"pipelines-homographies-{_split}": partial(of_part, f"pipelines-{_split}", "homographies", "evd"),
+        f"pipelines-colmap-{_split}": partial(colmap, f"pipelines-{_split}"),
+    }

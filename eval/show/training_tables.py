@@ -1,23 +1,15 @@
-"""Tables of training runs and of whole pictures: one function a table, each gets the name of a JSON file."""
+"""Tables of training runs, of whole pictures, of what files are read, and figures of articles."""
 
 from __future__ import annotations
 
-from eval.cost import retrieval_pairs as similar
-from eval.cost import train_speed as steps
-from eval.quality import cifar10 as pictures
-from eval.quality import overlap as overlaps
-from eval.show.markdown import RESULTS, markdown, markdown_of, provenance_line, read
-from eval.training import ablation as training_runs
-from eval.training import adapt as adapted
-from eval.training import recipe_search as recipes
+from collections.abc import Callable
+from functools import partial
 
-
-def ablation(name: str) -> str:
-    """Training runs side by side, of patches or of whole pictures."""
-    record = read(RESULTS / f"{name}.json")
-    table = markdown_of(training_runs.columns(record["results"]), record["results"])
-    return f"{table}\n\n{provenance_line(record)}"
-
+from eval.harness.columns import plain_columns
+from eval.inputs import fuzz
+from eval.quality import cifar10, overlap
+from eval.show.markdown import best_first, markdown, table
+from eval.training import ablation, adapt, recipe_search
 
 READ, CITED, RECALLED = "read in the source", "read in notes on the source", "recalled, not read"
 """How sure a published figure is; a recalled one is not to be quoted before it is read again."""
@@ -67,54 +59,14 @@ def mark(value: float, sure: str) -> str:
     return f"{value:.1f}{' ?' if sure.startswith(RECALLED) else ''}"
 
 
-def cifar10(name: str) -> str:
-    """Retrieval of whole pictures by every convention, best first at each width; published values apart."""
-    record = read(RESULTS / f"{name}.json")
-    rows = sorted(record["results"], key=lambda r: (r["bits"], -r["exact"]))
-    return f"{markdown_of(pictures.COLUMNS, rows)}\n\n{provenance_line(record)}"
-
-
-def overlap(name: str) -> str:
-    """Recall of photos that show the same place."""
-    record = read(RESULTS / f"{name}.json")
-    return f"{markdown_of(overlaps.COLUMNS, record['results'])}\n\n{provenance_line(record)}"
-
-
-def retrieval_pairs(name: str) -> str:
-    """Reconstruction with all pairs and with similar ones only."""
-    record = read(RESULTS / f"{name}.json")
-    return f"{markdown_of(similar.COLUMNS, record['results'])}\n\n{provenance_line(record)}"
-
-
-def scale_search(name: str) -> str:
-    """Searching many codes."""
-    record = read(RESULTS / f"{name}.json")
-    header = ["codes", "index", "opened", "lists probed", "build, s", "build, MB", "update, s", "bytes per code"]
-    header += ["queries / s", "search, MB", "recall@1", "recall@10"]
-    rows = []
-    for r in record["results"]:
-        updated = "" if r["update_seconds"] is None else f"{r['update_seconds']:.2f}"
-        cost = [f"{r['build_seconds']:.1f}", f"{r['build_mb']:,}", updated, f"{r['bytes_per_code']:.1f}"]
-        speed = [f"{r['queries_per_second']:,.0f}", f"{r['search_mb']:,}"]
-        shares = [f"{r[key]:.3f}" for key in ("recall@1", "recall@10")]
-        way = [r["index"], r["way"], str(r["probes"] or "")]
-        rows.append([f"{r['count']:,} {r['codes']}", *way, *cost, *speed, *shares])
-    return f"{markdown(header, rows)}\n\n{provenance_line(record)}"
-
-
-def adapt(name: str) -> str:
-    """Adaptation to the photos of one scene, before and after."""
-    record = read(RESULTS / f"{name}.json")
-    return f"{markdown_of(adapted.COLUMNS, record['results'])}\n\n{provenance_line(record)}"
-
-
-def train_speed(name: str) -> str:
-    """Speed of a training step against a straightforward implementation."""
-    record = read(RESULTS / f"{name}.json")
-    return f"{markdown_of(steps.COLUMNS, record['results'])}\n\n{provenance_line(record)}"
-
-
-def recipe_search(name: str) -> str:
-    """Training runs that change one thing each."""
-    record = read(RESULTS / f"{name}.json")
-    return f"{markdown_of(recipes.COLUMNS, record['results'])}\n\n{provenance_line(record)}"
+TABLES: dict[str, Callable[[], str]] = {
+    **{name: partial(table, name, ablation.columns) for name in ("ablation", "cifar10-terms")},
+    "cifar10": partial(table, "cifar10", cifar10.COLUMNS, best_first(lambda r: (r["bits"], -r["exact"]))),
+    "cifar10-published": published_retrieval,
+    "brown-published": published_verification,
+    "overlap": partial(table, "overlap", overlap.COLUMNS),
+    "adapt": partial(table, "adapt", adapt.COLUMNS),
+    "recipe-search": partial(table, "recipe-search", recipe_search.COLUMNS),
+    "fuzz": partial(table, "fuzz", fuzz.COLUMNS),
+    "reads": partial(table, "reads", plain_columns),
+}

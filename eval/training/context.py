@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from eval.harness.columns import Column, text_of
 from eval.harness.command import Split, command_line
 from eval.harness.features import cached_describe
 from eval.harness.metrics import matches_at_precision
@@ -32,12 +33,23 @@ from kornia_bingan.errors import UsageError
 from kornia_bingan.keypoints import Keypoints
 from kornia_bingan.matching import match
 from kornia_bingan.matching.context import ContextModel, Neighbourhood, context_probability, features, neighbourhoods
-from kornia_bingan.report.text import text_table
 
 ROUNDS = 2
 """Of context, after the round of distance and ratio."""
 
 Floats = NDArray[np.float64]
+
+COLUMNS = (
+    Column("scene left out", "scene"),
+    Column("matches", "matches", ",", views=("text",)),
+    Column("right", "correct", ",", views=("text",)),
+    Column("M95, ratio", "m95_ratio", ",", best="most"),
+    Column("M95, context", "m95_context", ",", best="most"),
+    Column("x", lambda r: r["m95_context"] / max(r["m95_ratio"], 1), ".3f", best="most"),
+    Column("Brier score", "brier", ".4f", best="least"),
+    Column("calibration error", "calibration_error", ".4f", best="least"),
+    Column("ms a pair", "ms_per_pair", ".1f", best="least"),
+)
 
 
 class PairMatches:
@@ -161,16 +173,5 @@ def main(data: Split, options: MatchingOptions = OURS_ALONE) -> int:
     out = options.out or RESULTS / f"context-{peer.name}.json"
     context = {"bits": bits, "rounds": [list(each) for each in model.rounds]}
     write_json(out, {**run.record("context"), "context": context, "results": rows})
-    header = ["left out", "matches", "right", "ratio", "context", "x ratio", "Brier", "calibration error", "ms a pair"]
-    cells = [
-        [
-            row["scene"],
-            *(f"{row[key]:,}" for key in ("matches", "correct", "m95_ratio", "m95_context")),
-            f"{row['m95_context'] / max(row['m95_ratio'], 1):.3f}",
-            *(f"{row[key]:.4f}" for key in ("brier", "calibration_error")),
-            f"{row['ms_per_pair']:.1f}",
-        ]
-        for row in rows
-    ]
-    print(text_table(header, cells))
+    print(text_of(COLUMNS, rows))
     return 0

@@ -25,7 +25,7 @@ def test_costs_and_a_killed_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert alone["empty_unit_ms"] > 0
     assert shared["empty_unit_ms"] > 0
     assert record["fault"]["same_bytes"]
-    monkeypatch.setattr(speed_tables, "RESULTS", tmp_path)
+    monkeypatch.setattr("eval.show.markdown.RESULTS", tmp_path)
     table = speed_tables.TABLES["cluster"]()
     assert "| none, in process |" in table
     assert "| 2, one killed |" in table

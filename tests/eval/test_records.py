@@ -142,7 +142,7 @@ def test_intervals_stand_beside_their_values(tmp_path: Path, monkeypatch: pytest
         rows = [{"part": part, "descriptor": "rootsift@16", **result}]
         text = json.dumps({"command": file, "provenance": provenance(CLEAN), "results": rows})
         (tmp_path / f"{file}-x.json").write_text(text)
-    monkeypatch.setattr(descriptor_tables, "RESULTS", tmp_path)
+    monkeypatch.setattr(markdown, "RESULTS", tmp_path)
     text = descriptor_tables.m95("m95-x", "scene")
     assert "1,500 (1,390 to 1,610) | 1,500 (1,400 to 1,600) | 1.500 (1.400 to 1.600) | 1.250 (1.200 to 1.300)" in text
     text = descriptor_tables.summary("x")
@@ -152,8 +152,8 @@ def test_intervals_stand_beside_their_values(tmp_path: Path, monkeypatch: pytest
 
 
 def test_the_sweep_of_support_regions_as_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(descriptor_tables, "RESULTS", tmp_path)
-    assert "Not measured yet" in descriptor_tables.peer_support("s")
+    monkeypatch.setattr(markdown, "RESULTS", tmp_path)
+    assert "Not measured yet" in descriptor_tables.regions_of_peers("s")
     rows = [
         {"descriptor": "orb", "side_sigma": 12.0, "usual": True, "sum": 1000},
         {"descriptor": "orb", "side_sigma": 16.0, "usual": False, "sum": 1500},
@@ -161,7 +161,7 @@ def test_the_sweep_of_support_regions_as_a_table(tmp_path: Path, monkeypatch: py
     chosen = {"usual": 12.0, "usual_sum": 1000, "best": 16.0, "best_sum": 1500, "at_end": True}
     record = {"command": "c", "provenance": provenance(CLEAN), "results": rows, "sides": [12.0, 16.0]}
     (tmp_path / "s.json").write_text(json.dumps({**record, "chosen": {"orb": chosen}}))
-    text = descriptor_tables.peer_support("s")
+    text = descriptor_tables.regions_of_peers("s")
     assert "| orb | 12 | 1,000 | 1,000 | **1,500** | 16, the last tried | 1.500 |" in text
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from eval.cost import scale
-from eval.show import scale_tables
+from eval.show import speed_tables
 from kornia_bingan.errors import UsageError
 from kornia_bingan.images.folders import list_images
 from kornia_bingan.images.read import read_image
@@ -67,10 +67,10 @@ def test_a_run_writes_rows_growth_plot_and_tables(tmp_path: Path, monkeypatch: p
     assert all(row["seconds"] > 0 and row["bytes"] > 0 for row in record["results"][:3])
     assert [row["photos"] for row in record["results"] if row["stage"] == "pairs, retrieval"] == [10]
     assert (tmp_path / "scale.svg").read_text().startswith("<svg")
-    monkeypatch.setattr(scale_tables, "RESULTS", tmp_path)
+    monkeypatch.setattr("eval.show.markdown.RESULTS", tmp_path)
     shutil.copy(out, tmp_path / "scale-codes.json")
-    assert "| codes only | 20 | pairs, gps |" in scale_tables.stages("scale.json")
-    assert "| codes only | pairs, gps | bytes | 1.00 | 19,200,000,000 |" in scale_tables.growth()
+    assert "| codes only | 20 | pairs, gps |" in speed_tables.TABLES["scale"]()
+    assert "| codes only | pairs, gps | bytes | 1.00 | 19,200,000,000 |" in speed_tables.growth()
 
 
 def test_sizes_are_numbers_of_photos() -> None:
