@@ -165,9 +165,9 @@ def main(
                 )
                 print(rows[-1], file=sys.stderr, flush=True)
                 if count == counts[-1]:
-                    out = Path(folder) / "killed"
-                    killer = kill_one(engine, out)
-                    done = describe_and_match(engine, data, names, out, max_size)
+                    killed = Path(folder) / "killed"
+                    killer = kill_one(engine, killed)
+                    done = describe_and_match(engine, data, names, killed, max_size)
                     killer.join()
                     fault = {"workers": count, "killed": 1, **done["seconds"], "same_bytes": done["files"] == expected}
     size = f" --max-size {max_size}" if max_size else ""

@@ -24,7 +24,7 @@ import numpy as np
 
 from eval.cost import speed_changes, speed_matching, speed_networks, speed_pipeline
 from eval.harness.columns import Column, plain_columns, text_of
-from eval.harness.command import Data, Names, Out, command_line
+from eval.harness.command import Data, Out, SomeNames, command_line
 from eval.harness.options import RESULTS, PeerOptions, peer_folder, use_threads
 from eval.harness.ours import load_ours
 from eval.harness.peers import load_peers
@@ -79,8 +79,9 @@ class SpeedOptions(PeerOptions):
     """
 
     scene: Path | None = None
-    threads: Names = ("1",)
-    parts: Names = ("descriptors",)
+    ours: SomeNames = ("bingan256",)
+    threads: SomeNames = ("1",)
+    parts: SomeNames = ("descriptors",)
     repeats: int = REPEATS
     out: Out = RESULTS / "speed.json"
 

@@ -31,10 +31,10 @@ def words_of(text: str) -> tuple[str, ...]:
     return tuple(word for word in text.split(",") if word)
 
 
-def _some_paths(words: list[str]) -> tuple[Path, ...]:
+def _some(words: Sequence[str]) -> Sequence[str]:
     if not words:
         raise ValueError("give one or more")
-    return tuple(map(Path, words))
+    return words
 
 
 Data = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
@@ -43,10 +43,13 @@ Out = Annotated[Path, tyro.conf.arg(help="JSON file to write.")]
 Scenes = Annotated[Data, tyro.conf.arg(metavar="DATA", help="folder of scenes.")]
 OptionalOut = Annotated[Path | None, tyro.conf.arg(help="JSON file to write, if any.")]
 Place = tyro.conf.Positional[Path]
-Paths = Annotated[tuple[Path, ...], tyro.conf.Positional, _tuple("*", "PATH [PATH ...]", _some_paths)]
+Paths = Annotated[
+    tuple[Path, ...], tyro.conf.Positional, _tuple("*", "PATH [PATH ...]", lambda words: tuple(map(Path, _some(words))))
+]
 """One path or more, blanks between."""
 Names = Annotated[tuple[str, ...], _tuple(1, "A[,B ...]", lambda words: words_of(words[0]))]
-"""One word, commas between the names."""
+"""One word, commas between the names; it may be empty."""
+SomeNames = Annotated[tuple[str, ...], _tuple(1, "A[,B ...]", lambda words: tuple(_some(words_of(words[0]))))]
 
 
 def command_line(name: str) -> Callable[[Callable[..., int]], Callable[[Sequence[str]], int]]:

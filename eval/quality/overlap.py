@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from eval.harness.bootstrap import bootstrap_interval
 from eval.harness.cache import cached, digest
 from eval.harness.columns import Column, text_of
-from eval.harness.command import Names, Out, Scenes, command_line
+from eval.harness.command import Names, Out, Scenes, SomeNames, command_line
 from eval.harness.data import find_scenes, read_scene
 from eval.harness.matchers import colmap_sift
 from eval.harness.options import RESULTS, WorkOptions
@@ -99,7 +99,7 @@ def main(
     data: Scenes,
     distractors: tyro.conf.Positional[Path],
     work: WorkOptions,
-    ours: Names = ("bingan256",),
+    ours: SomeNames = ("bingan256",),
     only: Names = (),
     out: Out = RESULTS / "overlap.json",
 ) -> int:

@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 from eval.harness import matchers
 from eval.harness.cache import cached, code_digest, digest
 from eval.harness.columns import Column, text_of
-from eval.harness.command import Names, OptionalOut, Scenes, command_line
+from eval.harness.command import Names, OptionalOut, Scenes, SomeNames, command_line
 from eval.harness.features import cached_keypoints, keypoints_digest
 from eval.harness.matchers import Features, Images, Matcher
 from eval.harness.metrics import error_auc
@@ -98,6 +98,7 @@ class SfmOptions(PeerOptions, RegionOptions, WorkOptions):
     """
 
     scenes: Names = ()
+    ours: SomeNames = ("bingan256",)
     peers: Names = ()
     ratio: float | None = None
     own_detector: bool = False

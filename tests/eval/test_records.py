@@ -11,7 +11,7 @@ import pytest
 
 from eval import __main__ as command
 from eval.harness import records
-from eval.harness.command import GIVEN, Names, Paths, command_line
+from eval.harness.command import GIVEN, Names, Paths, SomeNames, command_line
 from eval.harness.options import MatchingOptions
 from eval.quality import thresholds
 from eval.show import descriptor_tables, markdown, tables, training_tables
@@ -90,18 +90,24 @@ def test_words_are_read_as_they_are_recorded(tmp_path: Path) -> None:
 
     @command_line("x")
     def main(
-        sets: Paths, options: MatchingOptions, sides: Names = (), ours: tuple[str, ...] = (), black: float = 0
+        sets: Paths,
+        options: MatchingOptions,
+        sides: Names = (),
+        blanks: tuple[str, ...] = (),
+        black: float = 0,
+        some: SomeNames = ("a",),
     ) -> int:
-        seen[:] = [sets, options.peers, options.no_cache, sides, ours, black, GIVEN.get()]
+        seen[:] = [sets, options.peers, options.no_cache, sides, blanks, black, GIVEN.get()]
         return 3
 
-    words = ["a", "b", "--peers", "c,d", "--no-cache", "--sides", "e,f,", "--ours", "g", "h", "--black", "-1"]
+    words = ["a", "b", "--peers", "c,d", "--no-cache", "--sides", "e,f,", "--blanks", "g", "h", "--black", "-1"]
     assert main(words) == 3
     assert seen == [(Path("a"), Path("b")), ("c", "d"), True, ("e", "f"), ("g", "h"), -1, tuple(words)]
     assert main(["a", "--peers", ""]) == 3
     assert seen[1:6] == [(), False, (), (), 0]
-    with pytest.raises(SystemExit):
-        main([])
+    for wrong in ([], ["a", "--some", ","]):
+        with pytest.raises(SystemExit):
+            main(wrong)
 
 
 def test_recalled_figures_carry_their_mark_wherever_they_stand() -> None:
