@@ -26,10 +26,11 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import cv2
 import numpy as np
+import tyro
 from numpy.typing import NDArray
 
 from eval.cost.speed_pipeline import status_mb
@@ -269,7 +270,7 @@ class ScaleOptions:
 
 
 @command_line("scale")
-def main(scenes: Paths, options: ScaleOptions) -> int:
+def main(scenes: Paths, options: Annotated[ScaleOptions, tyro.conf.arg(name="")]) -> int:
     sizes, codes = _numbers(options.sizes), _numbers(options.codes)
     rows: list[Row] = []
     for count in sizes:

@@ -17,10 +17,11 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import cv2
 import numpy as np
+import tyro
 
 from eval.cost import speed_changes, speed_matching, speed_networks, speed_pipeline
 from eval.harness.columns import Column, plain_columns, text_of
@@ -87,7 +88,7 @@ class SpeedOptions(PeerOptions):
 
 
 @command_line("speed")
-def main(photo: Data, options: SpeedOptions) -> int:
+def main(photo: Data, options: Annotated[SpeedOptions, tyro.conf.arg(name="")]) -> int:
     parts = PARTS if options.parts == ("all",) else options.parts
     if unknown := sorted(set(parts) - set(PARTS)):
         raise UsageError(f"there is no part '{unknown[0]}'; choose of {', '.join(PARTS)}")

@@ -113,6 +113,11 @@ def find_scenes(folder: Path, only: Sequence[str] = (), *, with_cameras: bool = 
     return [path for path in found if not only or path.name in only]
 
 
+def scenes_of(data: Path, names: Sequence[str]) -> list[Path]:
+    """Give the folders of scenes, in the order of their names if none are given."""
+    return [data / name for name in names] or sorted(path.parent for path in data.glob("*/images"))
+
+
 def find_sequences(folder: Path, only: Sequence[str] = ()) -> list[Path]:
     """Find the homography sequences in a folder, in its sub-folders (or the folder itself), sorted by name.
 

@@ -276,7 +276,7 @@ def by_set(results: list[dict[str, Any]]) -> tuple[list[Column], list[dict[str, 
 @command_line("brown")
 def main(
     sets: tyro.conf.Positional[tuple[Path, ...]],
-    options: PatchOptions,
+    shared: PatchOptions,
     arrays: tuple[Path, Path] | None = None,
     black: float | None = None,
     white: float | None = None,
@@ -294,13 +294,11 @@ def main(
     """
     if bool(sets) == bool(arrays):
         raise UsageError("give either sets in Brown's layout or --arrays MATCHES.npy NON_MATCHES.npy")
-    check_clean(options.out)
-    cache, best = options.begin(), options.best_sides()
+    check_clean(shared.out)
+    cache, best = shared.begin(), shared.best_sides()
     absent: dict[str, str] = {}
-    models = load_models(options.ours)
-    trained = {
-        name: read_description(find_weights(g))["training"] for name, g in zip(models, options.ours, strict=True)
-    }
+    models = load_models(shared.ours)
+    trained = {name: read_description(find_weights(g))["training"] for name, g in zip(models, shared.ours, strict=True)}
     results: list[dict[str, Any]] = []
     panels = []
     given: list[PatchSet | PairArrays] = [read_patch_set(folder) for folder in sets]
@@ -316,9 +314,9 @@ def main(
     print(f"FPR@95 %, {results[-1]['pairs']:,} pairs\n\n{text_of(*by_set(results))}")
     for name, reason in absent.items():
         print(f"absent: {name}: {reason}")
-    if options.out:
+    if shared.out:
         data = "--arrays MATCHES.npy NON_MATCHES.npy" if arrays else " ".join(path.name for path in sets)
-        words = f"--pairs {pairs}{options.words()}"
+        words = f"--pairs {pairs}{shared.words()}"
         record = {
             "protocol": "brown",
             "command": f"python -m eval brown {data} --ours {' '.join(models)} {words}",
@@ -326,10 +324,10 @@ def main(
             "results": results,
             "absent": absent,
             "trained_on": {name: about["config"].get("train") or "photos" for name, about in trained.items()},
-            "provenance": provenance(find_weights(options.ours[0]) if options.ours else None, SEED),
+            "provenance": provenance(find_weights(shared.ours[0]) if shared.ours else None, SEED),
         }
-        write_json(options.out, record)
-        with atomic_path(options.out.with_suffix(".svg")) as temporary:
+        write_json(shared.out, record)
+        with atomic_path(shared.out.with_suffix(".svg")) as temporary:
             drawing = svg_panels(panels, "false positive rate", "recall", (0.5, 1.0), guide=0.95)
             temporary.write_text(drawing, encoding="utf-8")
     return 0

@@ -96,8 +96,8 @@ def reliability(probability: Floats, correct: NDArray[np.bool_]) -> dict[str, An
 
 
 @command_line("calibrate")
-def main(data: Split, options: MatchingOptions = OURS_ALONE) -> int:
-    run = setup("calibrate", data, options)
+def main(data: Split, shared: MatchingOptions = OURS_ALONE) -> int:
+    run = setup("calibrate", data, shared)
     peer = next(peer for peer in run.peers if peer.norm == "hamming")
     bits = 8 * peer.num_bytes
     problems = list(load_problems(run.data, run.only, run.cache, with_sequences=False))
@@ -117,7 +117,7 @@ def main(data: Split, options: MatchingOptions = OURS_ALONE) -> int:
             judged = reliability(match_probability(distance, ratio, bits, fitted(others)), correct)
             left_out.append({"scene": name, "matches": len(distance), "share_correct": float(correct.mean()), **judged})
     calibration = fitted(list(scenes))
-    out = options.out or RESULTS / f"calibration-{peer.name}.json"
+    out = shared.out or RESULTS / f"calibration-{peer.name}.json"
     record = {"bits": bits, "calibration": vars(calibration), "results": left_out}
     write_json(out, {**run.record("calibrate"), **record})
     print(text_of(COLUMNS, left_out))

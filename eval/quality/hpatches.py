@@ -162,8 +162,8 @@ def summarise(results: list[PairResult]) -> dict[str, Any]:
 
 
 @command_line("hpatches")
-def main(data: Split, options: MatchingOptions) -> int:
-    run = setup("hpatches", data, options)
+def main(data: Split, shared: MatchingOptions) -> int:
+    run = setup("hpatches", data, shared)
     thresholds = read_thresholds()
     paths = find_sequences(run.data, run.only)
     if not paths:

@@ -268,8 +268,8 @@ def picture(rows: list[dict[str, Any]], peers: Sequence[Peer]) -> str:
 
 
 @command_line("m95")
-def main(data: Split, options: MatchingOptions) -> int:
-    run = setup("m95", data, options)
+def main(data: Split, shared: MatchingOptions) -> int:
+    run = setup("m95", data, shared)
     rows: list[dict[str, Any]] = []
     draws: dict[tuple[str, str], Matrix] = {}
     for problem in load_problems(run.data, run.only, run.cache):

@@ -132,13 +132,13 @@ def summarise(results: list[dict[str, Any]], counts: NDArray[np.int64]) -> dict[
 
 
 @command_line("pairs")
-def main(data: Split, options: MatchingOptions, scenes: Path | None = None) -> int:
+def main(data: Split, shared: MatchingOptions, scenes: Path | None = None) -> int:
     """Estimate the pose of every pair.
 
     Args:
         scenes: folder of scenes with cameras.json, as a second part.
     """
-    run = setup("pairs", data, options)
+    run = setup("pairs", data, shared)
     thresholds = read_thresholds()
     parts: dict[str, list[PosedPair]] = {"pairs": read_pairs(run.data)}
     scene_of: dict[str, list[str]] = {}

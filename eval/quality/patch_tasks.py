@@ -279,21 +279,21 @@ def columns(results: list[dict[str, Any]]) -> list[Column]:
 
 
 @command_line("patch_tasks")
-def main(data: Data, options: PatchOptions, max_patches: int = MAX_PATCHES) -> int:
+def main(data: Data, shared: PatchOptions, max_patches: int = MAX_PATCHES) -> int:
     """Score every task.
 
     Args:
         max_patches: of a sequence, when patches are made.
     """
-    check_clean(options.out)
-    cache, best = options.begin(), options.best_sides()
+    check_clean(shared.out)
+    cache, best = shared.begin(), shared.best_sides()
     sequences = load(data, max_patches)
     parts = [part for s in sequences for part in (s.reference, *(view for level in LEVELS for view in s.views[level]))]
     whole = np.stack([cv2.resize(patch, (64, 64), interpolation=cv2.INTER_AREA) for patch in np.concatenate(parts)])
     made = not any(data.glob("*/ref.png"))
     peers, absent = patch_peers(PEERS, peer_folder(data), best, 4 * HALF_SIDE_SIZE if made else None)
     side_px = {seeing.peer.name: round(seeing.side_px, 2) for seeing in peers}
-    models = load_models(options.ours)
+    models = load_models(shared.ours)
     results = []
     for name, (norm, call) in describe_all(whole, halve_patches(whole), peers, models, cache).items():
         if name.endswith("/median"):
@@ -310,7 +310,7 @@ def main(data: Data, options: PatchOptions, max_patches: int = MAX_PATCHES) -> i
     for name, reason in absent.items():
         print(f"absent: {name}: {reason}")
     split = data.resolve().name
-    words = f"--ours {' '.join(models)}{options.words()}"
+    words = f"--ours {' '.join(models)}{shared.words()}"
     record = {
         "protocol": "patch_tasks",
         "command": f"python -m eval patch_tasks DATA/{split} {words}",
@@ -318,7 +318,7 @@ def main(data: Data, options: PatchOptions, max_patches: int = MAX_PATCHES) -> i
         "made": made,
         "results": results,
         "absent": absent,
-        "provenance": provenance(find_weights(options.ours[0]) if options.ours else None, SEED),
+        "provenance": provenance(find_weights(shared.ours[0]) if shared.ours else None, SEED),
     }
-    write_json(options.out or RESULTS / f"patch-tasks-{split}.json", record)
+    write_json(shared.out or RESULTS / f"patch-tasks-{split}.json", record)
     return 0

@@ -103,17 +103,17 @@ def columns(record: Row) -> list[Column]:
 
 
 @command_line("peer_support")
-def main(data: Split, options: MatchingOptions = PEERS_ALONE, sides: str = SIDES) -> int:
+def main(data: Split, shared: MatchingOptions = PEERS_ALONE, sides: str = SIDES) -> int:
     """Measure every peer with every support region.
 
     Args:
         sides: of support regions, in sigma of the keypoint, separated by commas.
     """
-    tried, asked = read_sides(sides), options.peers
+    tried, asked = read_sides(sides), shared.peers
     if sided := [name for name in asked if "@" in name]:
         raise UsageError(f"--peers {sided[0]}: give names without a side; --sides says which are tried")
     every = (*asked, *(f"{name}@{side:g}" for name in asked for side in tried))
-    run = setup("peer_support", data, replace(options, peers=every))
+    run = setup("peer_support", data, replace(shared, peers=every))
     problems = list(load_problems(run.data, run.only, run.cache, with_sequences=False))
     rows: list[dict[str, Any]] = []
     for base in asked:
@@ -133,13 +133,13 @@ def main(data: Split, options: MatchingOptions = PEERS_ALONE, sides: str = SIDES
         base: choose([row for row in rows if row["descriptor"] == base])
         for base in dict.fromkeys(row["descriptor"] for row in rows)
     }
-    words = [f"--only {','.join(options.only)}"] if options.only else []
+    words = [f"--only {','.join(shared.only)}"] if shared.only else []
     words += [f"--peers {','.join(asked)}"] if asked != tuple(PEERS) else []
     words += [f"--sides {sides}"] if sides != SIDES else []
-    shared = run.record("peer_support")
-    shared["peers"] = {name: about for name, about in shared["peers"].items() if "@" not in name}
+    about = run.record("peer_support")
+    about["peers"] = {name: peer for name, peer in about["peers"].items() if "@" not in name}
     record = {
-        **shared,
+        **about,
         "command": " ".join([f"python -m eval peer_support DATA/{run.data.name}", *words]),
         "threshold_px": THRESHOLD_PX,
         "max_keypoints": MAX_KEYPOINTS,

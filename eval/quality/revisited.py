@@ -93,16 +93,16 @@ def evaluate(rows: Rows, points: NDArray[np.int64], reference: NDArray[np.int64]
 
 
 @command_line("revisited")
-def main(sets: Paths, options: PatchOptions, peer_data: Path = PEER_DATA) -> int:
+def main(sets: Paths, shared: PatchOptions, peer_data: Path = PEER_DATA) -> int:
     """Describe every set.
 
     Args:
         peer_data: folder of the weights and tables of others.
     """
-    check_clean(options.out)
-    cache, best = options.begin(), options.best_sides()
+    check_clean(shared.out)
+    cache, best = shared.begin(), shared.best_sides()
     absent: dict[str, str] = {}
-    models = load_models(options.ours)
+    models = load_models(shared.ours)
     results = []
     for folder in sets:
         patch_set = read_patch_set(folder)
@@ -120,10 +120,10 @@ def main(sets: Paths, options: PatchOptions, peer_data: Path = PEER_DATA) -> int
     print(text_of(COLUMNS, results))
     for name, reason in absent.items():
         print(f"absent: {name}: {reason}")
-    if options.out:
+    if shared.out:
         names = " ".join(folder.name for folder in sets)
-        command = f"python -m eval revisited {names} --ours {' '.join(models)}{options.words()}"
-        weights = find_weights(options.ours[0]) if options.ours else None
+        command = f"python -m eval revisited {names} --ours {' '.join(models)}{shared.words()}"
+        weights = find_weights(shared.ours[0]) if shared.ours else None
         record = {"protocol": "revisited", "command": command, "results": results, "absent": absent}
-        write_json(options.out, {**record, "provenance": provenance(weights, SEED)})
+        write_json(shared.out, {**record, "provenance": provenance(weights, SEED)})
     return 0

@@ -117,8 +117,8 @@ def columns(rows: Sequence[dict[str, Any]]) -> list[Column]:
 
 
 @command_line("robustness")
-def main(data: Split, options: MatchingOptions = FOUR_PEERS) -> int:
-    run = setup("robustness", data, options)
+def main(data: Split, shared: MatchingOptions = FOUR_PEERS) -> int:
+    run = setup("robustness", data, shared)
     thresholds = read_thresholds()
     scenes = [read_scene(path) for path in find_scenes(run.data, run.only)]
     if not scenes:

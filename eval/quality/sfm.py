@@ -23,20 +23,22 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pycolmap
+import tyro
 from numpy.typing import NDArray
 
 from eval.harness import matchers
 from eval.harness.cache import cached, code_digest, digest
 from eval.harness.columns import Column, text_of
 from eval.harness.command import Names, OptionalOut, Scenes, SomeNames, command_line
+from eval.harness.data import scenes_of
 from eval.harness.features import cached_keypoints, keypoints_digest
 from eval.harness.matchers import Features, Images, Matcher
 from eval.harness.metrics import error_auc
@@ -244,11 +246,6 @@ def error_of_longest(arrays: Arrays, count: int) -> float | None:
     return round(float(arrays["error"][order].mean()), 4) if len(order) else None
 
 
-def scenes_of(data: Path, names: Sequence[str]) -> list[Path]:
-    """Give the folders of scenes, in the order of their names if none are given."""
-    return [data / name for name in names] or sorted(path.parent for path in data.glob("*/images"))
-
-
 def load_scene(scene: Path, max_keypoints: int, cache: Path | None) -> tuple[Images, Features]:
     """Read the photos of ``scene/images`` and detect their DoG keypoints."""
     names, skipped = list_images(scene / "images")
@@ -306,7 +303,7 @@ def choose_matchers(options: SfmOptions, peers_in: Path, models: list[BinGAN]) -
 
 
 @command_line("sfm")
-def main(data: Scenes, options: SfmOptions) -> int:
+def main(data: Scenes, options: Annotated[SfmOptions, tyro.conf.arg(name="")]) -> int:
     check_clean(options.out)
     cache = options.begin()
     if not data.is_dir():

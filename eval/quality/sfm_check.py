@@ -22,9 +22,10 @@ import pycolmap
 
 from eval.harness.columns import Column, text_of
 from eval.harness.command import Names, OptionalOut, Scenes, command_line
+from eval.harness.data import scenes_of
 from eval.harness.matchers import Images, Matched, Matcher, colmap_sift, read_raw_matches
 from eval.harness.records import write_json
-from eval.quality.sfm import against_truth, evaluate, scenes_of
+from eval.quality.sfm import against_truth, evaluate
 from kornia_bingan.colmap import read_features, read_model
 from kornia_bingan.errors import UsageError
 from kornia_bingan.images.folders import list_images

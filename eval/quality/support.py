@@ -84,8 +84,8 @@ def columns(rows: list[dict[str, Any]]) -> list[Column]:
 
 
 @command_line("support")
-def main(data: Split, options: MatchingOptions = OURS_ALONE) -> int:
-    run = setup("support", data, options)
+def main(data: Split, shared: MatchingOptions = OURS_ALONE) -> int:
+    run = setup("support", data, shared)
     model = BinGAN.from_pretrained(run.ours[0])
     scenes = [read_scene(path) for path in find_scenes(run.data, run.only, with_cameras=True)]
     if not scenes:

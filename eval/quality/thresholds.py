@@ -79,8 +79,8 @@ def ratio_of_scenes(results: Sequence[Result]) -> dict[str, Any]:
 
 
 @command_line("thresholds")
-def main(data: Split, options: MatchingOptions) -> int:
-    run = setup("thresholds", data, options)
+def main(data: Split, shared: MatchingOptions) -> int:
+    run = setup("thresholds", data, shared)
     problems = list(load_problems(run.data, run.only, run.cache, with_sequences=False))
     rows: list[dict[str, Any]] = []
     for peer in run.peers:
@@ -88,7 +88,7 @@ def main(data: Split, options: MatchingOptions) -> int:
         rows.append({"descriptor": peer.name, **ratio_of_scenes(results)})
         print(f"{peer.name} {rows[-1]['ratio']:.3f}", file=sys.stderr, flush=True)
     scenes = [problem.name for problem in problems]
-    out = options.out or FILE
+    out = shared.out or FILE
     write_json(out, {**run.record("thresholds"), "precision": PRECISION, "scenes": scenes, "results": rows})
     print(text_of(COLUMNS, rows))
     return 0

@@ -72,8 +72,8 @@ def match_picture(problem: Problem, peer: Peer, ratio: float, cache: Path | None
 
 
 @command_line("pictures")
-def main(data: Split, options: MatchingOptions = SHOWN) -> int:
-    run = setup("pictures", data, options)
+def main(data: Split, shared: MatchingOptions = SHOWN) -> int:
+    run = setup("pictures", data, shared)
     thresholds = read_thresholds()
     run.out.mkdir(parents=True, exist_ok=True)
     rows = []

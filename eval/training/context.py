@@ -156,8 +156,8 @@ def judge(name: str, pairs: Sequence[PairMatches], model: ContextModel) -> dict[
 
 
 @command_line("context")
-def main(data: Split, options: MatchingOptions = OURS_ALONE) -> int:
-    run = setup("context", data, options)
+def main(data: Split, shared: MatchingOptions = OURS_ALONE) -> int:
+    run = setup("context", data, shared)
     peer = next(peer for peer in run.peers if peer.norm == "hamming")
     bits = 8 * peer.num_bytes
     problems = list(load_problems(run.data, run.only, run.cache, with_sequences=False))
@@ -170,7 +170,7 @@ def main(data: Split, options: MatchingOptions = OURS_ALONE) -> int:
         for name, pairs in scenes.items()
     ]
     model = fit(list(scenes.values()), bits)
-    out = options.out or RESULTS / f"context-{peer.name}.json"
+    out = shared.out or RESULTS / f"context-{peer.name}.json"
     context = {"bits": bits, "rounds": [list(each) for each in model.rounds]}
     write_json(out, {**run.record("context"), "context": context, "results": rows})
     print(text_of(COLUMNS, rows))

@@ -73,7 +73,7 @@ def test_the_sweep_decides_what_m95_measures(
         assert about["best_sum"] == max(sums.values()) == sums[about["best"]]
     assert set(stored["peers"]) == {"orb", "brief"}
     assert str(tmp_path) not in record.read_text()
-    assert "side, sigma" in capsys.readouterr().out
+    assert "use it, sigma" in capsys.readouterr().out
     stored["chosen"]["orb"]["best"] = 20
     record.write_text(json.dumps(stored))
     out = tmp_path / "m95.json"
