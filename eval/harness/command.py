@@ -53,7 +53,7 @@ SomeNames = Annotated[tuple[str, ...], _tuple(1, "A[,B ...]", lambda words: tupl
 
 
 def command_line(name: str) -> Callable[[Callable[..., int]], Callable[[Sequence[str]], int]]:
-    """Turn a function of typed arguments, with an ``Args:`` line for each, into one of the words of a command line.
+    """Turn a function of typed arguments, with an ``Args:`` line for what needs one, into one of words.
 
     ``--help`` shows the docstring of its module before them. Wrong words end it with exit status 2.
     """

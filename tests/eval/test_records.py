@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+import tyro
 
 from eval import __main__ as command
 from eval.harness import records
@@ -15,6 +17,7 @@ from eval.harness.command import GIVEN, Names, Paths, SomeNames, command_line
 from eval.harness.options import MatchingOptions
 from eval.quality import thresholds
 from eval.show import descriptor_tables, markdown, tables, training_tables
+from eval.show.markdown import ROOT
 from kornia_bingan.errors import UsageError
 
 CLEAN, DIRTY = "0123456789abcdef" * 2 + "01234567", "fedcba9876543210" * 2 + "fedcba98-dirty"
@@ -108,6 +111,26 @@ def test_words_are_read_as_they_are_recorded(tmp_path: Path) -> None:
     for wrong in ([], ["a", "--some", ","]):
         with pytest.raises(SystemExit):
             main(wrong)
+
+
+def test_recorded_commands_and_those_of_the_makefile_are_still_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = tyro.cli
+    seen: list[dict[str, Any]] = []
+
+    def read_only(function: Any, **settings: Any) -> int:
+        return int(read(functools.wraps(function)(lambda **values: seen.append(values) or 0), **settings))
+
+    monkeypatch.setattr(tyro, "cli", read_only)
+    found = [json.loads(path.read_text()) for path in (ROOT / "eval" / "results").glob("*.json")]
+    lines = [record["command"] for record in found if isinstance(record, dict)]
+    makefile = (ROOT / "Makefile").read_text().replace("\\\n", " ")
+    lines += re.sub(r"\$\((?:if|subst)[^\n]*|\$\(\w+\)", "1", makefile).splitlines()
+    words = [line.partition(" -m eval ")[2].split() for line in lines]
+    words = [each for each in words if each and each[0] in command.COMMANDS]
+    assert len(words) > 50
+    for each in words:
+        assert command.main(each) == 0, each
+    assert len(seen) == len(words)
 
 
 def test_recalled_figures_carry_their_mark_wherever_they_stand() -> None:
