@@ -126,7 +126,7 @@ def test_our_codes_are_the_signs_of_the_networks_values() -> None:
     network: Any = Columns()
     rows = cifar10.network_features(network, train)
     np.testing.assert_array_equal(rows, train[:, 0, :, 0] - 128.0)
-    found = list(cifar10.ours(splits_of(train, test), [16, 64], {"n": network}, ()))
+    found = list(cifar10.of_networks(splits_of(train, test), [16, 64], {"n": network}, ()))
     assert [(name, width) for name, width, _, _ in found] == [("n, first 16 of 32 bits", 16), ("n", 32)]
     for _, width, queries, database in found:
         np.testing.assert_array_equal(database, np.packbits(train[:, 0, :width, 0] >= 128, axis=1))
