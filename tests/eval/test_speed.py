@@ -45,7 +45,7 @@ def test_every_part_gives_its_rows_and_tables(tmp_path: Path, monkeypatch: pytes
     rng = np.random.default_rng(0)
     image = texture(200, 300)
     keypoints = detect(image, "dog", 150)
-    views = speed_networks.two_views(build_pyramid(image), support_regions(keypoints)[:64])
+    views = speed_networks.two_views(build_pyramid(image), support_regions(keypoints)[:32])
     networks = speed_networks.measure(["bingan256-lite"], views)
     by_form = {row["form"]: row for row in networks if row["network"] == "bingan256-lite"}
     assert by_form[speed_networks.REFERENCE]["flipped_bits"] == 0

@@ -67,8 +67,7 @@ def noisy_copies(num: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 def brute_force(codes0: np.ndarray, codes1: np.ndarray, mode: str, threshold: float) -> tuple[np.ndarray, np.ndarray]:
     """Follow the rules of the module one code after the other."""
-    distances = np.array([[int(np.bitwise_count(a ^ b).sum()) for b in codes1] for a in codes0])
-    distances = distances.reshape(len(codes0), len(codes1))
+    distances = np.bitwise_count(codes0[:, None] ^ codes1[None]).sum(2, dtype=np.int64)
 
     def nearest(row: np.ndarray) -> tuple[int, float, float | None]:
         order = np.argsort(row, kind="stable")
