@@ -36,7 +36,7 @@ test: lint
 
 test-kornia: .venv build/kornia-$(OLDEST_KORNIA)
 	PYTHONPATH=build/kornia-$(OLDEST_KORNIA) $(PYTEST) tests/test_kornia.py tests/test_descriptor.py tests/matching tests/test_patches.py \
-		-k 'not graphs and not memory'
+		-k 'not graphs and not memory and not brute_force'
 
 # beside the environment, which has the version of constraints.txt; kornia_rs of its time
 build/kornia-%: | .venv

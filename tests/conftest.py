@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import groupby
 from pathlib import Path
 
@@ -75,3 +75,22 @@ def run_and_die(program: str, path: Path, times: int = 1) -> None:
     )
     done = subprocess.run([sys.executable, "-c", renaming + program], stderr=subprocess.DEVNULL, check=False)
     assert done.returncode == -signal.SIGKILL, f"{path} was not written"
+
+
+FEW_INITIAL_PATCHES = (
+    "from kornia_bingan.network.published import PatchDiscriminator\n"
+    "whole = PatchDiscriminator.initialise\n"
+    "PatchDiscriminator.initialise = lambda self, x: whole(self, x[:24])\n"
+)
+"""First lines of a program that trains: of the published network, one step takes less time than its initialisation."""
+
+
+@pytest.fixture
+def _few_initial_patches() -> Iterator[None]:
+    """The same in this process; that 500 patches reach the network is a test of test_step."""
+    from kornia_bingan.network.published import PatchDiscriminator
+
+    whole = PatchDiscriminator.initialise
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(PatchDiscriminator, "initialise", lambda self, x: whole(self, x[:24]))
+        yield

@@ -229,7 +229,7 @@ def test_the_published_network_for_pictures() -> None:
     torch.testing.assert_close(network.describe(x), taps.low)
 
 
-SMALL = {"steps": 2, "batch_size": 8, "validate_every": 2, "validation_pairs": 10, "threads": 1, "device": "cpu"}
+SMALL = {"steps": 2, "batch_size": 6, "validate_every": 2, "validation_pairs": 10, "threads": 1, "device": "cpu"}
 
 
 def test_training_with_the_published_objective(tree: Path, tmp_path: Path) -> None:
@@ -246,7 +246,7 @@ def test_training_with_the_published_objective(tree: Path, tmp_path: Path) -> No
 
 
 def test_two_views_keep_the_classes_of_simple_pictures_apart(tree: Path, tmp_path: Path) -> None:
-    changes = {**SMALL, "steps": 12, "batch_size": 20, "log_every": 1, "bits": 24, "nested": (8,)}
+    changes = {**SMALL, "steps": 6, "batch_size": 12, "log_every": 1, "bits": 24, "nested": (8,)}
     config = preset_config("cifar10-two-view", tree, tmp_path / "run", **changes)
     result = train(config)
     untrained, *_, learnt = (line["map"] for line in log_of(tmp_path / "run", "validation"))

@@ -172,7 +172,7 @@ def test_pose_command_with_scenes(data: Path, ratios: Path, tmp_path: Path) -> N
     entry |= {"R_0to1": pair.R.tolist(), "t_0to1": pair.t.tolist(), "size0": [800, 600], "size1": [800, 600]}
     (folder / "pairs.json").write_text(json.dumps({"pairs": [entry]}))
     out = tmp_path / "pairs.json"
-    words = [str(folder), "--scenes", str(data), *WORDS, "--out", str(out), "--no-cache"]
+    words = [str(folder), "--scenes", str(data), *WORDS, "--out", str(out), "--cache", str(data.parent / "cache")]
     assert pairs.main(words) == 0
     rows = {(row["part"], row["descriptor"]): row for row in json.loads(out.read_text())["results"]}
     assert rows["scenes", OURS]["auc"]["10"] > 0.8

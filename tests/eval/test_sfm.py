@@ -16,7 +16,7 @@ from kornia_bingan.errors import UsageError
 def test_a_rendered_scene_is_compared_with_sift_and_the_truth(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    render_scene(tmp_path / "data" / "room", 4)
+    render_scene(tmp_path / "data" / "room", 3)
     out = tmp_path / "sfm.json"
     monkeypatch.setattr(sfm, "read_thresholds", lambda: {"rootsift": 0.85, "bingan256-lite": 0.8, "orb": 0.9})
     words = [
@@ -43,14 +43,14 @@ def test_a_rendered_scene_is_compared_with_sift_and_the_truth(
         "orb, own detector",
     ]
     for row in record["results"]:
-        assert len(row["registered"]) == row["images"] == 4
-        assert row["points"] > 100
+        assert len(row["registered"]) == row["images"] == 3
+        assert row["points"] > 60
         assert row["rotation_deg"] < 1
         assert row["position_percent"] < 1
         assert row["pair_auc"]["5"] > 0.9
     ours, sift, root, *_ = record["results"]
-    assert (sift["descriptor_bytes"], root["descriptor_bytes"]) == (4 * 700 * 128, 4 * 700 * 512)
-    assert ours["descriptor_bytes"] == 4 * 700 * 32
+    assert (sift["descriptor_bytes"], root["descriptor_bytes"]) == (3 * 700 * 128, 3 * 700 * 512)
+    assert ours["descriptor_bytes"] == 3 * 700 * 32
     compared = record["comparison"]["others"]["sift"]["scenes"]["room"]
     assert compared["longest_tracks"] == min(ours["points"], sift["points"])
     assert all(0 < error < 1 for error in compared["longest_error_px"])

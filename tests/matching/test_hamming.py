@@ -379,8 +379,8 @@ def peak_mib():
 matching._nearest_faiss(queries[:10], base[:10], 2, 1)
 matching._nearest_products(queries[:10], base[:10], 2)
 before = peak_mib()
-matching._nearest_faiss(queries[:3_000], base, 2, 1)
-matching._nearest_products(queries[:1_500], base, 2)
+matching._nearest_faiss(queries[:2_000], base, 2, 1)
+matching._nearest_products(queries[:600], base, 2)
 print(peak_mib() - before)
 """
 

@@ -73,7 +73,7 @@ def test_training_pairs_are_learnt_from_as_often_as_they_are_listed(sets: Path) 
 
 
 def test_the_first_images_initialise_where_asked_for(sets: Path, tmp_path: Path) -> None:
-    changes = {**SMALL, "train": "liberty", "validate": "notredame", "batch_size": 20, "validation_pairs": 40}
+    changes = {**SMALL, "train": "liberty", "validate": "notredame", "batch_size": 6, "validation_pairs": 40}
     assert open_source(preset_config("brown", sets, sets / "run", **changes)).first is None
     first = open_source(preset_config("brown", sets, sets / "run", **changes, initialise_on="first", train_pairs=20))
     patch_set = read_patch_set(sets / "liberty")
