@@ -6,7 +6,7 @@
 # make bench   every protocol on the data at hand (DATA=../shared/data SPLIT=validate), then the page and the tables
 # make speed   everything that is fast or slow, against others and against the machine's floors
 # make mutants  single changes to the code that the tests must notice (FILES='kornia_bingan/bits.py' SAMPLE=60; hours for all)
-# make report  whatever shows results: pictures, plots and tables of the README and docs/, and the page of all results
+# make report  whatever shows results: cards, pictures, plots and tables of the README and docs/, the page of all results
 # make docs    the documentation as a site, in build/site; every link of it is followed
 # make clean   forget the environment and all caches
 
@@ -106,6 +106,7 @@ bench/sets/others: | .venv
 
 report: .venv
 	$(BIN)/python -m eval front
+	$(BIN)/python -m eval ship
 	$(BIN)/python -m eval tables
 	$(BIN)/python -m eval report
 
