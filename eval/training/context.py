@@ -2,12 +2,14 @@
 
     python -m eval context DATA/validate [--ours bingan256] [--out eval/results/context-bingan256.json]
 
-Protocol. The mutual nearest neighbours of ``m95`` on scenes with cameras, each labelled by the epipolar distance. The
-first round sees distance and ratio, each further one the support by neighbours too, weighted by the probabilities of
-the round before (``kornia_bingan.matching.context``). Maximum likelihood with a small ridge on standardised numbers,
-every scene with equal weight. Judged by leaving one scene out: correct matches at 95 % precision, by the ratio of both
-directions and by the probability; Brier score, expected calibration error and reliability of ten bins; milliseconds a
-pair of one thread. What is stored is fitted on all scenes.
+Protocol. The pairs of ``m95`` of scenes with cameras; seeds (mutual nearest neighbours) and candidates are labelled by
+the epipolar distance. The first round sees distance and ratio of the seeds, the second one their support by neighbours
+too, weighted by the probabilities of the first, and the third one judges candidates
+(``kornia_bingan.matching.context``). Maximum likelihood with a small ridge on standardised numbers; scenes have equal
+weight, and the pairs of a scene. Judged by leaving one scene out: correct matches at 95 % precision, of the mutual
+nearest neighbours by the ratio of both directions, and of what is matched in context by the probability; Brier score,
+expected calibration error and reliability of ten bins of the latter; milliseconds a pair of one thread, the search of
+codes included. What is stored is fitted on all scenes.
 """
 
 from __future__ import annotations
@@ -31,11 +33,16 @@ from eval.quality.calibrate import reliability
 from eval.quality.m95 import PRECISION, THRESHOLD_PX
 from kornia_bingan.errors import UsageError
 from kornia_bingan.keypoints import Keypoints
-from kornia_bingan.matching import match
-from kornia_bingan.matching.context import ContextModel, Neighbourhood, context_probability, features, neighbourhoods
-
-ROUNDS = 2
-"""Of context, after the round of distance and ratio."""
+from kornia_bingan.matching.context import (
+    ContextModel,
+    candidates,
+    compare,
+    distances_of,
+    logistic,
+    match_in_context,
+    ratios,
+    seed_features,
+)
 
 Floats = NDArray[np.float64]
 
@@ -52,30 +59,29 @@ COLUMNS = (
 )
 
 
-class PairMatches:
-    """The mutual nearest neighbours of a pair of photos.
+class LabelledPair:
+    """A pair of photos of which it is known which keypoints may be matched.
 
     Attributes:
-        keypoints0, keypoints1: of the matches, M rows each.
-        distance, ratio: as :func:`kornia_bingan.matching.context.context_probability` takes them, float64 (M,).
-        correct: bool (M,).
-        around: see :func:`kornia_bingan.matching.context.neighbourhoods`.
+        codes, keypoints: of both photos.
+        pair: see :func:`kornia_bingan.matching.context.compare`.
     """
 
     def __init__(self, codes: Sequence[Any], keypoints: Sequence[Keypoints], matrix: Floats) -> None:
-        ratios, indices = match(codes[0], codes[1], "smnn", 1.0)
-        self.keypoints0, self.keypoints1 = keypoints[0][indices[:, 0]], keypoints[1][indices[:, 1]]
-        differing = np.bitwise_count(codes[0][indices[:, 0]] ^ codes[1][indices[:, 1]]).sum(1)
-        self.distance, self.ratio = differing.astype(np.float64), ratios[:, 0].astype(np.float64)
-        self.correct = epipolar_errors_px(matrix, self.keypoints0.xy, self.keypoints1.xy) < THRESHOLD_PX
-        self.around: list[Neighbourhood] = neighbourhoods(self.keypoints0, self.keypoints1)
+        self.codes, self.keypoints, self.matrix = codes, keypoints, matrix
+        self.pair = compare(codes[0], codes[1], keypoints[0], keypoints[1])
+
+    def correct(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Say which rows of both photos (M, 2) agree with the cameras, bool (M,)."""
+        errors = epipolar_errors_px(self.matrix, *(self.keypoints[k].xy[rows[:, k]] for k in (0, 1)))
+        return errors < THRESHOLD_PX
 
 
-def matches_of(peer: Peer, problem: Problem, describe: Any) -> list[PairMatches]:
-    """Match all pairs of a scene."""
+def pairs_of(peer: Peer, problem: Problem, describe: Any) -> list[LabelledPair]:
+    """Compare all pairs of a scene."""
     rows = [describe(image, points) for image, points in zip(problem.images, problem.keypoints, strict=True)]
     return [
-        PairMatches((rows[i], rows[j]), (problem.keypoints[i], problem.keypoints[j]), F)
+        LabelledPair((rows[i], rows[j]), (problem.keypoints[i], problem.keypoints[j]), F)
         for (i, j), F in zip(problem.pairs, problem.matrices, strict=True)
     ]
 
@@ -104,30 +110,27 @@ def fit_round(values: Floats, correct: NDArray[np.bool_], weights: Floats) -> tu
     return (*(round(float(value), 6) for value in slopes), round(float(theta[-1] - slopes @ mean), 6))
 
 
-def fit(scenes: Sequence[Sequence[PairMatches]], bits: int) -> ContextModel:
-    """Fit all rounds, every scene with equal weight."""
-    weight = np.concatenate(
-        [np.full(len(pair.ratio), 1 / sum(len(each.ratio) for each in pairs)) for pairs in scenes for pair in pairs]
-    )
-    pairs = [pair for scene in scenes for pair in scene]
-    correct = np.concatenate([pair.correct for pair in pairs])
-    rounds: list[tuple[float, ...]] = []
-    for number in range(ROUNDS + 1):
-        values = []
-        for pair in pairs:
-            support: list[Floats] = []
-            if number:
-                before = ContextModel(bits, tuple(rounds))
-                probability = probability_of(pair, before)
-                support = [column for each in pair.around for column in each.support(probability)]
-            values.append(features(pair.distance / bits, pair.ratio, support))
-        rounds.append(fit_round(np.concatenate(values), correct, weight))
-    return ContextModel(bits, tuple(rounds))
+def fit(scenes: Sequence[Sequence[LabelledPair]], bits: int) -> ContextModel:
+    """Fit all rounds; scenes have equal weight, and the pairs of a scene."""
+    pairs = [(each, 1 / len(scene)) for scene in scenes for each in scene]
+    seeds = [each.pair.seeds for each, _ in pairs]
+    values = [seed_features(each.pair, None) for each, _ in pairs]
+    alone = _fit_on(pairs, seeds, values)
+    values = [seed_features(each.pair, logistic(v, alone)) for (each, _), v in zip(pairs, values, strict=True)]
+    supported = _fit_on(pairs, seeds, values)
+    found = [candidates(each.pair, logistic(v, supported)) for (each, _), v in zip(pairs, values, strict=True)]
+    judged = _fit_on(pairs, [each.rows for each in found], [each.values for each in found])
+    return ContextModel(bits, (alone, supported, judged))
 
 
-def probability_of(pair: PairMatches, model: ContextModel) -> Floats:
-    """Give the probabilities of the matches of a pair, float64 (M,)."""
-    return context_probability(pair.keypoints0, pair.keypoints1, pair.distance, pair.ratio, model, pair.around)
+def _fit_on(
+    pairs: Sequence[tuple[LabelledPair, float]],
+    rows: Sequence[NDArray[np.int64]],
+    values: Sequence[NDArray[np.float32]],
+) -> tuple[float, ...]:
+    correct = [each.correct(r) for (each, _), r in zip(pairs, rows, strict=True)]
+    weights = [np.full(len(r), weight / max(len(r), 1)) for (_, weight), r in zip(pairs, rows, strict=True)]
+    return fit_round(np.concatenate(values).astype(np.float64), np.concatenate(correct), np.concatenate(weights))
 
 
 def m95(score: Floats, correct: NDArray[np.bool_]) -> int:
@@ -135,20 +138,21 @@ def m95(score: Floats, correct: NDArray[np.bool_]) -> int:
     return int(matches_at_precision(-score, correct, PRECISION, ties="in order").num_correct)
 
 
-def judge(name: str, pairs: Sequence[PairMatches], model: ContextModel) -> dict[str, Any]:
+def judge(name: str, pairs: Sequence[LabelledPair], model: ContextModel) -> dict[str, Any]:
     """Score a model on a scene that it was not fitted on."""
     started = time.process_time()
-    for pair in pairs:
-        context_probability(pair.keypoints0, pair.keypoints1, pair.distance, pair.ratio, model)
+    found = [match_in_context(*each.codes, *each.keypoints, threshold=0, model=model, num_threads=1) for each in pairs]
     seconds = time.process_time() - started
-    probability = np.concatenate([probability_of(pair, model) for pair in pairs])
-    correct = np.concatenate([pair.correct for pair in pairs])
+    probability = np.concatenate([p[:, 0] for p, _ in found]).astype(np.float64)
+    correct = np.concatenate([each.correct(rows) for each, (_, rows) in zip(pairs, found, strict=True)])
+    seeds = [(each.pair, each.pair.seeds) for each in pairs]
+    ratio = np.concatenate([np.maximum(*ratios(pair, rows, distances_of(pair, rows))) for pair, rows in seeds])
     return {
         "scene": name,
         "pairs": len(pairs),
         "matches": len(correct),
         "correct": int(correct.sum()),
-        "m95_ratio": m95(-np.concatenate([pair.ratio for pair in pairs]), correct),
+        "m95_ratio": m95(-ratio, np.concatenate([each.correct(each.pair.seeds) for each in pairs])),
         "m95_context": m95(probability, correct),
         **reliability(probability, correct),
         "ms_per_pair": round(1000 * seconds / len(pairs), 2),
@@ -164,7 +168,7 @@ def main(data: Split, shared: MatchingOptions = OURS_ALONE) -> int:
     if len(problems) < 2:
         raise UsageError(f"{run.data} has {len(problems)} scenes with cameras; one is left out in turn, give 2 or more")
     describe = cached_describe(peer, run.cache)
-    scenes = {problem.name: matches_of(peer, problem, describe) for problem in problems}
+    scenes = {problem.name: pairs_of(peer, problem, describe) for problem in problems}
     rows = [
         judge(name, pairs, fit([other for key, other in scenes.items() if key != name], bits))
         for name, pairs in scenes.items()

@@ -1,8 +1,10 @@
 """Matches get a probability that sees the whole picture: neighbours of a right match move as its two frames say.
 
-The two frames (position, size, angle) of a match define a similarity transform. It predicts where the matches near the
-first keypoint went; of a right match most predictions hold, in both pictures, of a wrong one hardly any. Distance and
-ratio give a first probability; two further rounds weigh the agreement of each match with its neighbours by theirs.
+Seeds are mutual nearest neighbours in Hamming distance. Distance and ratio give each a first probability. The frames
+(position, size, angle) of a seed define a similarity transform, which predicts where the seeds near it went; of a right
+one most predictions hold, in both pictures, of a wrong one hardly any: that gives a second probability. Weighted by it,
+the seeds near any keypoint say by an affine map where it must lie in the other picture. The most similar code there is
+a candidate, too, and all candidates are judged by distance, ratios and how well they follow the maps of both pictures.
 
 Fitted by ``python -m eval context`` on scenes with known cameras.
 """
@@ -14,36 +16,41 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from kornia_bingan.errors import UsageError
 from kornia_bingan.keypoints import Keypoints
-from kornia_bingan.matching.hamming import match
+from kornia_bingan.matching.hamming import two_nearest
+from kornia_bingan.matching.neighbours import (
+    Floats,
+    LocalMaps,
+    Moves,
+    Neighbourhood,
+    Rows,
+    local_maps,
+    moves,
+    nearest,
+    neighbourhood,
+    neighbours_of,
+)
 from kornia_bingan.network.weights import context_of
 
-Floats = NDArray[np.float64]
+Doubles = NDArray[np.float64]
 
-NEIGHBOURS = 24
-"""Matches near a match, in each picture, that it is compared with."""
-
-POSITION_SCALE, FRAME_SCALE = 0.35, 0.5
-"""Deviations at which agreement falls to 1/e: of positions, relative to the distance of the neighbour, and of frames,
-in natural logarithms of the scale and in radians."""
-
-_LEAST_PX = 3.0
-"""Added to distances of neighbours, since positions are not more exact than that for frames of this kind."""
+SEARCHED, LEAST_PX, MOST_PX, LEAST_MASS = 6, 3.0, 8.0, 0.5
+"""Where a map says that a keypoint lies, so many keypoints are compared, within twice its spread but within these
+radii; a map needs seeds that together count as much as half a certain one."""
 
 
 @dataclass(frozen=True)
 class ContextModel:
-    """Logistic models, one per round, of how likely a mutual nearest neighbour is right.
+    """Logistic models of how likely a match is right.
 
     Attributes:
         bits: width of the codes.
-        rounds: coefficients of :func:`features` of each round, the last one is the intercept. The first round has
-            distance and ratio only.
+        rounds: coefficients, the last one of each is the intercept: of seeds by :func:`features` without and with
+            support, and of candidates by :class:`Candidates`.
     """
 
     bits: int
@@ -53,20 +60,6 @@ class ContextModel:
     def of(cls, shipped: Mapping[str, Any]) -> ContextModel:
         """Read what :func:`kornia_bingan.network.weights.context_of` gives."""
         return cls(int(shipped["bits"]), tuple(tuple(float(x) for x in each) for each in shipped["rounds"]))
-
-
-@dataclass(frozen=True)
-class Neighbourhood:
-    """Neighbours of each match in one picture: rows, int64 (M, K), and how well they agree with it, (M, K) each."""
-
-    rows: NDArray[np.int64]
-    positions: Floats
-    frames: Floats
-
-    def support(self, probability: Floats) -> list[Floats]:
-        """Sum the probabilities of neighbours: as position and frame agree, as position agrees, and of all."""
-        near = probability[self.rows]
-        return [(near * self.positions * self.frames).sum(1), (near * self.positions).sum(1), near.sum(1)]
 
 
 @lru_cache(maxsize=1)
@@ -98,7 +91,8 @@ def match_in_context(
         num_threads: of the search; None takes torch's number.
 
     Returns:
-        Probabilities, float32 (M, 1), and indices, int64 (M, 2), sorted by the row of image 0; one-to-one.
+        Probabilities, float32 (M, 1), and indices, int64 (M, 2), sorted by the row of image 0; one-to-one. None where
+        an image has fewer than 2 codes, since a ratio needs a second neighbour.
 
     Raises:
         UsageError: codes and keypoints have different lengths, the codes have another width than the model's, or a
@@ -109,110 +103,181 @@ def match_in_context(
             raise UsageError(f"image {name} has {len(codes)} codes and {len(keypoints)} keypoints; give one code each")
     if not 0 <= threshold <= 1:
         raise UsageError(f"the threshold is {threshold}; it is a probability, give one in [0, 1]")
+    if min(len(codes0), len(codes1)) < 2:
+        return np.empty((0, 1), np.float32), np.empty((0, 2), np.int64)
     model = model or _default_model()
-    ratios, indices = match(codes0, codes1, "smnn", 1.0, num_threads=num_threads)
-    if not len(indices):
-        return ratios, indices
+    pair = compare(codes0, codes1, keypoints0, keypoints1, num_threads)
     if 8 * codes0.shape[1] != model.bits:
         raise UsageError(f"the codes have {8 * codes0.shape[1]} bits; the model is one of codes of {model.bits}")
-    rows0, rows1 = indices.T
-    distances = np.bitwise_count(codes0[rows0] ^ codes1[rows1]).sum(1)
-    probability = context_probability(keypoints0[rows0], keypoints1[rows1], distances, ratios[:, 0], model)
-    kept = probability >= threshold
-    return probability[kept, None].astype(np.float32), indices[kept]
+    found = candidates(pair, seed_probability(pair, model.rounds[:2]))
+    probability = logistic(found.values, model.rounds[2])
+    kept = one_to_one(found.rows, probability)
+    kept = kept[probability[kept] >= threshold]
+    return probability[kept, None].astype(np.float32), found.rows[kept]
 
 
-def context_probability(
+@dataclass(frozen=True)
+class Pair:
+    """What is known of two images before any model.
+
+    Attributes:
+        codes: packed, of both.
+        keypoints: of both.
+        nearest: of both, row of the nearest code in the other, (N,), and distances of the two nearest, (N, 2).
+        seeds: mutual nearest neighbours, int64 (M, 2), sorted by the row of image 0.
+        around: of both, the seeds near each keypoint, (N, K); a seed is not near itself.
+        moves: of the seeds, from image 0 to image 1 and back.
+    """
+
+    codes: tuple[NDArray[np.uint8], NDArray[np.uint8]]
+    keypoints: tuple[Keypoints, Keypoints]
+    nearest: tuple[tuple[Rows, Floats], tuple[Rows, Floats]]
+    seeds: Rows
+    around: tuple[Rows, Rows]
+    moves: tuple[Moves, Moves]
+
+    def neighbourhoods(self) -> list[Neighbourhood]:
+        """Compare each seed with those near it, in both images."""
+        return [neighbourhood(self.moves[side], self.around[side][self.seeds[:, side]]) for side in (0, 1)]
+
+
+def compare(
+    codes0: NDArray[np.uint8],
+    codes1: NDArray[np.uint8],
     keypoints0: Keypoints,
     keypoints1: Keypoints,
-    distances: NDArray[Any],
-    ratios: NDArray[Any],
-    model: ContextModel,
-    around: Sequence[Neighbourhood] = (),
-) -> Floats:
-    """Say how likely matches are right.
+    num_threads: int | None = None,
+) -> Pair:
+    """Find the seeds of two images with 2 codes or more, and who is near whom."""
+    found = two_nearest(codes0, codes1, num_threads), two_nearest(codes1, codes0, num_threads)
+    rows0 = np.flatnonzero(found[1][0][found[0][0]] == np.arange(len(codes0)))
+    seeds = np.stack([rows0, found[0][0][rows0]], 1)
+    along = moves(keypoints0[seeds[:, 0]], keypoints1[seeds[:, 1]])
+    around = []
+    for side, (points, way) in enumerate(((keypoints0, along), (keypoints1, along.reversed()))):
+        own = np.full(len(points), -1)
+        own[seeds[:, side]] = np.arange(len(seeds))
+        around.append(neighbours_of(way.here, points.xy.astype(np.float32), own))
+    return Pair(
+        (codes0, codes1), (keypoints0, keypoints1), found, seeds, (around[0], around[1]), (along, along.reversed())
+    )
 
-    Args:
-        keypoints0: of the matches in image 0, M rows.
-        keypoints1: of the same matches in image 1.
-        distances: Hamming distances, shape (M,).
-        ratios: larger of the ratios of both directions, shape (M,).
-        model: of the weights that made the codes.
-        around: of :func:`neighbourhoods` of the same keypoints, if it was called before.
 
-    Returns:
-        Probabilities, float64 (M,); the order of the matches changes nothing.
-    """
-    distance, ratio = np.asarray(distances, np.float64) / model.bits, np.asarray(ratios, np.float64)
-    probability = _logistic(features(distance, ratio, []), model.rounds[0])
-    if len(model.rounds) > 1 and len(distance):
-        around = around or neighbourhoods(keypoints0, keypoints1)
-        for coefficients in model.rounds[1:]:
-            support = [column for each in around for column in each.support(probability)]
-            probability = _logistic(features(distance, ratio, support), coefficients)
-    return probability
+def ratios(pair: Pair, rows: Rows, distances: NDArray[Any]) -> tuple[Floats, Floats]:
+    """Divide distances by that of the nearest other code, for both keypoints of each row (C, 2); at most 2."""
+    found = []
+    for side in (0, 1):
+        nearest_row, two = pair.nearest[side]
+        mine = rows[:, side]
+        other = np.where(nearest_row[mine] == rows[:, 1 - side], two[mine, 1], two[mine, 0])
+        # as in ``match``, two codes at distance 0 are ambiguous
+        quotient = np.divide(distances, other, out=np.where(distances == 0, 1.0, 2.0), where=other > 0)
+        found.append(np.minimum(quotient, 2).astype(np.float32))
+    return found[0], found[1]
+
+
+def distances_of(pair: Pair, rows: Rows) -> Floats:
+    """Count the bits in which codes of both images differ, float32 (C,)."""
+    codes = [side[rows[:, k]] for k, side in enumerate(pair.codes)]
+    if codes[0].shape[1] % 8 == 0:
+        codes = [np.ascontiguousarray(each).view(np.uint64) for each in codes]
+    counts: Floats = np.bitwise_count(codes[0] ^ codes[1]).sum(1, dtype=np.int64).astype(np.float32)
+    return counts
 
 
 def features(distance: Floats, ratio: Floats, support: Sequence[Floats]) -> Floats:
-    """Give the numbers that decide: of distance (share of the bits) and ratio, and of the support by neighbours.
+    """Give the numbers that decide on seeds: of distance (share of the bits), ratio, and support by neighbours.
 
     Args:
         distance: shape (M,).
-        ratio: shape (M,).
+        ratio: the larger one of both directions, shape (M,).
         support: none, or three of each picture: by position and frame, by position, and of all that is near.
 
     Returns:
-        float64 (M, 4) or (M, 13).
+        float32 (M, 4) or (M, 13).
     """
     columns = [distance, ratio, ratio**2, distance * ratio]
     if support:
         logs = [np.log1p(each) for each in support]
         columns += [*logs, logs[0] * ratio, logs[3] * ratio, np.minimum(logs[0], logs[3])]
-    return np.stack(columns, 1)
+    return np.stack(columns, 1).astype(np.float32)
 
 
-def _logistic(values: Floats, coefficients: Sequence[float]) -> Floats:
-    log_odds = values @ np.asarray(coefficients[:-1]) + coefficients[-1]
+def seed_features(pair: Pair, probability: Doubles | None) -> Floats:
+    """Give :func:`features` of the seeds; None leaves out their neighbours."""
+    distances = distances_of(pair, pair.seeds)
+    ratio = np.maximum(*ratios(pair, pair.seeds, distances))
+    support: list[Floats] = []
+    if probability is not None:
+        support = [c for each in pair.neighbourhoods() for c in each.support(probability.astype(np.float32))]
+    return features(distances / (8 * pair.codes[0].shape[1]), ratio, support)
+
+
+def seed_probability(pair: Pair, rounds: Sequence[Sequence[float]]) -> Doubles:
+    """Say how likely each seed is right, float64 (M,), by one or two of the rounds of a model."""
+    probability = logistic(seed_features(pair, None), rounds[0])
+    for coefficients in rounds[1:]:
+        probability = logistic(seed_features(pair, probability), coefficients)
+    return probability
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Matches to be judged: rows of both images, int64 (C, 2), sorted, and the numbers that decide, float32 (C, 18)."""
+
+    rows: Rows
+    values: Floats
+
+
+def candidates(pair: Pair, probability: Doubles) -> Candidates:
+    """Take the seeds, and the codes most similar to each keypoint near where its neighbours put it.
+
+    Args:
+        pair: of images.
+        probability: of the seeds, (M,).
+    """
+    weights = (probability**2).astype(np.float32)
+    maps = [
+        local_maps(points.xy.astype(np.float32), way, rows, weights)
+        for points, way, rows in zip(pair.keypoints, pair.moves, pair.around, strict=True)
+    ]
+    guided = [_guided(pair, side, maps[side]) for side in (0, 1)]
+    count1 = len(pair.codes[1])
+    keys = np.unique(np.concatenate([rows[:, 0] * count1 + rows[:, 1] for rows in (pair.seeds, *guided)]))
+    rows = np.stack([keys // count1, keys % count1], 1)
+    distances = distances_of(pair, rows)
+    ratio0, ratio1 = ratios(pair, rows, distances)
+    largest, least = np.maximum(ratio0, ratio1), np.minimum(ratio0, ratio1)
+    along = moves(pair.keypoints[0][rows[:, 0]], pair.keypoints[1][rows[:, 1]])
+    follow = [maps[side].features(way, rows[:, side]) for side, way in enumerate((along, along.reversed()))]
+    both = [np.maximum(follow[0][k], follow[1][k]) for k in (0, 1)]
+    own = features(distances / (8 * pair.codes[0].shape[1]), largest, [])
+    return Candidates(rows, np.column_stack([own, least, least * largest, *follow[0], *follow[1], *both]))
+
+
+def _guided(pair: Pair, side: int, maps: LocalMaps) -> Rows:
+    """Find the most similar code near where each keypoint of one image must lie in the other, int64 (G, 2)."""
+    known = np.flatnonzero(maps.mass > LEAST_MASS)
+    there, squares = nearest(pair.keypoints[1 - side].xy.astype(np.float32), maps.there[known], SEARCHED)
+    radius = np.clip(2 * maps.spread[known], LEAST_PX, MOST_PX)
+    query, place = np.nonzero(squares <= radius[:, None] ** 2)
+    rows = np.stack([known[query], there[query, place]], 1)
+    rows = rows if side == 0 else rows[:, ::-1]
+    order = np.lexsort((distances_of(pair, rows), query))
+    _, first = np.unique(query[order], return_index=True)
+    chosen: Rows = rows[order[first]]
+    return chosen
+
+
+def one_to_one(rows: Rows, probability: Doubles) -> NDArray[np.int64]:
+    """Give the places, sorted, of those of the rows (C, 2) that are the most probable ones of both their keypoints."""
+    order = np.lexsort((rows[:, 1], rows[:, 0], -probability))
+    first = [order[np.unique(rows[order, side], return_index=True)[1]] for side in (0, 1)]
+    kept: NDArray[np.int64] = np.intersect1d(first[0], first[1])
+    return kept
+
+
+def logistic(values: Floats, coefficients: Sequence[float]) -> Doubles:
+    """Give probabilities, float64 (M,), of numbers (M, F) and F coefficients with the intercept behind them."""
+    log_odds = values.astype(np.float64) @ np.asarray(coefficients[:-1]) + coefficients[-1]
     return np.asarray(1 / (1 + np.exp(-np.clip(log_odds, -30, 30))), np.float64)
-
-
-def neighbourhoods(keypoints0: Keypoints, keypoints1: Keypoints) -> list[Neighbourhood]:
-    """Compare each match with the matches near it, in image 0 and in image 1."""
-    xy0, xy1 = keypoints0.xy.astype(np.float64), keypoints1.xy.astype(np.float64)
-    sizes0, sizes1 = (points.size.astype(np.float64) for points in (keypoints0, keypoints1))
-    known = np.isfinite(sizes0) & np.isfinite(sizes1) & (np.minimum(sizes0, sizes1) > 0)
-    scale = np.log(np.divide(sizes1, sizes0, out=np.ones_like(sizes0), where=known))
-    angles0, angles1 = (points.angle_deg.astype(np.float64) for points in (keypoints0, keypoints1))
-    known = np.isfinite(angles0) & np.isfinite(angles1) & (np.minimum(angles0, angles1) >= 0)
-    turn = np.deg2rad(np.subtract(angles1, angles0, out=np.zeros_like(angles0), where=known))
-    return [_neighbourhood(xy0, xy1, scale, turn), _neighbourhood(xy1, xy0, -scale, -turn)]
-
-
-def _neighbourhood(here: Floats, there: Floats, scale: Floats, turn: Floats) -> Neighbourhood:
-    rows = _nearest(here)
-    seen, found = here[rows] - here[:, None], there[rows] - there[:, None]
-    factor = np.exp(scale)[:, None]
-    along, across = factor * np.cos(turn)[:, None], factor * np.sin(turn)[:, None]
-    miss_x = along * seen[..., 0] - across * seen[..., 1] - found[..., 0]
-    miss_y = across * seen[..., 0] + along * seen[..., 1] - found[..., 1]
-    reach = factor * np.hypot(seen[..., 0], seen[..., 1]) + _LEAST_PX
-    scales = scale[rows] - scale[:, None]
-    turns = (turn[rows] - turn[:, None] + np.pi) % (2 * np.pi) - np.pi
-    positions = np.exp(-(miss_x**2 + miss_y**2) / (POSITION_SCALE * reach) ** 2)
-    return Neighbourhood(rows, positions, np.exp(-(scales**2 + turns**2) / FRAME_SCALE**2))
-
-
-def _nearest(points: Floats) -> NDArray[np.int64]:
-    """Find the nearest others of each of M points, int64 (M, min(NEIGHBOURS, M - 1))."""
-    count = min(NEIGHBOURS, len(points) - 1)
-    if count < 1:
-        return np.zeros((len(points), 0), np.int64)
-    exact = np.ascontiguousarray(points, np.float32)
-    # a single k-d tree, which is exact; OpenCV's stubs do not know it
-    tree = cv2.flann_Index(exact, {"algorithm": 4, "leaf_max_size": 16})  # type: ignore[attr-defined]
-    rows = np.asarray(tree.knnSearch(exact, count + 1, params={"checks": -1})[0], np.int64)
-    # Among equal points the point itself need not come first, or at all.
-    own = rows == np.arange(len(points))[:, None]
-    own[~own.any(1), -1] = True
-    others: NDArray[np.int64] = rows[~own].reshape(len(points), count)
-    return others

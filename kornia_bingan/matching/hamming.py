@@ -160,6 +160,27 @@ def match(
     return distances, indices
 
 
+def two_nearest(
+    codes0: NDArray[Any], codes1: NDArray[Any], num_threads: int | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Find the two nearest codes of image 1 for each code of image 0.
+
+    Args:
+        codes0: as :func:`match` takes them.
+        codes1: 2 or more.
+        num_threads: of faiss; None takes torch's number.
+
+    Returns:
+        Row of the nearest one, int64 (N0,), and the distances of both, float32 (N0, 2).
+
+    Raises:
+        UsageError: as :func:`match` does on its codes.
+    """
+    packed0, packed1 = _packed_pair(codes0, codes1)
+    found = _nearest_faiss(packed0, packed1, 2, num_threads or torch.get_num_threads())
+    return found.index.numpy(), torch.stack([found.first, found.second], 1).numpy()
+
+
 class HammingMatcher(nn.Module):
     """:func:`match` as a module, in the place of ``kornia.feature.DescriptorMatcher``.
 

@@ -150,6 +150,17 @@ def test_products_equal_faiss(width: int, num_neighbours: int) -> None:
         assert torch.equal(getattr(one, name), getattr(other, name)), name
 
 
+@pytest.mark.parametrize("sizes", [(0, 2), (1, 2), (40, 90)])
+def test_the_two_nearest_equal_brute_force_with_ties(sizes: tuple[int, int]) -> None:
+    codes0, codes1 = codes_full_of_ties(sizes[0], 0), codes_full_of_ties(sizes[1], 1)
+    rows, distances = matching.two_nearest(codes0, codes1)
+    expected = np.bitwise_count(codes0[:, None] ^ codes1).sum(2)
+    np.testing.assert_array_equal(rows, expected.argmin(1))
+    np.testing.assert_array_equal(distances, np.sort(expected, 1)[:, :2])
+    assert rows.dtype == np.int64
+    assert distances.dtype == np.float32
+
+
 def test_ties_across_the_blocks_of_the_search() -> None:
     """70,000 equal codes: faiss works through the base in blocks, and the lowest index must win over all of them."""
     base = torch.zeros(70_000, 32, dtype=torch.uint8)
