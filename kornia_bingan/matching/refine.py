@@ -1,0 +1,126 @@
+"""Matched keypoints get exact: that of the second picture moves to where its patch looks most like that of the first.
+
+Inverse-compositional Gauss-Newton steps (Baker and Matthews, IJCV 2004, section 3.2) over position, size and angle of
+the second keypoint, on patches of equal mean and contrast under a Gaussian window.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kornia_bingan.errors import UsageError
+from kornia_bingan.keypoints import Keypoints, has_region
+from kornia_bingan.patches import cut_patches
+
+Floats = NDArray[np.float32]
+Pyramid = list[NDArray[np.float32]]
+
+HALF_SIDE = 2.0
+"""Half the side of the compared patches over a keypoint's size: of a blob, 8 sigma a side."""
+
+CELLS, STEPS = 16, 6
+MOST_PX = 2.5
+"""A keypoint that has moved further, or by more than its size, was not exact but another one; it stays."""
+
+LEAST_GAIN = 0.1
+"""Part by which the squared difference of the patches must fall, or the keypoint stays."""
+
+_WINDOW = 0.5  # deviation of the Gaussian window over half the side
+_CHUNK = 2**12  # matches at a time: 16 MiB for the derivatives of their patches
+
+
+def refine(
+    pyramid0: Pyramid, pyramid1: Pyramid, keypoints0: Keypoints, keypoints1: Keypoints
+) -> tuple[Floats, NDArray[np.bool_]]:
+    """Align the keypoints of matches in image 1 with those in image 0.
+
+    Args:
+        pyramid0: of image 0, see :func:`kornia_bingan.patches.build_pyramid`.
+        pyramid1: of image 1.
+        keypoints0: of the matches, M rows.
+        keypoints1: of the same matches. Where an angle is unset in either image, both count as upright.
+
+    Returns:
+        Positions in image 1, float32 (M, 2), and which of them have moved, bool (M,). A keypoint stays where it is if a
+        size is no positive number, if the patches cannot be aligned, or if that moves it further than ``MOST_PX`` or
+        its size.
+
+    Raises:
+        UsageError: the keypoints differ in number.
+    """
+    if len(keypoints0) != len(keypoints1):
+        raise UsageError(f"there are {len(keypoints0)} and {len(keypoints1)} keypoints; give both of each match")
+    xy, moved = keypoints1.xy.copy(), np.zeros(len(keypoints1), bool)
+    angles = np.stack([keypoints0.angle_deg, keypoints1.angle_deg])
+    angles = np.where((np.isfinite(angles) & (angles >= 0)).all(0), angles, np.float32(0))
+    usable = np.ones(len(xy), bool)
+    for points, angle in zip((keypoints0, keypoints1), angles, strict=True):
+        upright = Keypoints(points.xy, points.size, angle, points.response, points.octave)
+        usable &= has_region(upright) & np.isfinite(points.xy).all(1)
+    for rows in np.array_split(np.flatnonzero(usable), -(-int(usable.sum()) // _CHUNK) or 1):
+        if not len(rows):
+            continue
+        lafs = [_lafs(each[rows], angle[rows]) for each, angle in zip((keypoints0, keypoints1), angles, strict=True)]
+        found, gain = _aligned(pyramid0, pyramid1, lafs[0], lafs[1])
+        shift = np.linalg.norm(found - xy[rows], axis=1)
+        good = (gain > LEAST_GAIN) & (shift < np.minimum(MOST_PX, keypoints1.size[rows]))
+        xy[rows[good]], moved[rows[good]] = found[good], True
+    return xy, moved
+
+
+def _lafs(keypoints: Keypoints, angle_deg: Floats) -> NDArray[np.float64]:
+    angle, half = np.deg2rad(angle_deg.astype(np.float64)), HALF_SIDE * keypoints.size.astype(np.float64)
+    cos, sin = half * np.cos(angle), half * np.sin(angle)
+    x, y = keypoints.xy.astype(np.float64).T
+    return np.stack([np.stack([cos, -sin, x], 1), np.stack([sin, cos, y], 1)], 1)
+
+
+def _aligned(
+    pyramid0: Pyramid, pyramid1: Pyramid, lafs0: NDArray[np.float64], lafs1: NDArray[np.float64]
+) -> tuple[Floats, Floats]:
+    """Give the best positions, (M, 2), and the part by which they lower the squared difference, (M,)."""
+    unit = ((2 * np.arange(CELLS) + 1) / CELLS - 1).astype(np.float32)
+    y, x = (each.ravel() for each in np.meshgrid(unit, unit, indexing="ij"))
+    window = np.exp(-(x**2 + y**2) / (2 * _WINDOW**2))
+    window /= window.sum()
+
+    def look(pyramid: Pyramid, lafs: NDArray[np.float64]) -> tuple[Floats, Floats]:
+        patches = cut_patches(pyramid, lafs.astype(np.float32), CELLS)[:, 0]
+        flat = patches.reshape(len(lafs), -1)
+        flat = flat - (flat @ window)[:, None]
+        contrast = np.sqrt(flat**2 @ window)[:, None] + np.float32(1e-4)
+        return flat / contrast, contrast
+
+    wanted, _ = look(pyramid0, lafs0)
+    slope_y, slope_x = (
+        each.reshape(len(lafs0), -1) for each in np.gradient(wanted.reshape(-1, CELLS, CELLS), 2 / CELLS, axis=(1, 2))
+    )
+    # how the patch changes with position, logarithm of the size, and angle
+    change = np.stack([slope_x, slope_y, slope_x * x + slope_y * y, slope_y * x - slope_x * y], 1)
+    change -= (change @ window)[:, :, None]
+    weighted = change * window
+    normal = weighted @ change.transpose(0, 2, 1) + np.float32(1e-3) * np.eye(4, dtype=np.float32)
+    frames = lafs1.copy()
+    misses = look(pyramid1, frames)[0] - wanted
+    first = misses**2 @ window
+    least, best = first.copy(), frames[:, :, 2].copy()
+    for _ in range(STEPS):
+        step = np.linalg.solve(normal, np.einsum("mpc,mc->mp", weighted, misses)[:, :, None])[:, :, 0]
+        # No step goes further than half a patch, so that frames keep their area.
+        step = np.clip(step.astype(np.float64), -0.5, 0.5)
+        frames = _undone(frames, step)
+        misses = look(pyramid1, frames)[0] - wanted
+        squares = misses**2 @ window
+        better = squares < least
+        least, best = np.where(better, squares, least), np.where(better[:, None], frames[:, :, 2], best)
+    # Patches that are equal but for noise have nothing to gain.
+    return best.astype(np.float32), (first - least) / np.maximum(first, np.float32(1e-3))
+
+
+def _undone(frames: NDArray[np.float64], step: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Put the inverse of the step, (M, 4) in units of the frame, before each frame, (M, 2, 3)."""
+    a, b = 1 + step[:, 2], step[:, 3]
+    turn = np.stack([np.stack([a, b], 1), np.stack([-b, a], 1)], 1) / (a**2 + b**2)[:, None, None]
+    linear = frames[:, :, :2] @ turn
+    return np.concatenate([linear, frames[:, :, 2:] - linear @ step[:, :2, None]], 2)
