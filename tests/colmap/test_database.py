@@ -10,10 +10,16 @@ import numpy as np
 import pycolmap
 import pytest
 
-from kornia_bingan.colmap.database import read_features, read_verification, write_features, write_matches
+from kornia_bingan.colmap.database import (
+    open_database,
+    read_features,
+    read_verification,
+    write_features,
+    write_matches,
+)
 from kornia_bingan.colmap.half_pixel import read_cameras
 from kornia_bingan.colmap.types import Camera
-from kornia_bingan.errors import UsageError
+from kornia_bingan.errors import JobError, UsageError
 
 
 @pytest.mark.parametrize(
@@ -83,3 +89,14 @@ def test_a_pair_that_was_compared_and_has_no_match_is_not_counted(tmp_path: Path
     state = write_matches(database, {("b", "c"): np.array([[0, 0], [1, 1]])}, verification=False)
     assert state == read_verification(database)
     assert (state.pairs, state.matches, state.inliers) == (1, 2, {("b", "c"): 0})
+
+
+def test_an_error_while_a_database_is_open_is_told_for_what_it_is(tmp_path: Path) -> None:
+    database = tmp_path / "d.db"
+    write_features(database, {"a": np.array([[1.0, 2.0]])}, Camera(64, 48))
+    damaged = pytest.raises(UsageError, match=r"d\.db is a damaged COLMAP database: disk image is malformed")
+    with damaged, open_database(database, existing=True):
+        raise RuntimeError("disk image is malformed")
+    with pytest.raises(JobError, match=r"^the time is over$"), open_database(database, existing=True):
+        raise JobError("the time is over")
+    assert read_features(database)["a"].xy.tolist() == [[1, 2]]

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from kornia_bingan.network.layers import Conv
 from kornia_bingan.network.published import Generator, ImageDiscriminator, PatchDiscriminator, PatchTrunk, multiply_adds
 
 NETWORKS = [PatchDiscriminator, PatchTrunk]
@@ -20,7 +21,8 @@ def test_published_networks_have_the_published_sizes() -> None:
     network = PatchDiscriminator()
     assert count(network) == 788_420
     assert sum(value.numel() for value in network.state_dict().values()) == 789_604
-    assert multiply_adds(network) == 190_808_064
+    assert multiply_adds(network) == multiply_adds(network) == 190_808_064
+    assert not any(layer._forward_hooks for layer in network.modules()), "nothing goes on counting"
     assert count(Generator()) == 4_933_382
     for bits, trained, stored, products in (
         (16, 1_408_004, 1_409_444, 272_059_392),
@@ -214,6 +216,16 @@ def test_scale_is_trained_in_the_last_layers_only() -> None:
     trained = {name for name, _ in ImageDiscriminator().named_parameters() if name.endswith("scale")}
     assert trained == {"code_layer.scale", "logits_layer.scale"}
     assert {name for name, _ in Generator().named_parameters() if name.endswith("scale")} == {"last.scale"}
+
+
+def test_a_layer_is_initialised_where_gradients_are_computed_too() -> None:
+    layer = Conv(1, 4, 3, 1, 1)
+    x = torch.rand(5, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    layer.initialise(x)
+    y = layer(x)
+    torch.testing.assert_close(y.mean((0, 2, 3)), torch.zeros(4), rtol=0, atol=1e-5)
+    assert not layer.scale.requires_grad
+    assert layer.bias.is_leaf
 
 
 def test_initialisation_survives_a_constant_channel() -> None:
