@@ -1,7 +1,10 @@
 import itertools
+import shutil
 import sqlite3
 import subprocess
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -19,6 +22,7 @@ from kornia_bingan.colmap import (
     write_matches,
 )
 from kornia_bingan.colmap import database as colmap_database
+from kornia_bingan.colmap.model import colour_points
 from kornia_bingan.errors import JobError, UsageError
 from kornia_bingan.keypoints import Keypoints, detect
 from tests.helpers.image_bytes import encode, exif, with_exif
@@ -456,6 +460,22 @@ def test_the_largest_model_has_most_images_then_most_points_then_came_first():
     assert mapping._largest({}) is None
 
 
+def test_of_two_models_the_largest_is_left_alone_in_its_folder(tmp_path, monkeypatch):
+    database, matches, _ = scene(tmp_path, images=3)
+    write_matches(database, matches)
+    in_this_process(monkeypatch, mapping)
+    mapped = pycolmap.incremental_mapping
+
+    def two_models(path, images, out, options, **more):
+        models = mapped(path, images, out, options, **more)
+        shutil.copytree(Path(out) / "0", Path(out) / "7")
+        return {**models, 7: SimpleNamespace(num_reg_images=lambda: 2, num_points3D=lambda: 9)}
+
+    monkeypatch.setattr(pycolmap, "incremental_mapping", two_models)
+    assert len(colmap.reconstruct(database, None, tmp_path / "model").names) == 3
+    assert {path.suffix for path in (tmp_path / "model").iterdir()} == {".bin"}
+
+
 def test_matches_that_fit_no_geometry_are_rejected(tmp_path):
     database, matches, _ = scene(tmp_path, images=3, unrelated=True)
     # among 40 random matches, 15 may lie within 4 px of some epipolar geometry
@@ -520,6 +540,13 @@ def test_points_get_the_colours_of_upright_photos(tmp_path):
     world_x = (scale * model.xyz @ rotation.T + shift)[:, 0]
     assert {tuple(colour) for colour in model.rgb[world_x < -1.5].tolist()} == {(200, 0, 0)}
     assert {tuple(colour) for colour in model.rgb[world_x > 1.5].tolist()} == {(0, 200, 0)}
+    # a photo that was cut since has no colour for what was below
+    data = (photos / NAMES[0]).read_bytes()
+    whole = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    (photos / NAMES[0]).write_bytes(encode(".png", np.ascontiguousarray(whole[:200])))
+    colour_points(tmp_path / "model", photos)
+    again = read_model(tmp_path / "model")
+    np.testing.assert_array_equal(again.rgb[np.abs(world_x) > 1.5], model.rgb[np.abs(world_x) > 1.5])
 
 
 def test_model_of_colmaps_own_synthetic_scene(tmp_path):
