@@ -73,7 +73,7 @@ FILES = (
 )
 TESTS = {
     "kornia_bingan/network/layers.py": ("tests/network/test_published.py",),
-    "kornia_bingan/reconstruct/matches.py": ("tests/reconstruct/test_pairs.py",),
+    "kornia_bingan/reconstruct/matches.py": ("tests/reconstruct/test_pairs.py", "tests/matching/test_context.py"),
     "kornia_bingan/colmap/half_pixel.py": ("tests/colmap/test_colmap.py", "tests/colmap/test_database.py"),
     "kornia_bingan/colmap/database.py": ("tests/colmap/test_colmap.py",),
     "kornia_bingan/colmap/mapping.py": ("tests/colmap/test_colmap.py",),

@@ -73,7 +73,7 @@ def run_forked(call: Callable[[], int], cpu_limit_s: float, wall_limit_s: float)
                 os.dup2(nothing, stream)
             limit = math.ceil(cpu_limit_s)
             resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 5))
-            resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+            resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))
             status = call()
         finally:
             os._exit(status)
