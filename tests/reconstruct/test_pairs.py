@@ -3,16 +3,25 @@ from __future__ import annotations
 import itertools
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import faiss
 import numpy as np
 import pytest
 
-from kornia_bingan.errors import UsageError
+from kornia_bingan.errors import JobError, UsageError
 from kornia_bingan.images.exif import Position
 from kornia_bingan.reconstruct import matches
 from kornia_bingan.reconstruct import pairs as pairs_module
-from kornia_bingan.reconstruct.matches import BLOCK_PAIRS, Block, block_path, blocks_of, match_block, match_unit
+from kornia_bingan.reconstruct.matches import (
+    BLOCK_PAIRS,
+    Block,
+    block_path,
+    blocks_of,
+    match_block,
+    match_photos,
+    match_unit,
+)
 from kornia_bingan.reconstruct.pairs import (
     SEQUENTIAL_OVERLAP,
     choose_pairs,
@@ -22,6 +31,8 @@ from kornia_bingan.reconstruct.pairs import (
     read_pairs,
     similar_pairs,
 )
+from kornia_bingan.work.run_folder import TimeLimit
+from kornia_bingan.work.unit import Failed
 
 NAMES = ["a.jpg", "b c.jpg", "b", "c.jpg", "sub/a.jpg"]
 
@@ -89,16 +100,26 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("counts", [[], [0], [3, 0, 2]])
 def test_blocks_round_trip_and_equal_blocks_are_equal_bytes(counts: list[int], tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
+    rng, folder = np.random.default_rng(0), tmp_path / "out" / "matches"
     pairs = tuple((f"a {n}.jpg", f"ü{n}.jpg") for n in range(len(counts)))
     block = Block(pairs, tuple(rng.integers(0, 99, (count, 2)).astype(np.int32) for count in counts))
     for number in (0, 1):
-        block.write(block_path(tmp_path, number))
-    again = Block.read(block_path(tmp_path, 0))
+        block.write(block_path(folder, number))
+    again = Block.read(block_path(folder, 0))
     assert again.pairs == pairs
     for a, b in zip(again.matches, block.matches, strict=True):
         np.testing.assert_array_equal(a, b)
-    assert block_path(tmp_path, 0).read_bytes() == block_path(tmp_path, 1).read_bytes()
+    assert block_path(folder, 0).read_bytes() == block_path(folder, 1).read_bytes()
+
+
+def test_a_block_that_no_process_survives_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = [("000000.npz", None), ("000001.npz", Failed("its process was killed"))]
+    monkeypatch.setattr(matches, "run_units", lambda *_, **__: iter(done))
+    engine: Any = SimpleNamespace(path=str)
+    with pytest.raises(JobError, match=r"000001\.npz could not be made: its process was killed"):
+        match_photos([("a", "b")], tmp_path, tmp_path / "matches", 0.8, engine, TimeLimit(0))
+    del done[1]
+    match_photos([("a", "b")], tmp_path, tmp_path / "matches", 0.8, engine, TimeLimit(0))
 
 
 def test_a_damaged_block_is_named(tmp_path: Path) -> None:
