@@ -242,3 +242,15 @@ def test_the_matcher_for_kornia_gives_the_same_as_arrays() -> None:
     distances, indices = matcher(empty[0], torch.from_numpy(codes), empty[1], lafs[1])
     assert distances.shape == (0, 1)
     assert indices.shape == (0, 2)
+
+
+def test_a_ratio_where_the_other_code_is_at_distance_0() -> None:
+    """Two equal codes are ambiguous, as in ``match``; a candidate beside an equal code is as bad as can be."""
+    codes0, codes1 = np.zeros((2, 32), np.uint8), np.zeros((2, 32), np.uint8)
+    codes0[1] = 255
+    points = keypoints(np.array([[0, 0], [5, 5]]))
+    pair = context.compare(codes0, codes1, points, points)
+    rows = np.array([[0, 0], [1, 0]])
+    ratio0, ratio1 = context.ratios(pair, rows, context.distances_of(pair, rows))
+    assert ratio0.tolist() == [1, 1]
+    assert ratio1.tolist() == [0, 2]
