@@ -32,7 +32,6 @@ demo: .venv
 
 test: lint
 	$(PYTEST) --cov=kornia_bingan --cov-fail-under=90
-	$(MAKE) test-kornia
 
 test-kornia: .venv build/kornia-$(OLDEST_KORNIA)
 	PYTHONPATH=build/kornia-$(OLDEST_KORNIA) $(PYTEST) tests/test_kornia.py tests/test_descriptor.py tests/matching tests/test_patches.py \
