@@ -31,7 +31,7 @@ TABLES: dict[str, Callable[[], str]] = {
     **speed_tables.TABLES,
     **pipeline_tables.TABLES,
     **front_tables.TABLES,
-    **{name: partial(changes.table, name) for name in ("mutants", "mutants-package", "mutants-eval")},
+    **{name: partial(changes.table, name) for name in ("mutants", "mutants-package", "mutants-more", "mutants-eval")},
 }
 
 
