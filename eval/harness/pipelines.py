@@ -35,8 +35,6 @@ from kornia_bingan.work.options import KeypointOptions
 
 LOWE_RATIO = 0.8
 """Of RootSIFT and ORB: Lowe's, and COLMAP's default."""
-
-
 MODULES = (bits, descriptor, inference, keypoints, patches, published)
 """They decide our features."""
 
@@ -52,9 +50,7 @@ def ours(name_or_path: str) -> tuple[Extractor, list[Pipeline]]:
         "sha256": model.sha256,
         "precision": "auto",
         "max_keypoints": KeypointOptions().max_keypoints,
-        "code": code_digest(
-            pipeline, sys.modules[__name__], bits, descriptor, inference, keypoints, patches, published
-        ),
+        "code": code_digest(pipeline, sys.modules[__name__], *MODULES),
         "versions": [cv2.__version__, torch.__version__],
     }
     extractor = Extractor(model.name, identity, partial(extract_ours, model))
