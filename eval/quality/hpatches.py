@@ -37,8 +37,8 @@ from eval.harness.peers import Describe
 from eval.harness.records import write_json
 from eval.quality.thresholds import read_thresholds, threshold_of
 from kornia_bingan.errors import UsageError
-from kornia_bingan.geometry import homography_inliers
 from kornia_bingan.keypoints import Keypoints
+from kornia_bingan.matching.geometry import homography_inliers
 
 MAX_KEYPOINTS = 2000
 MMA_PX = (1, 3, 5, 10)

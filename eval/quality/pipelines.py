@@ -50,8 +50,8 @@ from eval.quality.hpatches import corner_error_px
 from eval.quality.m95 import THRESHOLD_PX
 from eval.quality.pairs import estimate_pose, pose_error_deg
 from kornia_bingan.errors import UsageError
-from kornia_bingan.geometry import homography_inliers
 from kornia_bingan.keypoints import Keypoints
+from kornia_bingan.matching.geometry import homography_inliers
 from kornia_bingan.network.weights import find_weights
 from kornia_bingan.work.provenance import provenance
 

@@ -108,10 +108,10 @@ def match(
     import numpy as np
 
     from kornia_bingan.descriptor import BinGAN
-    from kornia_bingan.geometry import fundamental_inliers
     from kornia_bingan.images.read import read_color, sample_ranges, write_image
     from kornia_bingan.matching import match as match_codes
     from kornia_bingan.matching.context import ContextModel, match_in_context
+    from kornia_bingan.matching.geometry import fundamental_inliers
     from kornia_bingan.network.weights import context_of
     from kornia_bingan.reconstruct.describe import describe_photo
     from kornia_bingan.report.pictures import draw_matches

@@ -17,9 +17,9 @@ from kornia_bingan import colmap
 from kornia_bingan.datasets.rendered import draw_texture
 from kornia_bingan.descriptor import BinGAN, describe
 from kornia_bingan.errors import UsageError
-from kornia_bingan.geometry import homography_inliers
 from kornia_bingan.keypoints import detect
 from kornia_bingan.matching import match
+from kornia_bingan.matching.geometry import homography_inliers
 from kornia_bingan.network.weights import find_weights, list_models, load_weights
 from kornia_bingan.work.machine import has_bfloat16
 from kornia_bingan.work.provenance import usable_cores, versions

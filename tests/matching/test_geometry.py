@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from kornia_bingan.errors import UsageError
-from kornia_bingan.geometry import fundamental_inliers, homography_inliers
+from kornia_bingan.matching.geometry import fundamental_inliers, homography_inliers
 
 BOTH = [fundamental_inliers, homography_inliers]
 K = np.array([[500.0, 0, 320], [0, 500, 240], [0, 0, 1]])
