@@ -19,40 +19,29 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-from tqdm import tqdm
-
-from kornia_bingan.colmap.types import (
-    Camera,
-    Model,
-    NoModelError,
-    Verification,
-    by,
-    cameras_for,
-    fixed_camera,
-)
-from kornia_bingan.errors import JobError, UsageError
-from kornia_bingan.images.exif import Exif, Position, read_exif
+from kornia_bingan.colmap.types import Model
+from kornia_bingan.errors import JobError
+from kornia_bingan.images.exif import read_exif
 from kornia_bingan.images.folders import Skipped, list_images, log_skipped, no_photos, without_copies
 from kornia_bingan.images.masks import find_masks
 from kornia_bingan.images.read import image_header
 from kornia_bingan.reconstruct.describe import describe_photos
 from kornia_bingan.reconstruct.features import Features, features_path
-from kornia_bingan.reconstruct.matches import Block, block_path, blocks_of, match_photos
-from kornia_bingan.reconstruct.options import CameraOptions, ReconstructOptions, check_options
+from kornia_bingan.reconstruct.matches import match_photos
+from kornia_bingan.reconstruct.models import map_photos
+from kornia_bingan.reconstruct.options import ReconstructOptions, check_options
 from kornia_bingan.reconstruct.pairs import Pair, Way, choose_pairs, parse_choice, read_pairs
+from kornia_bingan.reconstruct.run import Matched, Run
 from kornia_bingan.reconstruct.summary import PairStatistics, Summary
+from kornia_bingan.reconstruct.verify import verify_pairs
 from kornia_bingan.work.engine import open_engine
-from kornia_bingan.work.files import atomic_path, printable, sha256_of
+from kornia_bingan.work.files import printable, sha256_of
 from kornia_bingan.work.provenance import versions
-from kornia_bingan.work.run_folder import LOG, LOG_FILE, Stopwatch, TimeLimit, checksums, log_to, no_progress, open_run
-
-Cameras = dict[str, Camera]
+from kornia_bingan.work.run_folder import LOG, LOG_FILE, Stopwatch, TimeLimit, checksums, log_to, open_run
 
 
 def reconstruct_photos(photos: Path, out: Path, options: ReconstructOptions | None = None) -> Summary:
@@ -90,10 +79,10 @@ def reconstruct_photos(photos: Path, out: Path, options: ReconstructOptions | No
     with open_run(out, _identity(options, weights, listed, sums, masks)), log_to(out / LOG_FILE):
         if (out / "summary.json").exists():
             return Summary.read(out / "summary.json")
-        run = _Run(photos, out, options, weights, masks, limit, Stopwatch(out / "seconds.json"))
+        run = Run(photos, out, options, weights, masks, limit, Stopwatch(out / "seconds.json"))
         matched = _describe_and_match(run, names, [*passed_over, *copies], ways, listed)
         with run.watch.stage("verify"):
-            verification = _verify(run, matched)
+            verification = verify_pairs(run, matched)
         statistics = PairStatistics(
             tried=len(matched.pairs),
             matched=verification.pairs,
@@ -103,38 +92,10 @@ def reconstruct_photos(photos: Path, out: Path, options: ReconstructOptions | No
             inliers=sum(verification.inliers.values()),
         )
         with run.watch.stage("map"):
-            model = _map(run, len(matched.features), statistics)
+            model = map_photos(run, len(matched.features), statistics)
         summary = _summary(run, matched, statistics, model)
         summary.write(out / "summary.json")
         return summary
-
-
-@dataclass(frozen=True)
-class _Run:
-    """What all stages of a run need."""
-
-    photos: Path
-    out: Path
-    options: ReconstructOptions
-    weights: Path
-    masks: dict[str, Path]
-    limit: TimeLimit
-    watch: Stopwatch
-
-
-@dataclass(frozen=True)
-class _Matched:
-    """What describing and matching left: features of the photos that take part, and which pairs of them were compared.
-
-    ``chosen`` counts the pairs by the way they were chosen, ``unplaced`` names photos in which gps misses a position.
-    """
-
-    features: dict[str, Features]
-    skipped: list[Skipped]
-    unreadable: int
-    pairs: list[Pair]
-    chosen: dict[str, int]
-    unplaced: list[str]
 
 
 def _identity(
@@ -156,7 +117,7 @@ def _identity(
     return {"format": 1, **values, "weights_sha256": sha256_of(weights), "photos": photos}
 
 
-def _summary(run: _Run, matched: _Matched, statistics: PairStatistics, model: Model) -> Summary:
+def _summary(run: Run, matched: Matched, statistics: PairStatistics, model: Model) -> Summary:
     usable = matched.features
     return Summary(
         images=len(usable),
@@ -181,8 +142,8 @@ def _summary(run: _Run, matched: _Matched, statistics: PairStatistics, model: Mo
 
 
 def _describe_and_match(
-    run: _Run, names: Sequence[str], passed_over: Sequence[Skipped], ways: Sequence[Way] | None, listed: Sequence[Pair]
-) -> _Matched:
+    run: Run, names: Sequence[str], passed_over: Sequence[Skipped], ways: Sequence[Way] | None, listed: Sequence[Pair]
+) -> Matched:
     photos, out, options = run.photos, run.out, run.options
     with ExitStack() as until_matched:
         with run.watch.stage("describe"):
@@ -208,7 +169,7 @@ def _describe_and_match(
 
                 context = (ContextModel.of(context_of(run.weights)), options.matches.probability)
             match_photos(pairs, out / "features", out / "matches", options.matches.ratio, engine, run.limit, context)
-    return _Matched(usable, skipped, len(unread), pairs, chosen, unplaced)
+    return Matched(usable, skipped, len(unread), pairs, chosen, unplaced)
 
 
 def _usable(names: Sequence[str], unread: Sequence[Skipped], folder: Path) -> tuple[dict[str, Features], list[Skipped]]:
@@ -237,98 +198,3 @@ def _choose(
     if level := sum(position[2] is None for position in positions.values()):
         LOG.warning("%d photos say no altitude: their distances are those on the ground", level)
     return chosen, by_way, unplaced
-
-
-def _verify(run: _Run, matched: _Matched) -> Verification:
-    from kornia_bingan import colmap
-
-    out, features = run.out, matched.features
-    database, unverified = out / "database.db", out / "unverified.db"
-    if database.exists():
-        return colmap.read_verification(database)
-    if not unverified.exists():
-        matches: dict[Pair, NDArray[np.int32]] = {}
-        for number, block in blocks_of(matched.pairs):
-            path = block_path(out / "matches", number)
-            found = Block.read(path)
-            if found.pairs != tuple(block):
-                raise UsageError(f"{path} holds other pairs; delete {path.parent} to have it made again")
-            matches.update(zip(found.pairs, found.matches, strict=True))
-        keypoints = {name: found.keypoints for name, found in features.items()}
-        sizes = {name: found.size for name, found in features.items()}
-        exif = {name: read_exif(run.photos / name) for name in features}
-        gps = run.options.gps
-        positions = _priors({name: found.position for name, found in exif.items() if found.position and gps})
-        with atomic_path(unverified) as temporary:
-            colmap.write_features(temporary, keypoints, _cameras(sizes, exif, run.options.cameras), positions)
-            colmap.write_matches(temporary, matches, verification=False)
-    log = out / "log" / "verify.txt"
-    state = colmap.verify(unverified, seed=run.options.seed, time_limit_s=run.limit.left_s(), log=log)
-    unverified.replace(database)
-    return state
-
-
-def _priors(positions: Mapping[str, Position]) -> dict[str, tuple[float, float, float]]:
-    """Give positions to the database: without heights all at 0; with some, those that have none are left out."""
-    heights = {name: position[2] for name, position in positions.items()}
-    if all(height is None for height in heights.values()):
-        return {name: (latitude, longitude, 0.0) for name, (latitude, longitude, _) in positions.items()}
-    if without := sum(height is None for height in heights.values()):
-        LOG.warning("%d photos say no altitude, as others do: the database has no positions of them", without)
-    return {name: (lat, lon, height) for name, (lat, lon, height) in positions.items() if height is not None}
-
-
-def _cameras(sizes: Mapping[str, tuple[int, int]], exif: Mapping[str, Exif], options: CameraOptions) -> Cameras:
-    if options.cameras is not None:
-        from kornia_bingan.colmap import read_cameras
-
-        known: dict[tuple[int, int], Camera] = {}
-        for camera in read_cameras(options.cameras):
-            size = (camera.width, camera.height)
-            if size in known:
-                raise UsageError(f"{options.cameras} has two cameras of {by(size)}; give one for each size of photos")
-            known[size] = camera
-        for name, size in sizes.items():
-            if size not in known:
-                raise UsageError(f"{name} is {by(size)}, but {options.cameras} has no camera of that size")
-        return {name: known[size] for name, size in sizes.items()}
-    if options.intrinsics is None:
-        said = {name: found.focal_px(sizes[name]) for name, found in exif.items()}
-        focals = {name: focal for name, focal in said.items() if focal is not None}
-        return cameras_for(sizes, options.camera, options.camera_model, options.focal_px or focals)
-    (first, size), *others = sizes.items()
-    for name, other in others:
-        if other != size:
-            raise UsageError(
-                f"intrinsics are those of one size, but {first} is {by(size)} and {name} is {by(other)}; "
-                "give a cameras.txt with one camera for each size"
-            )
-    return dict.fromkeys(sizes, fixed_camera(size, options.intrinsics))
-
-
-def _map(run: _Run, num_images: int, statistics: PairStatistics) -> Model:
-    from kornia_bingan import colmap
-
-    out, options = run.out, run.options
-    folder = out / "model"
-    if not folder.exists():
-        if statistics.matched == 0:
-            raise NoModelError(f"no two photos have a match: {statistics.sentence()}")
-        with tqdm(total=num_images, desc="map", unit="photo", disable=no_progress()) as bar:
-            try:
-                colmap.reconstruct(
-                    out / "database.db",
-                    run.photos,
-                    folder,
-                    mapper=options.mapper,
-                    refine=options.cameras.intrinsics is None and options.cameras.cameras is None,
-                    seed=options.seed,
-                    time_limit_s=run.limit.left_s(),
-                    log=out / "log" / "map.txt",
-                    progress=lambda registered: bar.update(registered - bar.n),
-                )
-            except NoModelError as error:
-                raise NoModelError(f"{error}: {statistics.sentence()}") from error
-    if not (out / "points.ply").exists():
-        colmap.write_points(folder, out / "points.ply")
-    return colmap.read_model(folder)

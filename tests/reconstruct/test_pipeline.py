@@ -91,7 +91,7 @@ def test_a_finished_run_gives_its_summary_again(
         return {path: path.stat().st_mtime_ns for path in whole.rglob("*") if path.name not in (".lock", "bingan.txt")}
 
     before, written = results(whole), times()
-    for stage in ("describe_photos", "match_photos", "_verify", "_map"):
+    for stage in ("describe_photos", "match_photos", "verify_pairs", "map_photos"):
         monkeypatch.setattr(pipeline, stage, None)  # nothing is done again
     again = reconstruct_photos(scene[0], whole, OPTIONS)
     assert times() == written
