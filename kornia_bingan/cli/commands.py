@@ -42,6 +42,8 @@ def reconstruct(
 ) -> int:
     """Make a COLMAP model of a folder of photos: OUT/model/, OUT/points.ply, OUT/report.html, OUT/summary.json.
 
+    Photos of several places give several models: OUT/model/ is the largest, OUT/models/1, ... are the others.
+
     Args:
         photos: folder of photos, searched recursively, or a URL such as s3://BUCKET/PHOTOS, fetched to OUT.photos/.
         out: folder for the results; run the command again to resume after a kill.

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kornia_bingan.colmap.database import (
+        add_features,
         read_features,
         read_verification,
         verify,
@@ -37,6 +38,7 @@ _MODULE_OF = {
     "Model": "types",
     "NoModelError": "types",
     "Verification": "types",
+    "add_features": "database",
     "cameras_for": "types",
     "read_cameras": "half_pixel",
     "read_features": "database",
@@ -55,6 +57,7 @@ __all__ = [
     "Model",
     "NoModelError",
     "Verification",
+    "add_features",
     "cameras_for",
     "read_cameras",
     "read_features",

@@ -60,16 +60,57 @@ def write_features(
         raise UsageError(f"{database.parent} cannot be made: {error.strerror}") from error
     with atomic_path(database) as temporary, open_database(temporary) as db, pycolmap.DatabaseTransaction(db):
         ids = {camera: db.write_camera(value) for camera, value in converted.items()}
-        for name, values in rows.items():
-            image_id = db.write_image(pycolmap.Image(name=name, camera_id=ids[chosen[name]]))
-            db.write_keypoints(image_id, values)
-            if positions and name in positions:
-                prior = pycolmap.PosePrior(
-                    corr_data_id=db.read_image(image_id).data_id,
-                    position=np.array(positions[name], np.float64),
-                    coordinate_system=pycolmap.PosePriorCoordinateSystem.WGS84,
-                )
-                db.write_pose_prior(prior)
+        _write_images(db, rows, {name: ids[chosen[name]] for name in rows}, positions or {})
+
+
+def add_features(
+    database: Path,
+    features: Mapping[str, Keypoints | NDArray[Any]],
+    cameras: Mapping[str, Camera],
+    positions: Mapping[str, tuple[float, float, float]] | None = None,
+) -> None:
+    """Add images with their keypoints to a database of :func:`write_features`; what is there stays as it is.
+
+    Args:
+        database: an existing COLMAP database; it gets all of the images or none.
+        features: as in :func:`write_features`, of the new images.
+        cameras: of each new image and, to be shared, of those in the database: a new image with the same object as one
+            of them gets the camera that this one has there.
+        positions: as in :func:`write_features`, of the new images.
+
+    Raises:
+        UsageError: the file is no COLMAP database or has one of the images, a camera is missing or impossible, or
+            keypoints have a wrong shape or a value that is not finite; the message names the image.
+    """
+    rows = {name: keypoint_rows(name, keypoints) for name, keypoints in sorted(features.items())}
+    with open_database(database, existing=True) as db:
+        known = {image.name: image.camera_id for image in db.read_all_images()}
+        if there := sorted(known.keys() & rows.keys()):
+            raise UsageError(f"{there[0]} is already in {database}")
+        ids = {cameras[name]: camera_id for name, camera_id in known.items() if name in cameras}
+        chosen = {name: _camera_of(name, cameras) for name in rows}
+        converted = {camera: camera_to_colmap(camera) for camera in chosen.values() if camera not in ids}
+        with pycolmap.DatabaseTransaction(db):
+            ids |= {camera: db.write_camera(value) for camera, value in converted.items()}
+            _write_images(db, rows, {name: ids[chosen[name]] for name in rows}, positions or {})
+
+
+def _write_images(
+    db: Any,
+    rows: Mapping[str, NDArray[np.float32]],
+    cameras: Mapping[str, int],
+    positions: Mapping[str, tuple[float, float, float]],
+) -> None:
+    for name, values in rows.items():
+        image_id = db.write_image(pycolmap.Image(name=name, camera_id=cameras[name]))
+        db.write_keypoints(image_id, values)
+        if name in positions:
+            prior = pycolmap.PosePrior(
+                corr_data_id=db.read_image(image_id).data_id,
+                position=np.array(positions[name], np.float64),
+                coordinate_system=pycolmap.PosePriorCoordinateSystem.WGS84,
+            )
+            db.write_pose_prior(prior)
 
 
 def write_matches(

@@ -1,4 +1,4 @@
-"""The verified pairs of a COLMAP database become a sparse model."""
+"""The verified pairs of a COLMAP database become sparse models."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import cv2  # noqa: F401 - before pycolmap, see half_pixel
 import pycolmap
 
 from kornia_bingan.colmap.database import open_database, read_verification
-from kornia_bingan.colmap.model import colour_points, read_model
+from kornia_bingan.colmap.model import colour_points, open_model, read_model
 from kornia_bingan.colmap.types import Mapper, Model, NoModelError
 from kornia_bingan.errors import UsageError
 from kornia_bingan.work.files import atomic_folder, check_empty
@@ -31,13 +31,16 @@ def reconstruct(
     time_limit_s: float | None = None,
     log: Path | None = None,
     progress: Report | None = None,
+    others: Path | None = None,
+    start: Path | None = None,
 ) -> Model:
-    """Build a sparse model from the verified pairs of a database.
+    """Build sparse models from the verified pairs of a database, and give the largest.
 
     Args:
         database: an existing COLMAP database with verified pairs.
         images: the folder that the names are relative to, for the colours of the points; None leaves them black.
-        out: folder of the model, absent or empty; gets COLMAP's binary files of the largest model found.
+        out: folder of the model, absent or empty; gets COLMAP's binary files of the model with most images, of equal
+            ones that with most points.
         mapper: incremental adds image after image; global (GLOMAP) solves for all at once, which is faster for hundreds
             of images and needs good focal lengths.
         refine: False keeps the intrinsics as they are in the database.
@@ -47,20 +50,29 @@ def reconstruct(
         time_limit_s: stop after so many seconds.
         log: a text file for the end of COLMAP's log.
         progress: called with the number of registered images each time it grows; the global mapper does not say it.
+        others: folder, absent or empty, that gets the other models as ``1``, ``2``, ..., the larger first; it is not
+            made where there are none. None leaves them out.
+        start: folder of a model that was made from this database before images and pairs were added, which the
+            incremental mapper continues.
 
     Raises:
-        UsageError: the mapper is unknown, the file is no COLMAP database, has matched pairs that are not verified,
-            ``out`` is not empty, or ``images`` lacks one.
+        UsageError: the mapper is unknown or cannot continue a model, the file is no COLMAP database, has matched
+            pairs that are not verified, ``out`` or ``others`` is not empty, ``start`` is no model, or ``images`` lacks
+            one.
         NoModelError: no model was found.
         JobError: COLMAP crashed, or the time limit was reached.
     """
     database, out = Path(database), Path(out)
     if mapper not in get_args(Mapper):
         raise UsageError(f"the mapper is '{mapper}'; choose one of {', '.join(get_args(Mapper))}")
-    check_empty(out)
+    if start is not None and mapper != "incremental":
+        raise UsageError(f"the {mapper} mapper cannot continue the model {start}; take the incremental one")
+    for folder in (out, *([] if others is None else [others])):
+        check_empty(folder)
     _check_mappable(database, images)
+    known = 0 if start is None else open_model(start).num_reg_images()
     with atomic_folder(out) as temporary:
-        arguments = {
+        arguments: dict[str, Any] = {
             "database": str(database),
             "out": str(temporary),
             "refine": refine,
@@ -68,7 +80,9 @@ def reconstruct(
             "seed": seed,
             "threads": threads,
         }
-        largest = run_in_child(
+        if start is not None:
+            arguments |= {"start": str(start), "known": known}
+        by_size = run_in_child(
             f"{__name__}:{'map_here' if mapper == 'incremental' else 'map_globally_here'}",
             arguments,
             stage="mapping",
@@ -76,26 +90,42 @@ def reconstruct(
             time_limit_s=time_limit_s,
             progress=progress,
         )
-        if largest is None:
+        if not by_size:
             raise NoModelError(
                 "no model was found: no two images have enough inliers and a wide enough angle to start one"
             )
-        for path in temporary.iterdir():
-            if path.name != largest:
-                shutil.rmtree(path)
-        folder = temporary / largest
+        largest, *smaller = [temporary / name for name in by_size[: 1 if others is None else None]]
         if images is not None:
-            colour_points(folder, images)
-        for path in folder.iterdir():
+            for folder in (largest, *smaller):
+                colour_points(folder, images)
+        if others is not None and smaller:
+            with atomic_folder(others) as beside:
+                for number, folder in enumerate(smaller, 1):
+                    folder.rename(beside / str(number))
+        for path in [path for path in temporary.iterdir() if path != largest]:
+            shutil.rmtree(path)
+        for path in largest.iterdir():
             path.rename(temporary / path.name)
-        folder.rmdir()
+        largest.rmdir()
     return read_model(out)
 
 
 def map_here(
-    report: Report, *, database: str, out: str, refine: bool, min_model_size: int, seed: int, threads: int
-) -> str | None:
-    """Do the work of :func:`reconstruct` in this process; gives the name of the largest model's folder in ``out``."""
+    report: Report,
+    *,
+    database: str,
+    out: str,
+    refine: bool,
+    min_model_size: int,
+    seed: int,
+    threads: int,
+    start: str = "",
+    known: int = 2,
+) -> list[str]:
+    """Do the work of :func:`reconstruct` in this process; names the models in ``out``, the largest first.
+
+    ``known`` are the images of the model that is continued, or those of the pair that starts a new one.
+    """
     options = pycolmap.IncrementalPipelineOptions()
     options.min_model_size = min_model_size
     options.extract_colors = False
@@ -107,11 +137,17 @@ def map_here(
         with open_database(Path(database), existing=True) as db:
             options.constant_cameras = {camera.camera_id for camera in db.read_all_cameras()}
     registered = 0
+    first = known
 
-    def count(first: int = 1) -> None:
+    def count(more: int = 1) -> None:
         nonlocal registered
-        registered += first
+        registered += more
         report(registered)
+
+    def count_first() -> None:
+        nonlocal first
+        count(first)
+        first = 2  # a model that is continued comes before new ones
 
     with tempfile.TemporaryDirectory() as no_images:  # the folder must exist, and nothing is read from it
         models = pycolmap.incremental_mapping(
@@ -119,15 +155,23 @@ def map_here(
             no_images,
             out,
             options,
-            initial_image_pair_callback=lambda: count(2),
+            input_path=start,
+            initial_image_pair_callback=count_first,
             next_image_callback=count,
         )
-    return _largest(models)
+    if start:  # then COLMAP writes the first model only, into out itself
+        for path in Path(out).iterdir():
+            path.unlink()
+        for key, model in models.items():
+            folder = Path(out) / str(key)
+            folder.mkdir()
+            model.write(str(folder))
+    return _by_size(models)
 
 
 def map_globally_here(
     report: Report, *, database: str, out: str, refine: bool, min_model_size: int, seed: int, threads: int
-) -> str | None:
+) -> list[str]:
     """Do the work of :func:`reconstruct` by the global mapper in this process."""
     options = pycolmap.GlobalPipelineOptions()
     options.min_model_size = min_model_size
@@ -139,12 +183,13 @@ def map_globally_here(
         part.random_seed = seed
     options.num_threads = options.mapper.num_threads = adjustment.ceres.solver_options.num_threads = threads
     with tempfile.TemporaryDirectory() as no_images:
-        return _largest(pycolmap.global_mapping(database, no_images, out, options))
+        return _by_size(pycolmap.global_mapping(database, no_images, out, options))
 
 
-def _largest(models: dict[int, Any]) -> str | None:
-    sizes = [(model.num_reg_images(), model.num_points3D(), -key) for key, model in models.items()]
-    return str(-max(sizes)[2]) if sizes else None
+def _by_size(models: dict[int, Any]) -> list[str]:
+    """Name the models, those with most images first, then those with most points, then those that were made first."""
+    sizes = [(-model.num_reg_images(), -model.num_points3D(), key) for key, model in models.items()]
+    return [str(key) for _, _, key in sorted(sizes)]
 
 
 def _check_mappable(database: Path, images: Path | None) -> None:

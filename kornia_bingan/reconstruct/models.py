@@ -1,21 +1,34 @@
-"""Verified pairs of photos become models."""
+"""Verified pairs of photos become models, and every photo that is in none gets a reason."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
 from tqdm import tqdm
 
-from kornia_bingan.colmap.types import Model, NoModelError
+from kornia_bingan.colmap.types import Model, NoModelError, Verification
+from kornia_bingan.images.folders import Skipped
+from kornia_bingan.reconstruct.pairs import Pair
 from kornia_bingan.reconstruct.run import Run
-from kornia_bingan.reconstruct.summary import PairStatistics
-from kornia_bingan.work.run_folder import no_progress
+from kornia_bingan.reconstruct.summary import ModelPhotos, PairStatistics, count_photos
+from kornia_bingan.work.files import printable
+from kornia_bingan.work.run_folder import LOG, no_progress
+
+LARGEST = "model"
+OTHERS = "models"
 
 
 def map_photos(run: Run, num_images: int, statistics: PairStatistics) -> Model:
-    """Write ``model/`` and ``points.ply``, unless they are there."""
+    """Write ``model/``, ``points.ply`` and, where there are more models, ``models/``, unless they are there.
+
+    Returns:
+        The largest model.
+    """
     from kornia_bingan import colmap
 
     out, options = run.out, run.options
-    folder = out / "model"
+    folder = out / LARGEST
     if not folder.exists():
         if statistics.matched == 0:
             raise NoModelError(f"no two photos have a match: {statistics.sentence()}")
@@ -31,9 +44,61 @@ def map_photos(run: Run, num_images: int, statistics: PairStatistics) -> Model:
                     time_limit_s=run.limit.left_s(),
                     log=out / "log" / "map.txt",
                     progress=lambda registered: bar.update(registered - bar.n),
+                    others=out / OTHERS,
                 )
             except NoModelError as error:
                 raise NoModelError(f"{error}: {statistics.sentence()}") from error
     if not (out / "points.ply").exists():
         colmap.write_points(folder, out / "points.ply")
     return colmap.read_model(folder)
+
+
+def photos_of_models(out: Path, largest: Model) -> list[ModelPhotos]:
+    """Say which photos each model in a folder has; the largest comes first."""
+    from kornia_bingan.colmap import read_model
+
+    found = [ModelPhotos(LARGEST, len(largest.xyz), list(largest.names))]
+    count = len(list((out / OTHERS).iterdir())) if (out / OTHERS).exists() else 0
+    for folder in (f"{OTHERS}/{number}" for number in range(1, count + 1)):
+        model = read_model(out / folder)
+        found.append(ModelPhotos(folder, len(model.xyz), list(model.names)))
+    return found
+
+
+def in_no_model(
+    names: Iterable[str], models: Sequence[ModelPhotos], pairs: Sequence[Pair], verification: Verification
+) -> list[Skipped]:
+    """Say of each photo that is in no model how far it came: compared, matched, verified.
+
+    Args:
+        names: of all photos that took part.
+        models: with their photos.
+        pairs: that were compared.
+        verification: of the pairs that have matches.
+    """
+    inliers: dict[str, dict[str, int]] = {}
+    for (a, b), number in verification.inliers.items():
+        inliers.setdefault(a, {})[b] = inliers.setdefault(b, {})[a] = number
+    compared = {name for pair in pairs for name in pair}
+    registered = {name for model in models for name in model.photos}
+    return [Skipped(name, _reason(name in compared, inliers.get(name, {}))) for name in names if name not in registered]
+
+
+def _reason(compared: bool, inliers: dict[str, int]) -> str:
+    if not compared:
+        return "compared with no other photo"
+    if not inliers:
+        return "no matches with any photo"
+    best = max(inliers, key=lambda name: inliers[name])
+    if not inliers[best]:
+        return f"matches with {count_photos(len(inliers))}, but no verified pair"
+    verified = sum(number > 0 for number in inliers.values())
+    return f"verified with {count_photos(verified)} ({inliers[best]:,} inliers with {best} at most), but not registered"
+
+
+def log_models(models: Sequence[ModelPhotos], unregistered: Sequence[Skipped]) -> None:
+    """Name the photos of each model, and those in none, in the log."""
+    for model in models:
+        LOG.info("%s", printable(model.sentence()))
+    for item in unregistered:
+        LOG.info("in no model: %s: %s", printable(item.name), printable(item.reason))

@@ -66,8 +66,8 @@ def write_page(out: Path, photos: Path) -> Path:
         model_note=(
             f"{len(shown):,} of {len(model.xyz):,} points and {len(model.names)} cameras; drag to turn, scroll to zoom"
         ),
-        photo_header=["photo", "registered", "keypoints", "inlier matches"],
-        photo_rows=_photo_rows(names, folder, photos, model, inliers),
+        photo_header=["photo", "model", "keypoints", "inlier matches"],
+        photo_rows=_photo_rows(names, folder, photos, summary, inliers),
         pair_header=["photo", "with", "inliers", "verified"],
         pair_rows=pair_rows[:MAX_PAIRS],
         pair_note=note,
@@ -83,9 +83,11 @@ def write_page(out: Path, photos: Path) -> Path:
 
 
 def _photo_rows(
-    names: Sequence[str], folder: Path, photos: Path, model: Model, inliers: dict[tuple[str, str], int]
+    names: Sequence[str], folder: Path, photos: Path, summary: Summary, inliers: dict[tuple[str, str], int]
 ) -> list[list[Cell]]:
-    registered = set(model.names)
+    places = {item["name"]: f"none: {item['reason']}" for item in summary.unregistered}
+    for model in summary.models[::-1]:  # of two, the larger is named
+        places |= dict.fromkeys(model.photos, model.folder)
     totals = dict.fromkeys(names, 0)
     for pair, count in inliers.items():
         for name in pair:
@@ -94,8 +96,8 @@ def _photo_rows(
     for number, name in enumerate(names):
         image = thumbnail(photos / name) if number < MAX_THUMBNAILS else ""
         count = len(Features.read(features_path(folder, name)).keypoints)
-        state = "yes" if name in registered else "no"
-        rows.append([Cell(name, name, image=image), text_cell(state), number_cell(count), number_cell(totals[name])])
+        place = places.get(name, "")  # empty for a photo without keypoints
+        rows.append([Cell(name, name, image=image), text_cell(place), number_cell(count), number_cell(totals[name])])
     return rows
 
 

@@ -10,6 +10,7 @@ moment is resumed by the same command and ends with the same model:
     OUT/database.db
     OUT/model/                COLMAP's binary files of the largest model
     OUT/points.ply            its points
+    OUT/models/1/             those of the second largest, where photos show several places; and so on
     OUT/summary.json          the numbers; the run is finished
     OUT/log/                  bingan.txt: stages, skipped files, warnings; the others: the end of what COLMAP said
 """
@@ -32,11 +33,11 @@ from kornia_bingan.images.read import image_header
 from kornia_bingan.reconstruct.describe import describe_photos
 from kornia_bingan.reconstruct.features import Features, features_path
 from kornia_bingan.reconstruct.matches import match_photos
-from kornia_bingan.reconstruct.models import map_photos
+from kornia_bingan.reconstruct.models import in_no_model, log_models, map_photos, photos_of_models
 from kornia_bingan.reconstruct.options import ReconstructOptions, check_options
 from kornia_bingan.reconstruct.pairs import Pair, Way, choose_pairs, parse_choice, read_pairs
 from kornia_bingan.reconstruct.run import Matched, Run
-from kornia_bingan.reconstruct.summary import PairStatistics, Summary
+from kornia_bingan.reconstruct.summary import ModelPhotos, PairStatistics, Summary
 from kornia_bingan.reconstruct.verify import verify_pairs
 from kornia_bingan.work.engine import open_engine
 from kornia_bingan.work.files import printable, sha256_of
@@ -93,7 +94,10 @@ def reconstruct_photos(photos: Path, out: Path, options: ReconstructOptions | No
         )
         with run.watch.stage("map"):
             model = map_photos(run, len(matched.features), statistics)
-        summary = _summary(run, matched, statistics, model)
+            models = photos_of_models(out, model)
+            unregistered = in_no_model(matched.features, models, matched.pairs, verification)
+        log_models(models, unregistered)
+        summary = _summary(run, matched, statistics, model, models, unregistered)
         summary.write(out / "summary.json")
         return summary
 
@@ -117,7 +121,14 @@ def _identity(
     return {"format": 1, **values, "weights_sha256": sha256_of(weights), "photos": photos}
 
 
-def _summary(run: Run, matched: Matched, statistics: PairStatistics, model: Model) -> Summary:
+def _summary(
+    run: Run,
+    matched: Matched,
+    statistics: PairStatistics,
+    model: Model,
+    models: list[ModelPhotos],
+    unregistered: Sequence[Skipped],
+) -> Summary:
     usable = matched.features
     return Summary(
         images=len(usable),
@@ -130,7 +141,7 @@ def _summary(run: Run, matched: Matched, statistics: PairStatistics, model: Mode
         descriptor=run.weights.stem,
         sha256=sha256_of(run.weights),
         versions=versions(),
-        skipped=[{"name": item.name, "reason": item.reason} for item in matched.skipped],
+        skipped=[asdict(item) for item in matched.skipped],
         pairs=statistics,
         unreadable=matched.unreadable,
         masked=sum(name in run.masks for name in usable),
@@ -138,6 +149,8 @@ def _summary(run: Run, matched: Matched, statistics: PairStatistics, model: Mode
         turned=sum(image_header(run.photos / name).orientation != 1 for name in usable),
         photos=str(run.photos.resolve()),
         unplaced=matched.unplaced,
+        models=models,
+        unregistered=[asdict(item) for item in unregistered],
     )
 
 

@@ -9,7 +9,10 @@ from typing import Any
 
 from kornia_bingan.errors import UsageError
 from kornia_bingan.report.text import skipped_lines, text_table
-from kornia_bingan.work.files import write_json
+from kornia_bingan.work.files import printable, write_json
+
+MOST_NAMES = 50
+"""Names of photos of a model that the table holds; ``summary.json`` and the log have all."""
 
 
 @dataclass(frozen=True)
@@ -40,13 +43,39 @@ class PairStatistics:
         )
 
 
+def count_photos(count: int) -> str:
+    """Write ``1 photo``, ``2 photos``."""
+    return "1 photo" if count == 1 else f"{count:,} photos"
+
+
+@dataclass(frozen=True)
+class ModelPhotos:
+    """The photos of one model.
+
+    Attributes:
+        folder: of the model in the folder of the results.
+        points: of the model.
+        photos: names of its photos.
+    """
+
+    folder: str
+    points: int
+    photos: list[str]
+
+    def sentence(self, most: int | None = None) -> str:
+        """Say it in one line, with the names of at most so many photos; None names all."""
+        names = self.photos[:most]
+        more = f" and {len(self.photos) - len(names):,} more" if len(names) < len(self.photos) else ""
+        return f"{self.folder}: {count_photos(len(self.photos))}, {self.points:,} points: {', '.join(names)}{more}"
+
+
 @dataclass(frozen=True)
 class Summary:
     """What a reconstruction gave; ``summary.json``.
 
     Attributes:
         images: photos that took part; ``images`` and ``skipped`` together are everything that was found.
-        registered: photos with a pose in the model.
+        registered: photos with a pose in the largest model, which the next numbers are of, too.
         points: points of the model.
         observations: keypoints that see a point.
         mean_track_length: photos that see a point, on average.
@@ -63,6 +92,8 @@ class Summary:
         turned: photos that took part and that their EXIF orientation turns or mirrors; the model is in pixels as shown.
         photos: folder of the photos, absolute; empty if it is not known.
         unplaced: photos that do not say where they were taken, where pairs were chosen by that.
+        models: all models with their photos, the largest first; a photo may be in two.
+        unregistered: name and reason of each photo that took part and is in no model.
     """
 
     images: int
@@ -83,6 +114,8 @@ class Summary:
     turned: int = 0
     photos: str = ""
     unplaced: list[str] = field(default_factory=list)
+    models: list[ModelPhotos] = field(default_factory=list)
+    unregistered: list[dict[str, str]] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """Give what JSON can hold."""
@@ -102,6 +135,7 @@ class Summary:
         try:
             value = json.loads(path.read_text(encoding="utf-8"))
             value["pairs"] = PairStatistics(**value["pairs"])
+            value["models"] = [ModelPhotos(**model) for model in value.get("models", [])]
             return cls(**value)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UsageError(f"{path} is no summary of a reconstruction; delete it to build it again") from error
@@ -120,6 +154,7 @@ class Summary:
         """Render the numbers as text."""
         rows = [
             ["registered photos", f"{self.registered} / {self.images}"],
+            *([["models", f"{len(self.models)}"]] if len(self.models) > 1 else []),
             *([["photos with a mask", f"{self.masked} / {self.images}"]] if self.masked else []),
             *([["photos without a position", f"{len(self.unplaced)} / {self.images}"]] if self.unplaced else []),
             ["points", f"{self.points:,}"],
@@ -134,4 +169,12 @@ class Summary:
             ["descriptor", f"{self.descriptor} ({self.sha256[:12]})"],
         ]
         note = f"\n\n{self.turned_note()}" if self.turned else ""
-        return text_table(["", "value"], rows) + note + skipped_lines(self.skipped)
+        return text_table(["", "value"], rows) + note + self._models_lines() + skipped_lines(self.skipped)
+
+    def _models_lines(self) -> str:
+        """Name the photos of each model and those in none; nothing if one model has all."""
+        if len(self.models) < 2 and not self.unregistered:
+            return ""
+        lines = [printable(model.sentence(MOST_NAMES)) for model in self.models]
+        lines += [f"in no model: {printable(item['name'])}: {printable(item['reason'])}" for item in self.unregistered]
+        return "\n".join(["", "", *lines])

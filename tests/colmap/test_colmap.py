@@ -456,8 +456,8 @@ def test_the_largest_model_has_most_images_then_most_points_then_came_first():
         def __init__(self, images, points):
             self.num_reg_images, self.num_points3D = (lambda: images), (lambda: points)
 
-    assert mapping._largest({0: Size(3, 90), 1: Size(5, 10), 2: Size(5, 20), 3: Size(5, 20)}) == "2"
-    assert mapping._largest({}) is None
+    assert mapping._by_size({0: Size(3, 90), 1: Size(5, 10), 2: Size(5, 20), 3: Size(5, 20)}) == ["2", "3", "1", "0"]
+    assert mapping._by_size({}) == []
 
 
 def test_of_two_models_the_largest_is_left_alone_in_its_folder(tmp_path, monkeypatch):

@@ -11,6 +11,7 @@ import pycolmap
 import pytest
 
 from kornia_bingan.colmap.database import (
+    add_features,
     open_database,
     read_features,
     read_verification,
@@ -100,3 +101,42 @@ def test_an_error_while_a_database_is_open_is_told_for_what_it_is(tmp_path: Path
     with pytest.raises(JobError, match=r"^the time is over$"), open_database(database, existing=True):
         raise JobError("the time is over")
     assert read_features(database)["a"].xy.tolist() == [[1, 2]]
+
+
+def test_added_images_share_a_camera_or_bring_their_own(tmp_path: Path) -> None:
+    database = tmp_path / "database.db"
+    shared, own = Camera(640, 480, focal_px=500), Camera(320, 240, focal_px=300)
+    xy = np.array([[1.0, 2], [30, 40]])
+    write_features(database, {"b": xy, "d": xy}, shared)
+    positions = {"a": (48.0, 11.0, 500.0)}
+    add_features(database, {"c": xy + 1, "a": xy[:1]}, {"a": own, "b": shared, "c": shared}, positions)
+    found = read_features(database)
+    assert {name: keypoints.xy.tolist() for name, keypoints in found.items()} == {
+        "a": [[1, 2]],
+        "b": [[1, 2], [30, 40]],
+        "c": [[2, 3], [31, 41]],
+        "d": [[1, 2], [30, 40]],
+    }
+    with open_database(database, existing=True) as db:
+        cameras = {image.name: image.camera_id for image in db.read_all_images()}
+        numbers = {image.name: image.image_id for image in db.read_all_images()}
+        assert [prior.position.tolist() for prior in db.read_all_pose_priors()] == [[48.0, 11.0, 500.0]]
+    assert numbers == {"b": 1, "d": 2, "a": 3, "c": 4}  # a model of the old ones still fits
+    assert cameras["b"] == cameras["c"] == cameras["d"] != cameras["a"]
+    assert len(set(cameras.values())) == 2
+
+
+def test_what_cannot_be_added_leaves_the_database_as_it_is(tmp_path: Path) -> None:
+    database, camera = tmp_path / "database.db", Camera(640, 480)
+    xy = np.array([[1.0, 2]])
+    write_features(database, {"a": xy}, camera)
+    with pytest.raises(UsageError, match=r"^a is already in"):
+        add_features(database, {"a": xy, "b": xy}, {"a": camera, "b": camera})
+    with pytest.raises(UsageError, match="c has keypoints but no camera"):
+        add_features(database, {"b": xy, "c": xy}, {"a": camera, "b": camera})
+    with pytest.raises(UsageError, match="b"):
+        add_features(database, {"b": np.array([[1.0, np.nan]])}, {"b": camera})
+    assert {name: keypoints.xy.tolist() for name, keypoints in read_features(database).items()} == {"a": [[1, 2]]}
+    with pytest.raises(UsageError, match="no such database"):
+        add_features(tmp_path / "absent.db", {"a": xy}, {"a": camera})
+    assert [path.name for path in tmp_path.iterdir()] == ["database.db"]

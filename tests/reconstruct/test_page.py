@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from kornia_bingan.errors import UsageError
 from kornia_bingan.reconstruct import page
 from kornia_bingan.reconstruct.options import ReconstructOptions
 from kornia_bingan.reconstruct.pipeline import reconstruct_photos
+from kornia_bingan.reconstruct.summary import ModelPhotos, Summary
 from kornia_bingan.report import html
 from kornia_bingan.report.html import thumbnail
 from kornia_bingan.work.options import FeatureOptions
@@ -51,6 +53,23 @@ def test_the_page_stands_alone_and_escapes_names(report: Path) -> None:
     assert report.stat().st_size < 10 * 2**20
     summary = json.loads((report.parent / "summary.json").read_text())
     assert f"{summary['points']:,}" in text
+
+
+def test_each_photo_says_its_model_or_why_it_is_in_none(report: Path) -> None:
+    """The first of three is in the second model, the second in none, and of the third nothing is known."""
+    out = report.parent
+    summary = Summary.read(out / "summary.json")
+    first, second, third = summary.models[0].photos
+    parted = replace(
+        summary,
+        models=[ModelPhotos("model", 9, []), ModelPhotos("models/1", 9, [first])],
+        unregistered=[{"name": second, "reason": "no matches with any photo"}],
+    )
+    names = [first, second, third]
+    cells = [
+        [row[1].text for row in page._photo_rows(names, out / "features", out, one, {})] for one in (summary, parted)
+    ]
+    assert cells == [["model"] * 3, ["models/1", "none: no matches with any photo", ""]]
 
 
 def test_missing_libraries_are_named(report: Path, monkeypatch: pytest.MonkeyPatch) -> None:

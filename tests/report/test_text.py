@@ -1,10 +1,11 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from kornia_bingan.errors import UsageError
-from kornia_bingan.reconstruct.summary import PairStatistics, Summary
+from kornia_bingan.reconstruct.summary import ModelPhotos, PairStatistics, Summary
 from kornia_bingan.report.pictures import draw_matches
 from kornia_bingan.report.text import skipped_lines, text_table
 
@@ -57,6 +58,8 @@ def test_summary_has_the_promised_keys_and_comes_back(tmp_path):
         "turned",
         "photos",
         "unplaced",
+        "models",
+        "unregistered",
     ]
     assert value["pairs"]["verified"] == 50
     assert Summary.read(path) == SUMMARY
@@ -80,6 +83,27 @@ def test_table_of_a_summary():
     assert cells["seconds, map"] == "2.2"
     assert lines[-1] == "skipped bad.jpg: cut short"
     assert skipped_lines([]) == ""
+
+
+def test_the_table_names_the_photos_of_each_model_and_those_in_none(tmp_path):
+    models = [ModelPhotos("model", 1234, ["a.jpg", "b\n.jpg"]), ModelPhotos("models/1", 50, ["c.jpg"])]
+    parted = replace(SUMMARY, models=models, unregistered=[{"name": "d\t.jpg", "reason": "no matches with any photo"}])
+    lines = parted.table().splitlines()
+    assert lines[-6:] == [
+        "model: 2 photos, 1,234 points: a.jpg, b\\n.jpg",
+        "models/1: 1 photo, 50 points: c.jpg",
+        "in no model: d\\t.jpg: no matches with any photo",
+        "",
+        "1 files skipped:",
+        "skipped bad.jpg: cut short",
+    ]
+    assert next(line for line in lines if line.startswith("models ")).split() == ["models", "2"]
+    parted.write(tmp_path / "summary.json")
+    assert Summary.read(tmp_path / "summary.json") == parted
+    whole = replace(SUMMARY, models=models[:1])
+    assert whole.table() == SUMMARY.table()  # the table says already that all photos are in the model
+    many = ModelPhotos("model", 9, [str(n) for n in range(3)])
+    assert many.sentence(2) == "model: 3 photos, 9 points: 0, 1 and 1 more"
 
 
 def test_sentence_of_the_pairs():
