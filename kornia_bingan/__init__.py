@@ -31,7 +31,7 @@ _MODULE_OF = {
     "PatchTrunk": "network.published",
     "list_models": "network.weights",
 }
-_SUBMODULES = {"bits", "colmap", "kornia", "losses", "matching", "opencv"}
+_SUBMODULES = {"bits", "colmap", "hloc", "kornia", "losses", "matching", "opencv"}
 
 __all__ = [
     "BinGAN",

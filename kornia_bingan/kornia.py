@@ -75,12 +75,10 @@ class OpenCVDetector(nn.Module):
             UsageError: the image is not float (B, 1 or 3, H, W) in [0, 1], the mask has another size, or a detector of
                 one's own gave a keypoint inside the image that has no size, or one that is not finite.
         """
-        _check_image(image)
-        batch, channels, height, width = image.shape
+        pixels = grey_8_bits(image)
+        batch, _, height, width = image.shape
         if mask is not None and (mask.shape[1:] != (1, height, width) or len(mask) not in (1, batch)):
             raise UsageError(f"the mask is {tuple(mask.shape)}; give (1, 1, {height}, {width}) or one per image")
-        grey = image if channels == 1 else rgb_to_grayscale(image)
-        pixels = (grey[:, 0].float().clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
         allowed = None if mask is None else np.uint8(255) * (mask[:, 0] != 0).expand(batch, -1, -1).cpu().numpy()
         found = [self._detect(pixels[i], None if allowed is None else allowed[i]) for i in range(batch)]
         lafs = torch.zeros(batch, max(map(len, found), default=0), 2, 3, dtype=torch.float32)
@@ -270,6 +268,18 @@ def keypoints_from_lafs(lafs: Tensor, responses: Tensor | None = None) -> kp.Key
         # SIFT's field for its first octave; with 0, support_regions would take a size of 31 for a keypoint of ORB.
         octave=np.full(len(frames), 255, np.int32),
     )
+
+
+def grey_8_bits(image: Tensor) -> NDArray[np.uint8]:
+    """Round float images (B, 1, H, W) or RGB (B, 3, H, W) in [0, 1] to grey uint8 (B, H, W).
+
+    Raises:
+        UsageError: the image is another.
+    """
+    _check_image(image)
+    grey = image if image.shape[1] == 1 else rgb_to_grayscale(image)
+    pixels: NDArray[np.uint8] = (grey[:, 0].float().clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
+    return pixels
 
 
 def _check_image(image: Tensor) -> None:

@@ -64,6 +64,7 @@ def describe(
     out: Out,
     features: FeatureOptions,
     work: WorkOptions,
+    format: Literal["npz", "h5"] = "npz",
     strict: Strict = False,
     json: Json = False,
 ) -> int:
@@ -72,13 +73,14 @@ def describe(
     Args:
         photos: folder of photos, searched recursively, or a URL such as s3://BUCKET/PHOTOS, fetched to OUT.photos/.
         out: folder for the results; files that are there already are kept.
+        format: h5 also writes OUT/features.h5, all photos in one file as hloc reads it.
     """
     from kornia_bingan.images.fetch import local_photos
     from kornia_bingan.reconstruct.describe import describe_folder
     from kornia_bingan.report.text import skipped_lines, text_table
 
     keep_freed_memory()
-    done = describe_folder(local_photos(photos, out), out, features, work)
+    done = describe_folder(local_photos(photos, out), out, features, work, h5=format == "h5")
     values = dataclasses.asdict(done)
     table = text_table(["photo", "keypoints"], [[name, f"{count:,}"] for name, count in done.keypoints.items()])
     words = f"\n\n{len(done.keypoints):,} photos described"

@@ -14,16 +14,17 @@ import numpy as np
 from kornia_bingan.errors import UsageError
 from kornia_bingan.images.folders import Skipped, list_images, log_skipped, no_photos, reason_for, without_copies
 from kornia_bingan.images.masks import find_masks, read_mask
-from kornia_bingan.images.read import ImageError, Ranges, read_image, sample_ranges, shrink
+from kornia_bingan.images.read import ImageError, Ranges, image_header, read_image, sample_ranges, shrink
 from kornia_bingan.keypoints import detect
 from kornia_bingan.network.inference import Precision
 from kornia_bingan.network.weights import find_weights
 from kornia_bingan.patches import SIDE_LIMIT
 from kornia_bingan.reconstruct.features import Features, features_path
+from kornia_bingan.reconstruct.features_h5 import check_h5, write_h5
 from kornia_bingan.work.engine import Engine, check_engine, open_engine, run_units
 from kornia_bingan.work.files import sha256_of
 from kornia_bingan.work.options import FeatureOptions, KeypointOptions, WorkOptions, check_features
-from kornia_bingan.work.run_folder import LOG_FILE, TimeLimit, checksums, log_to, open_run
+from kornia_bingan.work.run_folder import LOG, LOG_FILE, TimeLimit, checksums, log_to, open_run
 from kornia_bingan.work.unit import Failed, Unit, local_file
 
 if TYPE_CHECKING:
@@ -93,6 +94,8 @@ def describe_folder(
     out: Path,
     features: FeatureOptions | None = None,
     work: WorkOptions | None = None,
+    *,
+    h5: bool = False,
 ) -> FolderSummary:
     """Write the features of all photos of a folder, each into its file below ``out``; equal photos get a file each.
 
@@ -101,10 +104,11 @@ def describe_folder(
         out: absent, empty, or a run of the same photos and options, which is resumed.
         features: see :class:`kornia_bingan.work.options.FeatureOptions`.
         work: see :class:`kornia_bingan.work.options.WorkOptions`; the time is checked between two photos.
+        h5: write ``features.h5`` of them all, too, see :func:`kornia_bingan.reconstruct.features_h5.write_h5`.
 
     Raises:
         UsageError: there are no photos, an option is impossible, or ``out`` holds something else.
-        JobError: see :func:`describe_photos`.
+        JobError: see :func:`describe_photos`, or ``h5`` without the package ``h5py``.
     """
     features, work = features or FeatureOptions(), work or WorkOptions()
     limit, masks = TimeLimit(work.time_limit), features.masks
@@ -113,6 +117,8 @@ def describe_folder(
         raise no_photos(photos, foreign)
     check_features(features)
     check_engine(work.workers, work.scheduler)
+    if h5:
+        check_h5()
     weights = find_weights(features.descriptor)
     found = {} if masks is None else find_masks(photos, names, masks)
     sums = checksums(photos, names)
@@ -134,10 +140,24 @@ def describe_folder(
         log_skipped(foreign)
         unread = describe_photos(photos, names, out, engine, features, limit=limit, masks=found)
         log_skipped(unread)
-    without = {item.name for item in unread}
+        without = {item.name for item in unread}
+        if h5:
+            described = [name for name in names if name not in without]
+            _log_turned(photos, described)
+            write_h5(out / "features.h5", out, described)
     counts = {n: len(Features.read(features_path(out, n)).keypoints) for n in names if n not in without}
     _, copies = without_copies(names, sums)
     return FolderSummary(counts, (*foreign, *unread), len(unread), tuple(copies), len(found))
+
+
+def _log_turned(photos: Path, names: Sequence[str]) -> None:
+    turned = sum(image_header(photos / name).orientation != 1 for name in names)
+    if turned:
+        LOG.warning(
+            "%d of %d photos have an EXIF orientation. Keypoints are in pixels as a viewer shows them, while hloc and "
+            "COLMAP read photos as they are stored: turn the photos themselves before (exiftran -a, jhead -autorot).",
+            *(turned, len(names)),
+        )
 
 
 def describe_photos(
