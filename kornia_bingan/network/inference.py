@@ -50,6 +50,7 @@ class FoldedNetwork(nn.Module):
         is_trunk = isinstance(network, PatchTrunk)
         self.leak = 0.0 if is_trunk else LEAK
         self.standardise = is_trunk or network.standardise
+        self.least_deviation = 0.01 * 128 / 255  # 0.01 of the network's input, (255 x - 127.5) / 128
         layers = _folded_trunk(network) if isinstance(network, PatchTrunk) else _folded_discriminator(network)
         weight, bias, stride, padding = layers[0]
         # Quarters of the patch as four channels: the same sums, of one channel they are twice as slow.
@@ -70,17 +71,17 @@ class FoldedNetwork(nn.Module):
         """Leave patches (N, 1, 32, 32) in [0, 1] as they are; the first layer knows the scaling."""
         return patches
 
+    def standardised(self, patches: Tensor) -> Tensor:
+        """Give patches (N, 1, 32, 32) in [0, 1] mean 0 and deviation 1; of uniform ones noise is not blown up."""
+        rows = patches.flatten(1)
+        rows = rows - rows.mean(1, keepdim=True)
+        deviation: Tensor = torch.linalg.vector_norm(rows, dim=1, keepdim=True) / rows.shape[1] ** 0.5
+        return (rows * (1 / (deviation + self.least_deviation))).view_as(patches)
+
     def describe(self, patches: Tensor) -> Tensor:
         """Turn patches (N, 1, 32, 32) in [0, 1] into descriptors (N, bits), float32."""
         x = patches.float()
-        if self.standardise:
-            rows = x.flatten(1)
-            rows = rows - rows.mean(1, keepdim=True)
-            deviation = torch.linalg.vector_norm(rows, dim=1, keepdim=True) / rows.shape[1] ** 0.5
-            # 0.01 of the network's input, (255 x - 127.5) / 128.
-            x = (rows * (1 / (deviation + 0.01 * 128 / 255))).view_as(x)
-        else:
-            x = (255 * x - 127.5) / 128
+        x = self.standardised(x) if self.standardise else (255 * x - 127.5) / 128
         x = x.to(torch.bfloat16 if self.in_bfloat16 else torch.float32)
         if self.quartered:
             # F.pixel_unshuffle, which leaves 0 patches as they are

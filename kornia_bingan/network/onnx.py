@@ -1,7 +1,12 @@
-"""A network becomes an ONNX file, for runtimes other than PyTorch; cutting the patches stays outside."""
+"""A network becomes an ONNX file, for runtimes other than PyTorch; cutting the patches stays outside.
+
+Of several ways to compute something, those are taken that OpenCV reads from 4.6 on, whose importer knew sums over given
+axes, ``Clip`` and comparisons badly or not at all.
+"""
 
 from __future__ import annotations
 
+import json
 import logging
 import warnings
 from importlib.util import find_spec
@@ -9,14 +14,50 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from kornia_bingan import __version__
 from kornia_bingan.errors import JobError, UsageError
+from kornia_bingan.keypoints import BLOB_SUPPORT, BRISK_SUPPORT, FAST_SUPPORT, ORB_SUPPORT
 from kornia_bingan.network.inference import FoldedNetwork
-from kornia_bingan.network.published import OfPictures
+from kornia_bingan.network.published import OfPictures, PatchDiscriminator, PatchTrunk
 from kornia_bingan.network.weights import find_weights, load_weights
-from kornia_bingan.work.files import atomic_path
+from kornia_bingan.patches import PATCH_SIZE
+from kornia_bingan.work.files import atomic_path, sha256_of
 
 OPSET = 18
+
+SUPPORT = {"blobs": BLOB_SUPPORT, "ORB": ORB_SUPPORT, "FAST": FAST_SUPPORT, "BRISK": BRISK_SUPPORT}
+"""Half the side of the support region over the size of a keypoint, by what found it."""
+
+RECIPE = """\
+Half the side of the region is h = support x size; the angle is in degrees, clockwise on the screen, -1 counts as 0.
+Level 0 is the grey picture / 255; each next has half the width and height, rounded down, by area averaging, until the
+short side is below 32. Level = round(log2(2 h / 32)), half to even, within those that exist; sx, sy: its size over that
+of level 0. Row i and column j of the patch is, with u_k = (2 k + 1) / 32 - 1, the level at
+x: (x + 0.5) sx - 0.5 + h sx (u_j cos angle - u_i sin angle),
+y: (y + 0.5) sy - 0.5 + h sy (u_j sin angle + u_i cos angle), bilinear; outside, the border pixel repeats.
+Pixel centres are at integers."""
+"""docs/patch.md in short."""
+
+
+class _ByProducts(FoldedNetwork):
+    """The same, with means as products of matrices."""
+
+    mean: Tensor
+    spread: Tensor
+
+    def __init__(self, network: PatchTrunk | PatchDiscriminator) -> None:
+        super().__init__(network, "float32")
+        cells = PATCH_SIZE**2
+        self.register_buffer("mean", torch.full((cells, 1), 1 / cells))
+        self.register_buffer("spread", torch.ones(1, cells))
+
+    def standardised(self, patches: Tensor) -> Tensor:
+        rows = patches.flatten(1)
+        rows = rows - rows @ self.mean @ self.spread
+        deviation = ((rows * rows) @ self.mean).sqrt() + self.least_deviation
+        return (rows / (deviation @ self.spread)).view_as(patches)
 
 
 class _CodesAndDescriptors(nn.Module):
@@ -27,19 +68,24 @@ class _CodesAndDescriptors(nn.Module):
     def __init__(self, network: FoldedNetwork | OfPictures) -> None:
         super().__init__()
         self.network = network
-        self.register_buffer("places", torch.tensor([128, 64, 32, 16, 8, 4, 2, 1], dtype=torch.int32))
+        octet = 2.0 ** torch.arange(7, -1, -1)[:, None]
+        self.register_buffer("places", torch.kron(torch.eye(network.bits // 8), octet))  # (bits, bits / 8)
 
     def forward(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         descriptors = self.network.describe(self.network.prepare(rows))
-        octets = (descriptors >= 0).to(torch.int32).reshape(-1, self.network.bits // 8, 8)
-        return (octets * self.places).sum(2, dtype=torch.int32).to(torch.uint8), descriptors
+        floor = descriptors.floor()
+        ones = F.relu(floor + 1) - F.relu(floor)  # 1 where a value is 0 or more
+        return (ones @ self.places).to(torch.uint8), descriptors
 
 
 def export_onnx(weights: str | Path, out: Path) -> dict[str, int | str]:
     """Write a network as ONNX, that of patches folded, in float32, for any number of patches or pictures at a time.
 
     The file's input is float32 in [0, 1]: ``patches`` (N, 1, 32, 32), or ``pictures`` (N, 3, 32, 32), in RGB; its
-    outputs are ``codes``, packed uint8 (N, bits / 8), and ``descriptors``, float32 (N, bits).
+    outputs are ``codes``, packed uint8 (N, bits / 8), and ``descriptors``, float32 (N, bits). OpenCV 4 gives the bytes
+    of ``codes`` as float32. Its metadata, which onnxruntime reads and OpenCV does not, has ``name``, ``sha256`` of the
+    weights, ``bits`` and ``version`` of this package; that of a network of patches also ``support``, half the side of
+    the region over OpenCV's ``size`` of a keypoint, in JSON by kind of detector, and ``patch``, how patches are cut.
 
     Args:
         weights: a shipped name or a file.
@@ -58,7 +104,7 @@ def export_onnx(weights: str | Path, out: Path) -> dict[str, int | str]:
     network = load_weights(path)
     if absent := [name for name in ("onnx", "onnxscript") if find_spec(name) is None]:
         raise JobError(f"{' and '.join(absent)} not installed; pip install 'kornia_bingan[onnx]' brings what is needed")
-    exported = network if isinstance(network, OfPictures) else FoldedNetwork(network, "float32")
+    exported = network if isinstance(network, OfPictures) else _ByProducts(network)
     model = _CodesAndDescriptors(exported).eval()
     previous = logging.root.manager.disable
     logging.disable(logging.WARNING)  # the exporter tells of torchvision, which nothing here needs
@@ -78,6 +124,10 @@ def export_onnx(weights: str | Path, out: Path) -> dict[str, int | str]:
     finally:
         logging.disable(previous)
     assert program is not None
+    about = {"name": path.stem, "sha256": sha256_of(path), "bits": str(network.bits), "version": __version__}
+    if exported.channels == 1:
+        about |= {"support": json.dumps(SUPPORT), "patch": RECIPE}
+    program.model.metadata_props.update(about)
     out.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(out) as temporary:
         program.save(temporary)

@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 import torch
 
-from kornia_bingan import BinGAN, PatchTrunk, bits
+import kornia_bingan
+from kornia_bingan import BinGAN, PatchTrunk, bits, list_models
 from kornia_bingan.cli import main
 from kornia_bingan.errors import JobError
 from kornia_bingan.network import onnx as onnx_export
@@ -39,6 +42,50 @@ def test_onnxruntime_gives_the_codes_of_torch(exported: Path, count: int) -> Non
     sure = np.abs(expected) > 1e-3
     assert np.array_equal(np.unpackbits(codes, axis=1)[sure] == 1, expected[sure] >= 0)
     assert np.array_equal(codes, bits.pack(descriptors))
+
+
+@pytest.mark.parametrize("count", [1, 70])
+def test_opencv_gives_the_codes_of_onnxruntime(exported: Path, count: int) -> None:
+    patches = np.random.default_rng(count).random((count, 1, 32, 32), np.float32)
+    session = onnxruntime.InferenceSession(str(exported), providers=["CPUExecutionProvider"])
+    expected, descriptors = session.run(None, {"patches": patches})
+    network = cv2.dnn.readNetFromONNX(str(exported))
+    network.setInput(patches)
+    codes = network.forward("codes")
+    assert codes.shape == expected.shape
+    sure = np.abs(descriptors) > 1e-3  # two libraries sum in two orders
+    assert sure.mean() > 0.99
+    assert np.array_equal(np.unpackbits(codes.astype(np.uint8), axis=1)[sure], np.unpackbits(expected, axis=1)[sure])
+
+
+def test_zero_and_minus_zero_are_ones() -> None:
+    class Given(torch.nn.Module):
+        bits = 16
+        prepare = staticmethod(lambda rows: rows)
+        describe = prepare
+
+    values = torch.tensor([0.0, -0.0, 1e-30, -1e-30, 0.5, -0.5, 1.0, -1.0, 7.9, -7.9, 300.0, -300.0, 1e6, -1e6, 2, -2])
+    codes, _ = onnx_export._CodesAndDescriptors(Given())(values[None])  # type: ignore[arg-type]
+    np.testing.assert_array_equal(codes.numpy(), bits.pack(values[None].numpy()))
+
+
+def test_a_uniform_patch(exported: Path) -> None:
+    session = onnxruntime.InferenceSession(str(exported), providers=["CPUExecutionProvider"])
+    patches = np.full((1, 1, 32, 32), 0.3, np.float32)
+    _, found = session.run(None, {"patches": patches})
+    with torch.no_grad():
+        expected = BinGAN.from_pretrained("bingan256-lite", output="descriptor")(torch.from_numpy(patches)).numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+
+
+def test_the_file_says_what_it_is(exported: Path) -> None:
+    session = onnxruntime.InferenceSession(str(exported), providers=["CPUExecutionProvider"])
+    about = session.get_modelmeta().custom_metadata_map
+    (shipped,) = [model for model in list_models() if model.name == "bingan256-lite"]
+    assert (about["name"], about["sha256"], about["bits"]) == (shipped.name, shipped.sha256, "256")
+    assert about["version"] == kornia_bingan.__version__
+    assert json.loads(about["support"]) == {"blobs": 5, "ORB": 0.65, "FAST": 2, "BRISK": 1}
+    assert "round(log2(2 h / 32))" in about["patch"]
 
 
 @pytest.mark.parametrize("kind", [ImageDiscriminator, PictureNetwork])

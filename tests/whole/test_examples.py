@@ -1,0 +1,52 @@
+"""The programs of ``examples/`` run; hloc's is in tests/test_hloc.py."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from kornia_bingan import BinGAN, bits
+from kornia_bingan.descriptor import describe
+from kornia_bingan.keypoints import Keypoints
+from kornia_bingan.network.onnx import export_onnx
+from tests.helpers.photos import texture
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def opencv_for_cpp() -> list[str]:
+    """What a compiler is told to find OpenCV."""
+    if shutil.which("g++") is None or shutil.which("pkg-config") is None:
+        pytest.skip("there is no C++ compiler, or no pkg-config")
+    asked = subprocess.run(["pkg-config", "--cflags", "--libs", "opencv4"], capture_output=True, text=True, check=False)
+    if asked.returncode:
+        pytest.skip("OpenCV for C++ is not installed (Debian's package is libopencv-dev)")
+    return asked.stdout.split()
+
+
+def test_codes_of_the_cpp_program_are_ours(tmp_path: Path) -> None:
+    options = opencv_for_cpp()
+    program, network, picture = tmp_path / "describe", tmp_path / "codes.onnx", tmp_path / "picture.png"
+    source = str(EXAMPLES / "describe.cpp")
+    subprocess.run(["g++", "-O1", "-std=c++17", source, "-o", str(program), *options], check=True)
+    export_onnx("bingan256-lite", network)
+    image = texture(203, 311, 3)
+    cv2.imwrite(str(picture), image)
+    printed = subprocess.run([program, network, picture], capture_output=True, text=True, check=True).stdout
+    rows = [line.split() for line in printed.splitlines()]
+    assert len(rows) > 200
+    numbers = np.array([row[:4] for row in rows], np.float32)
+    none = np.zeros(len(rows), np.float32)
+    points = Keypoints(numbers[:, :2], numbers[:, 2], numbers[:, 3], none, none.astype(np.int32))
+    expected = describe(BinGAN.from_pretrained("bingan256-lite"), image, points, support=5.0)
+    codes = np.array([list(bytes.fromhex(row[4])) for row in rows], np.uint8)
+    differ = np.unpackbits(codes ^ expected, axis=1).mean()
+    # cv::remap of OpenCV 4 rounds positions to 1/32 pixel; codes of other patches would differ in half of the bits
+    assert differ < 0.01
+    assert bits.hamming_distances(codes, expected).argmin(1).tolist() == list(range(len(rows)))
+    assert subprocess.run([program], capture_output=True, check=False).returncode == 2
