@@ -46,7 +46,7 @@ def reconstruct(
 
     Args:
         photos: folder of photos, searched recursively, or a URL such as s3://BUCKET/PHOTOS, fetched to OUT.photos/.
-        out: folder for the results; run the command again to resume after a kill.
+        out: folder for the results; run the command again to resume after a kill, or when photos were added or removed.
     """
     from kornia_bingan.images.fetch import local_photos
     from kornia_bingan.reconstruct.pipeline import reconstruct_photos

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from kornia_bingan.colmap.database import (
         add_features,
         read_features,
+        read_images,
         read_verification,
         verify,
         write_features,
@@ -42,6 +43,7 @@ _MODULE_OF = {
     "cameras_for": "types",
     "read_cameras": "half_pixel",
     "read_features": "database",
+    "read_images": "database",
     "read_model": "model",
     "read_verification": "database",
     "reconstruct": "mapping",
@@ -61,6 +63,7 @@ __all__ = [
     "cameras_for",
     "read_cameras",
     "read_features",
+    "read_images",
     "read_model",
     "read_verification",
     "reconstruct",

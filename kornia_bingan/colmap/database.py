@@ -231,6 +231,16 @@ def read_features(database: Path) -> dict[str, Keypoints]:
         return {image.name: keypoints_from_colmap(db.read_keypoints(image.image_id)) for image in images}
 
 
+def read_images(database: Path) -> list[str]:
+    """Read the names of the images of a database, sorted.
+
+    Raises:
+        UsageError: the file is no COLMAP database.
+    """
+    with open_database(database, existing=True) as db:
+        return sorted(image.name for image in db.read_all_images())
+
+
 def read_verification(database: Path) -> Verification:
     """Read how many pairs of a database are matched, verified and rejected, and with how many inliers.
 

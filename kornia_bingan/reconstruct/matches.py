@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -75,6 +76,42 @@ def block_path(folder: Path, number: int) -> Path:
     return folder / f"{number:06d}.npz"
 
 
+def read_blocks(folder: Path) -> Iterator[tuple[Path, Block]]:
+    """Read the blocks of a folder in the order of their numbers; damaged files are removed, so as to be made anew."""
+    for path in sorted(folder.glob("*.npz")):
+        try:
+            block = Block.read(path)
+        except UsageError:
+            path.unlink()
+            continue
+        yield path, block
+
+
+def read_matches(folder: Path, pairs: Collection[Pair]) -> dict[Pair, NDArray[np.int32]]:
+    """Give the matches of some pairs, in the order of the pairs.
+
+    Raises:
+        UsageError: a pair is in no block.
+    """
+    wanted = set(pairs)
+    found: dict[Pair, NDArray[np.int32]] = {}
+    for _, block in read_blocks(folder):
+        found.update((pair, rows) for pair, rows in zip(block.pairs, block.matches, strict=True) if pair in wanted)
+    if missing := [pair for pair in pairs if pair not in found]:
+        raise UsageError(f"{folder} lacks {len(missing)} of {len(wanted)} pairs of photos; run the command again")
+    return {pair: found[pair] for pair in pairs}
+
+
+def forget_photos(folder: Path, names: Collection[str]) -> None:
+    """Take the matches of some photos out of the blocks of a folder."""
+    for path, block in read_blocks(folder):
+        kept = [row for row, pair in enumerate(block.pairs) if not set(pair) & set(names)]
+        if not kept:
+            path.unlink()
+        elif len(kept) < len(block.pairs):
+            Block(tuple(block.pairs[row] for row in kept), tuple(block.matches[row] for row in kept)).write(path)
+
+
 def match_block(pairs: Sequence[Pair], codes: Callable[[str], NDArray[np.uint8]], ratio: float) -> Block:
     """Match the codes of each pair by mutual nearest neighbours and a ratio test in both directions.
 
@@ -120,7 +157,7 @@ def match_photos(
     limit: TimeLimit,
     context: tuple[ContextModel, float] | None = None,
 ) -> None:
-    """Write the matches of each block of pairs that has none yet, or a damaged file.
+    """Write the matches of all pairs that have none yet, or a damaged file, in new blocks.
 
     Args:
         pairs: names of the photos.
@@ -135,12 +172,15 @@ def match_photos(
         JobError: the time limit was reached between two blocks, or no process survived a block.
         UsageError: a file of features is absent or damaged.
     """
+    known = {pair for _, block in read_blocks(folder) for pair in block.pairs}
+    missing = [pair for pair in pairs if pair not in known]
+    free = (path for path in (block_path(folder, number) for number in count()) if not path.exists())
     units = (
         Unit(path.name, (block, engine.path(features), engine.path(path), ratio, context), len(block))
-        for path, block in ((block_path(folder, number), block) for number, block in blocks_of(pairs))
+        for path, (_, block) in zip(free, list(blocks_of(missing)), strict=False)
     )
     for name, found in run_units(
-        engine, match_unit, units, len(pairs), description="match", done="matched", word="pair", limit=limit
+        engine, match_unit, units, len(missing), description="match", done="matched", word="pair", limit=limit
     ):
         if isinstance(found, Failed):
             raise JobError(f"{folder / name} could not be made: {found.reason}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -30,8 +31,14 @@ def map_photos(run: Run, num_images: int, statistics: PairStatistics) -> Model:
     out, options = run.out, run.options
     folder = out / LARGEST
     if not folder.exists():
+        shutil.rmtree(out / OTHERS, ignore_errors=True)  # of an attempt that was killed between the two
+        start = None if run.base is None or options.mapper != "incremental" else run.base / LARGEST
+        if start is not None and not start.exists():
+            start = None
+        if start is not None:
+            LOG.info("map: goes on from %s", printable(str(start)))
         if statistics.matched == 0:
-            raise NoModelError(f"no two photos have a match: {statistics.sentence()}")
+            raise NoModelError(f"no two photos have a match: {statistics.sentence()}{run.kept()}")
         with tqdm(total=num_images, desc="map", unit="photo", disable=no_progress()) as bar:
             try:
                 colmap.reconstruct(
@@ -42,12 +49,13 @@ def map_photos(run: Run, num_images: int, statistics: PairStatistics) -> Model:
                     refine=options.cameras.intrinsics is None and options.cameras.cameras is None,
                     seed=options.seed,
                     time_limit_s=run.limit.left_s(),
-                    log=out / "log" / "map.txt",
+                    log=run.home / "log" / "map.txt",
                     progress=lambda registered: bar.update(registered - bar.n),
                     others=out / OTHERS,
+                    start=start,
                 )
             except NoModelError as error:
-                raise NoModelError(f"{error}: {statistics.sentence()}") from error
+                raise NoModelError(f"{error}: {statistics.sentence()}{run.kept()}") from error
     if not (out / "points.ply").exists():
         colmap.write_points(folder, out / "points.ply")
     return colmap.read_model(folder)

@@ -12,6 +12,7 @@ moment is resumed by the same command and ends with the same model:
     OUT/points.ply            its points
     OUT/models/1/             those of the second largest, where photos show several places; and so on
     OUT/summary.json          the numbers; the run is finished
+    OUT/next/                 results with photos that were added since, until they are finished
     OUT/log/                  bingan.txt: stages, skipped files, warnings; the others: the end of what COLMAP said
 """
 
@@ -38,6 +39,7 @@ from kornia_bingan.reconstruct.options import ReconstructOptions, check_options
 from kornia_bingan.reconstruct.pairs import Pair, Way, choose_pairs, parse_choice, read_pairs
 from kornia_bingan.reconstruct.run import Matched, Run
 from kornia_bingan.reconstruct.summary import ModelPhotos, PairStatistics, Summary
+from kornia_bingan.reconstruct.update import finish, matched_pairs, place_for
 from kornia_bingan.reconstruct.verify import verify_pairs
 from kornia_bingan.work.engine import open_engine
 from kornia_bingan.work.files import printable, sha256_of
@@ -50,8 +52,9 @@ def reconstruct_photos(photos: Path, out: Path, options: ReconstructOptions | No
 
     Args:
         photos: folder of photos, searched recursively; what cannot be read is skipped and listed.
-        out: folder of the results (see the module's docstring), absent or empty, or a run of the same photos and
-            options, which is resumed; a finished one gives its summary again.
+        out: folder of the results (see the module's docstring), absent or empty, or a run with the same options, which
+            is resumed; a finished one of the same photos gives its summary again, of other photos it goes on with them
+            (see :mod:`kornia_bingan.reconstruct.update`).
         options: see :class:`ReconstructOptions`.
 
     Returns:
@@ -77,10 +80,12 @@ def reconstruct_photos(photos: Path, out: Path, options: ReconstructOptions | No
     names, copies = without_copies(names, sums)
     ways = parse_choice(options.pairs)
     listed = read_pairs(options.pairs, names) if ways is None else []
-    with open_run(out, _identity(options, weights, listed, sums, masks)), log_to(out / LOG_FILE):
-        if (out / "summary.json").exists():
-            return Summary.read(out / "summary.json")
-        run = Run(photos, out, options, weights, masks, limit, Stopwatch(out / "seconds.json"))
+    identity = _identity(options, weights, listed, sums, masks)
+    with open_run(out, identity, other_photos=True), log_to(out / LOG_FILE):
+        place, base = place_for(out, identity, names)
+        if (place / "summary.json").exists():
+            return Summary.read(place / "summary.json")
+        run = Run(photos, out, place, base, options, weights, masks, limit, Stopwatch(place / "seconds.json"))
         matched = _describe_and_match(run, names, [*passed_over, *copies], ways, listed)
         with run.watch.stage("verify"):
             verification = verify_pairs(run, matched)
@@ -94,11 +99,11 @@ def reconstruct_photos(photos: Path, out: Path, options: ReconstructOptions | No
         )
         with run.watch.stage("map"):
             model = map_photos(run, len(matched.features), statistics)
-            models = photos_of_models(out, model)
+            models = photos_of_models(place, model)
             unregistered = in_no_model(matched.features, models, matched.pairs, verification)
         log_models(models, unregistered)
         summary = _summary(run, matched, statistics, model, models, unregistered)
-        summary.write(out / "summary.json")
+        finish(summary, place, out)
         return summary
 
 
@@ -157,32 +162,41 @@ def _summary(
 def _describe_and_match(
     run: Run, names: Sequence[str], passed_over: Sequence[Skipped], ways: Sequence[Way] | None, listed: Sequence[Pair]
 ) -> Matched:
-    photos, out, options = run.photos, run.out, run.options
+    photos, home, options = run.photos, run.home, run.options
     with ExitStack() as until_matched:
         with run.watch.stage("describe"):
-            shared = [photos, out / "run.json", *([options.features.masks] if options.features.masks else [])]
+            shared = [photos, home / "run.json", *([options.features.masks] if options.features.masks else [])]
             engine = until_matched.enter_context(
                 open_engine(run.weights, shared, options.work.workers, options.work.scheduler)
             )
             unread = describe_photos(
-                photos, names, out / "features", engine, options.features, limit=run.limit, masks=run.masks
+                photos, names, home / "features", engine, options.features, limit=run.limit, masks=run.masks
             )
-        usable, skipped = _usable(names, [*passed_over, *unread], out / "features")
+        usable, skipped = _usable(names, [*passed_over, *unread], home / "features")
         log_skipped(skipped)
         if len(usable) < 2:
             why = "".join(f"; {item.name}: {item.reason}" for item in skipped[:3])
-            more = f"; {len(skipped) - 3} others are named in {out / LOG_FILE}" if len(skipped) > 3 else ""
-            raise JobError(f"{photos} has {len(usable)} usable photos, two that overlap are needed{why}{more}")
+            why += f"; {len(skipped) - 3} others are named in {home / LOG_FILE}" if len(skipped) > 3 else ""
+            why += run.kept()
+            raise JobError(f"{photos} has {len(usable)} usable photos, two that overlap are needed{why}")
         with run.watch.stage("match"):
             pairs, chosen, unplaced = _choose(ways, listed, photos, usable)
+            known = set() if run.base is None else matched_pairs(run.base / "database.db")
+            new = [pair for pair in pairs if frozenset(pair) not in known]
             context = None
             if options.matches.matcher == "context":
                 from kornia_bingan.matching.context import ContextModel
                 from kornia_bingan.network.weights import context_of
 
                 context = (ContextModel.of(context_of(run.weights)), options.matches.probability)
-            match_photos(pairs, out / "features", out / "matches", options.matches.ratio, engine, run.limit, context)
-    return Matched(usable, skipped, len(unread), pairs, chosen, unplaced)
+            match_photos(new, home / "features", home / "matches", options.matches.ratio, engine, run.limit, context)
+    kept = known - {frozenset(pair) for pair in pairs}  # by other photos beside them no longer chosen
+    return Matched(usable, skipped, len(unread), [*pairs, *sorted(map(_pair, kept))], chosen, unplaced)
+
+
+def _pair(pair: frozenset[str]) -> Pair:
+    first, second = sorted(pair)
+    return first, second
 
 
 def _usable(names: Sequence[str], unread: Sequence[Skipped], folder: Path) -> tuple[dict[str, Features], list[Skipped]]:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
-
-import numpy as np
-from numpy.typing import NDArray
 
 from kornia_bingan.colmap.types import Camera, Verification, by, cameras_for, fixed_camera
 from kornia_bingan.errors import UsageError
 from kornia_bingan.images.exif import Exif, Position, read_exif
-from kornia_bingan.reconstruct.matches import Block, block_path, blocks_of
+from kornia_bingan.reconstruct.matches import read_matches
 from kornia_bingan.reconstruct.options import CameraOptions
-from kornia_bingan.reconstruct.pairs import Pair
 from kornia_bingan.reconstruct.run import Matched, Run
+from kornia_bingan.reconstruct.update import matched_pairs
 from kornia_bingan.work.files import atomic_path
 from kornia_bingan.work.run_folder import LOG
 
@@ -21,7 +19,10 @@ Cameras = dict[str, Camera]
 
 
 def verify_pairs(run: Run, matched: Matched) -> Verification:
-    """Write ``database.db`` with the verified pairs of the photos, unless it is there."""
+    """Write ``database.db`` with the verified pairs of the photos, unless it is there.
+
+    Where results go on, it is their database with the new photos and the new pairs.
+    """
     from kornia_bingan import colmap
 
     out, features = run.out, matched.features
@@ -29,22 +30,24 @@ def verify_pairs(run: Run, matched: Matched) -> Verification:
     if database.exists():
         return colmap.read_verification(database)
     if not unverified.exists():
-        matches: dict[Pair, NDArray[np.int32]] = {}
-        for number, block in blocks_of(matched.pairs):
-            path = block_path(out / "matches", number)
-            found = Block.read(path)
-            if found.pairs != tuple(block):
-                raise UsageError(f"{path} holds other pairs; delete {path.parent} to have it made again")
-            matches.update(zip(found.pairs, found.matches, strict=True))
-        keypoints = {name: found.keypoints for name, found in features.items()}
+        known = None if run.base is None else run.base / "database.db"
+        images = set() if known is None else set(colmap.read_images(known))
+        there = set() if known is None else matched_pairs(known)
+        matches = read_matches(run.home / "matches", [pair for pair in matched.pairs if frozenset(pair) not in there])
+        keypoints = {name: found.keypoints for name, found in features.items() if name not in images}
         sizes = {name: found.size for name, found in features.items()}
         exif = {name: read_exif(run.photos / name) for name in features}
         gps = run.options.gps
         positions = _priors({name: found.position for name, found in exif.items() if found.position and gps})
         with atomic_path(unverified) as temporary:
-            colmap.write_features(temporary, keypoints, _cameras(sizes, exif, run.options.cameras), positions)
+            cameras = _cameras(sizes, exif, run.options.cameras)
+            if known is None:
+                colmap.write_features(temporary, keypoints, cameras, positions)
+            else:
+                shutil.copyfile(known, temporary)
+                colmap.add_features(temporary, keypoints, cameras, positions)
             colmap.write_matches(temporary, matches, verification=False)
-    log = out / "log" / "verify.txt"
+    log = run.home / "log" / "verify.txt"
     state = colmap.verify(unverified, seed=run.options.seed, time_limit_s=run.limit.left_s(), log=log)
     unverified.replace(database)
     return state

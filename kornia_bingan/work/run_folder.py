@@ -19,7 +19,8 @@ from typing import IO, Any, TextIO
 
 from kornia_bingan.errors import JobError, UsageError
 from kornia_bingan.work.files import printable, sha256_of, write_json
-from kornia_bingan.work.provenance import provenance, versions
+from kornia_bingan.work.identity import difference, read_identity, write_identity
+from kornia_bingan.work.provenance import versions
 
 _LOCK = ".lock"
 _OWNER = ".lock-owner"
@@ -151,12 +152,15 @@ def checksums(photos: Path, names: Sequence[str]) -> dict[str, str]:
 
 
 @contextmanager
-def open_run(out: Path, identity: Mapping[str, Any]) -> Iterator[None]:
+def open_run(out: Path, identity: Mapping[str, Any], *, other_photos: bool = False) -> Iterator[None]:
     """Own the folder of a run while the block lasts; make it, or continue in it if it holds the same run.
 
     Args:
         out: absent or empty, or holding a run of the same identity.
-        identity: what decides the results, as JSON can hold it; ``photos`` maps names to checksums.
+        identity: what decides the results, as JSON can hold it; ``photos`` maps names to checksums, ``masks`` those of
+            them that have a mask to its checksum.
+        other_photos: also continue a run of other photos, and with another list of pairs where photos differ. Its
+            ``run.json`` stays as it is; :func:`kornia_bingan.work.identity.write_identity` brings it up to date.
 
     Raises:
         UsageError: the folder cannot be made or written, holds something else or another run (the message names the
@@ -164,13 +168,13 @@ def open_run(out: Path, identity: Mapping[str, Any]) -> Iterator[None]:
     """
     out = Path(out)
     known = _known(out)
-    if known is not None and (difference := _difference(known, json.loads(json.dumps(identity)))):
-        raise UsageError(f"{out} holds another run ({difference}); give the same options, or another folder")
+    if known is not None and (differs := difference(known, json.loads(json.dumps(identity)), other_photos)):
+        raise UsageError(f"{out} holds another run ({differs}); give the same options, or another folder")
     with alone_in(out):
         try:
             _remove_partial(out)
             if known is None:
-                write_json(out / "run.json", {"identity": dict(identity), "provenance": provenance()})
+                write_identity(out, identity)
         except OSError as error:
             raise UsageError(f"{out} cannot be written: {error.strerror or error}; give another folder") from error
         yield
@@ -217,31 +221,7 @@ def _known(out: Path) -> dict[str, Any] | None:
         if foreign:
             raise UsageError(f"{out} is not empty and holds no run ({foreign[0]}); give an empty or a new folder")
         return None
-    try:
-        identity: dict[str, Any] = json.loads(record.read_text(encoding="utf-8"))["identity"]
-        identity["photos"].items()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UsageError(f"{record} was not written by this command; give another folder") from error
-    return identity
-
-
-def _difference(known: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
-    """Name what differs between two identities; empty if nothing does."""
-    differences = [
-        f"{key} {known.get(key)}, now {wanted.get(key)}"
-        for key in sorted(known.keys() | wanted.keys())
-        if key != "photos" and known.get(key) != wanted.get(key)
-    ]
-    before, now = known["photos"], wanted["photos"]
-    for word, names in (
-        ("new", now.keys() - before.keys()),
-        ("gone", before.keys() - now.keys()),
-        ("changed", {name for name in now.keys() & before.keys() if now[name] != before[name]}),
-    ):
-        if names:
-            others = f" and {len(names) - 1} more" if len(names) > 1 else ""
-            differences.append(f"{word} photo {min(names)}{others}")
-    return "; ".join(differences)
+    return read_identity(out)
 
 
 def _take(lock: IO[str], out: Path) -> bool:

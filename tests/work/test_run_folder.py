@@ -13,6 +13,7 @@ import pytest
 
 from kornia_bingan.errors import JobError, UsageError
 from kornia_bingan.work import run_folder
+from kornia_bingan.work.identity import read_identity, write_identity
 from kornia_bingan.work.run_folder import Stopwatch, TimeLimit, alone_in, checksums, open_run
 
 IDENTITY: dict[str, Any] = {"ratio": 0.8, "photos": {"a.jpg": "1", "b.jpg": "2"}}
@@ -44,6 +45,35 @@ def test_another_run_is_refused_with_the_difference(change: dict[str, Any], sent
         pass
     with pytest.raises(UsageError, match=sentence), open_run(tmp_path / "out", {**IDENTITY, **change}):
         pass
+
+
+MASKED: dict[str, Any] = {**IDENTITY, "masks": {"a.jpg": "8"}, "pairs": "a list with SHA-256 1"}
+
+
+def test_other_photos_go_on_where_they_may(tmp_path: Path) -> None:
+    """With them, other masks and listed pairs; the record is left to the caller."""
+    with open_run(tmp_path / "out", MASKED):
+        pass
+    other = {"photos": {"a.jpg": "1", "c.jpg": "3"}, "masks": {"a.jpg": "8", "c.jpg": "9"}}
+    with open_run(tmp_path / "out", {**MASKED, **other, "pairs": "a list with SHA-256 2"}, other_photos=True):
+        assert read_identity(tmp_path / "out") == MASKED
+    changed = {"photos": {"a.jpg": "2", "b.jpg": "2"}}
+    with open_run(tmp_path / "out", {**MASKED, **changed}, other_photos=True):
+        pass
+    for change, sentence in (
+        ({**other, "ratio": 0.7}, r"ratio 0\.8, now 0\.7"),
+        ({"pairs": "a list with SHA-256 2"}, "pairs a list with SHA-256 1, now a list with SHA-256 2"),
+        ({**other, "pairs": "exhaustive"}, "now exhaustive"),
+        ({**other, "masks": {}}, "another mask of photo a.jpg"),
+        ({"masks": {"a.jpg": "8", "b.jpg": "1"}}, "another mask of photo b.jpg"),
+    ):
+        refused = pytest.raises(UsageError, match=sentence)
+        with refused, open_run(tmp_path / "out", {**MASKED, **change}, other_photos=True):
+            pass
+    write_identity(tmp_path / "out", {**MASKED, **other})
+    assert read_identity(tmp_path / "out") == {**MASKED, **other}
+    with pytest.raises(UsageError, match="was not written by this command"):
+        read_identity(tmp_path)
 
 
 def test_foreign_folders_and_files_are_refused(tmp_path: Path) -> None:
