@@ -72,7 +72,7 @@ def describe(
 
     Args:
         photos: folder of photos, searched recursively, or a URL such as s3://BUCKET/PHOTOS, fetched to OUT.photos/.
-        out: folder for the results; files that are there already are kept.
+        out: folder for the results; files that are there already are kept, also of photos that are gone since.
         format: h5 also writes OUT/features.h5, all photos in one file as hloc reads it.
     """
     from kornia_bingan.images.fetch import local_photos

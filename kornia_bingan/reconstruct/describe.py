@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -23,6 +23,7 @@ from kornia_bingan.reconstruct.features import Features, features_path
 from kornia_bingan.reconstruct.features_h5 import check_h5, write_h5
 from kornia_bingan.work.engine import Engine, check_engine, open_engine, run_units
 from kornia_bingan.work.files import sha256_of
+from kornia_bingan.work.identity import read_identity, write_identity
 from kornia_bingan.work.options import FeatureOptions, KeypointOptions, WorkOptions, check_features
 from kornia_bingan.work.run_folder import LOG, LOG_FILE, TimeLimit, checksums, log_to, open_run
 from kornia_bingan.work.unit import Failed, Unit, local_file
@@ -101,7 +102,8 @@ def describe_folder(
 
     Args:
         photos: searched recursively.
-        out: absent, empty, or a run of the same photos and options, which is resumed.
+        out: absent, empty, or a run with the same options, which is resumed. Photos that were added are described,
+            those that have changed again; files of photos that are gone are kept.
         features: see :class:`kornia_bingan.work.options.FeatureOptions`.
         work: see :class:`kornia_bingan.work.options.WorkOptions`; the time is checked between two photos.
         h5: write ``features.h5`` of them all, too, see :func:`kornia_bingan.reconstruct.features_h5.write_h5`.
@@ -133,10 +135,11 @@ def describe_folder(
     }
     shared = [photos, out / "run.json", *([masks] if masks else [])]
     with (
-        open_run(out, identity),
+        open_run(out, identity, other_photos=True),
         log_to(out / LOG_FILE),
         open_engine(weights, shared, work.workers, work.scheduler) as engine,
     ):
+        _keep(out, identity)
         log_skipped(foreign)
         unread = describe_photos(photos, names, out, engine, features, limit=limit, masks=found)
         log_skipped(unread)
@@ -148,6 +151,18 @@ def describe_folder(
     counts = {n: len(Features.read(features_path(out, n)).keypoints) for n in names if n not in without}
     _, copies = without_copies(names, sums)
     return FolderSummary(counts, (*foreign, *unread), len(unread), tuple(copies), len(found))
+
+
+def _keep(out: Path, identity: Mapping[str, Any]) -> None:
+    """Remove files of photos that have changed, and add those of this run to the record of what has files."""
+    known = read_identity(out)
+    before, now = known["photos"], identity["photos"]
+    for name in before.keys() & now.keys():
+        if before[name] != now[name]:
+            features_path(out, name).unlink(missing_ok=True)
+    grown = {**identity, "photos": {**before, **now}, "masks": {**known["masks"], **identity["masks"]}}
+    if grown != known:
+        write_identity(out, grown)
 
 
 def _log_turned(photos: Path, names: Sequence[str]) -> None:

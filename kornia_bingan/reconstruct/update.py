@@ -41,6 +41,8 @@ def place_for(out: Path, identity: Mapping[str, Any], names: Collection[str]) ->
         - ``out`` if the new results can go on from its database and model: no photo of the database is gone or has
           changed. None if they are made anew, from the features and matches of the photos that remain.
     """
+    from kornia_bingan.colmap import read_images
+
     coming = out / NEXT
     if (coming / "summary.json").exists():
         take_place(out)
@@ -54,12 +56,13 @@ def place_for(out: Path, identity: Mapping[str, Any], names: Collection[str]) ->
         shutil.rmtree(coming, ignore_errors=True)
         return out, None
     gone, changed = _gone_and_changed(before, wanted)
-    base = out if _images(out / "database.db") <= set(names) - changed else None
+    database = out / "database.db"
+    base = out if database.exists() and set(read_images(database)) <= set(names) - changed else None
     if begun == wanted:
         return coming, base
     _say(wanted["photos"].keys() - before["photos"].keys(), gone, changed)
     shutil.rmtree(coming, ignore_errors=True)
-    if not (out / "database.db").exists():
+    if not any((out / name).exists() for name in ("database.db", "model", "summary.json")):
         (out / "unverified.db").unlink(missing_ok=True)
         write_identity(out, identity)
         return out, None
@@ -114,12 +117,6 @@ def _forget(out: Path, names: Collection[str]) -> None:
         for name in names:
             features_path(out / "features", name).unlink(missing_ok=True)
         forget_photos(out / "matches", names)
-
-
-def _images(database: Path) -> set[str]:
-    from kornia_bingan.colmap import read_images
-
-    return set(read_images(database)) if database.exists() else set()
 
 
 def _say(added: Collection[str], gone: Collection[str], changed: Collection[str]) -> None:

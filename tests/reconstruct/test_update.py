@@ -180,6 +180,20 @@ def test_an_update_that_fails_leaves_the_old_model(copy: Path, finished: Path) -
     assert (out / "report.html").exists()
 
 
+def test_a_run_without_a_model_goes_on_when_the_missing_photos_come(scene: Path, tmp_path: Path) -> None:
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    photos.mkdir()
+    for seed in (1, 2):
+        cv2.imwrite(str(photos / f"{seed}.png"), texture(300, 300, seed))
+    with pytest.raises(JobError, match=r"rejected$"):  # nothing is said of an older model
+        reconstruct_photos(photos, out, OPTIONS)
+    take(scene, FIRST, photos)
+    summary = reconstruct_photos(photos, out, OPTIONS)
+    assert [model.photos for model in summary.models] == [FIRST]
+    assert [item["name"] for item in summary.unregistered] == ["1.png", "2.png"]
+    assert not (out / "next").exists()
+
+
 def test_other_options_are_refused_with_new_photos_too(copy: Path, scene: Path, finished: Path) -> None:
     take(scene, LATER, copy / "photos")
     with pytest.raises(UsageError, match=r"holds another run \(ratio 0\.8, now 0\.7\)"):
@@ -206,6 +220,16 @@ def test_before_there_is_a_database_a_run_takes_other_photos_in_its_own_place(tm
     assert place_for(tmp_path, wanted, ["b", "c"]) == (tmp_path, None)
     assert read_identity(tmp_path) == wanted
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["b.npz", "features", "matches", "run.json"]
+
+
+def test_without_its_database_a_model_stays_but_is_not_continued(tmp_path: Path) -> None:
+    write_identity(tmp_path, identity({"a": "1"}))
+    (tmp_path / "summary.json").write_text("{}")
+    wanted = identity({"a": "1", "b": "2"})
+    assert place_for(tmp_path, wanted, ["a", "b"]) == (tmp_path / "next", None)
+    assert place_for(tmp_path, wanted, ["a", "b"]) == (tmp_path / "next", None)
+    assert read_identity(tmp_path) == identity({"a": "1"})
+    assert read_identity(tmp_path / "next") == wanted
 
 
 def test_photos_of_an_update_that_was_given_up_are_forgotten(tmp_path: Path) -> None:
