@@ -21,6 +21,7 @@ from urllib.parse import unquote, urlsplit
 from eval import __main__ as commands
 from eval.harness.command import command_line
 from eval.show.markdown import ROOT, markdown
+from kornia_bingan.cli.commands import COMMANDS
 from kornia_bingan.errors import JobError
 from kornia_bingan.train.config import PRESETS
 
@@ -71,17 +72,10 @@ def relink(text: str, page: Path, places: dict[Path, Path]) -> str:
     return re.sub(r"(\]\()([^)\s]+)\)", moved, text)
 
 
-def command_names() -> list[str]:
-    """Name the commands that ``bingan --help`` lists, and ``train``, in its order."""
-    listed = _printed("kornia_bingan.cli", "--help")
-    names = re.findall(r"^\W*(\w+) {2,}\S", listed[listed.index("subcommands") :], re.MULTILINE)
-    return list(dict.fromkeys([*names, "train"]))
-
-
 def options_page() -> str:
     """Write what every command prints when it is asked for help, and what the presets of training change."""
     parts = ["# Every option", "", "What `bingan COMMAND --help` prints, made with this site.", ""]
-    for name in command_names():
+    for name in [*COMMANDS, "train"]:
         parts += [f"## bingan {name}", "", "```text", _printed("kornia_bingan.cli", name, "--help").rstrip(), "```", ""]
     parts += ["### Presets of training", "", "What each changes of the values above, which are those of `photos`:", ""]
     keys = list(dict.fromkeys(key for preset in PRESETS.values() for key in preset))

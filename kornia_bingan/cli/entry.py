@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
+from typing import Any
 
 import tyro
 
@@ -28,8 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     try:
         return _run(arguments)
-    except SystemExit as error:  # of the argument parser: 0 after --help, 2 for wrong arguments
-        return error.code if isinstance(error.code, int) else 2
+    except SystemExit as error:  # of the argument parser: 0 or none after --help and completion, 2 for wrong use
+        return (error.code or 0) if isinstance(error.code, int | None) else 2
     except (UsageError, JobError) as error:
         print(f"bingan: {printable(str(error))}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
@@ -54,6 +57,18 @@ def _in_words(error: ImportError | OSError) -> str:
     return printable(place + (error.strerror or str(error)))
 
 
+def overview() -> str:
+    """List the commands, each with the first line of what it says of itself."""
+    commands = {name: (command.__doc__ or "").partition("\n")[0] for name, command in COMMANDS.items()}
+    commands["train"] = "Train codes on photos, patches or pictures, without labels."
+    indent, width = 4 + max(map(len, commands)), min(100, shutil.get_terminal_size().columns)
+    lines = ["usage: bingan COMMAND ...", "", "Learned 256-bit local descriptors.", ""]
+    for name, line in commands.items():
+        lines += textwrap.wrap(f"  {name:{indent - 2}}{line}", width, subsequent_indent=" " * indent)
+    end = "bingan COMMAND --help explains its options. With --quiet, no command shows progress."
+    return "\n".join([*lines, "", *textwrap.wrap(end, width)])
+
+
 def _run(arguments: list[str]) -> int:
     if arguments[:1] == ["--version"]:
         print(f"bingan {kornia_bingan.__version__}")
@@ -67,17 +82,16 @@ def _run(arguments: list[str]) -> int:
         from kornia_bingan.cli.train import train  # its defaults depend on its arguments
 
         return train(arguments[1:])
-    words = ", ".join([*COMMANDS, "train"])
-    description = f"Learned 256-bit local descriptors. bingan COMMAND --help explains each of: {words}. "
-    description += "With --quiet, no command shows progress."
-    status = tyro.extras.subcommand_cli_from_dict(
-        COMMANDS,
-        prog="bingan",
-        description=description,
-        args=arguments,
-        config=(tyro.conf.OmitArgPrefixes,),
-        registry=ARGUMENTS,
-    )
+    if arguments[:1] in (["--help"], ["-h"]):
+        print(overview())
+        return 0
+    how: dict[str, Any] = {"config": (tyro.conf.OmitArgPrefixes,), "registry": ARGUMENTS}
+    name = arguments[0] if arguments else ""
+    # Of one command only its own options are looked at; all of them are for completion, and for what is no command.
+    if name in COMMANDS:
+        status = tyro.cli(COMMANDS[name], prog=f"bingan {name}", args=arguments[1:], **how)
+    else:
+        status = tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="bingan", args=arguments, **how)
     sys.stdout.flush()
     return int(status)
 

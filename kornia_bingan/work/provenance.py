@@ -11,7 +11,6 @@ import platform
 import subprocess
 import sys
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +106,8 @@ def usable_cores() -> int:
 
 
 def _version(distribution: str) -> str | None:
+    from importlib.metadata import PackageNotFoundError, version  # slow to load
+
     try:
         return version(distribution)
     except PackageNotFoundError:

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 import kornia_bingan
 from kornia_bingan.cli import entry
+from kornia_bingan.cli.commands import COMMANDS
 from kornia_bingan.datasets.rendered import render_scene
 from kornia_bingan.work import engine
 from kornia_bingan.work.run_folder import QUIET, no_progress
@@ -32,16 +33,23 @@ def test_version_help_and_no_command(capsys: pytest.CaptureFixture[str]) -> None
     assert entry.main(["--version"]) == 0
     assert capsys.readouterr().out == f"bingan {kornia_bingan.__version__}\n"
     assert entry.main(["--help"]) == 0
-    assert "reconstruct" in capsys.readouterr().out
+    listed = capsys.readouterr().out
+    assert all(f"\n  {name} " in listed for name in [*COMMANDS, "train"])
+    assert max(map(len, listed.splitlines())) <= 100
     assert entry.main([]) == 2
     assert entry.main(["fly"]) == 2
+    assert "Available subcommands: reconstruct" in capsys.readouterr().err
+    assert entry.main(["--tyro-print-completion", "bash"]) == 0
+    assert "# Bash completion for bingan" in capsys.readouterr().out
+    assert entry.main(["describe"]) == 2
+    assert "bingan describe --help" in capsys.readouterr().err
     assert entry.main(["train", "--help"]) == 0
     assert "lambda-two-view" in capsys.readouterr().out
 
 
 def test_help_loads_no_heavy_library() -> None:
     program = "import sys; from kornia_bingan import cli; cli.main(['--help'])\n"
-    program += "print([m for m in ('torch', 'cv2', 'pycolmap', 'faiss', 'kornia') if m in sys.modules])"
+    program += "print([m for m in ('torch', 'cv2', 'pycolmap', 'faiss', 'kornia', 'typeguard') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.rstrip().endswith("[]")
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from eval.show import site
+from kornia_bingan.cli import entry
 from kornia_bingan.errors import JobError
 
 
@@ -56,6 +57,9 @@ def test_every_name_of_the_api_is_there_and_documented() -> None:
         assert pkgutil.resolve_name(name).__doc__, name
 
 
-def test_every_command_is_on_the_page_of_options() -> None:
-    names = site.command_names()
-    assert {"reconstruct", "match", "describe", "index", "search", "scene", "doctor", "demo", "train"} <= set(names)
+def test_every_command_is_on_the_page_of_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(site, "_printed", lambda module, name, help: f"{module} {name}")
+    listed = entry.overview()
+    headings = re.findall(r"^## bingan (\w+)$", site.options_page(), re.MULTILINE)
+    assert {"reconstruct", "match", "describe", "index", "search", "scene", "doctor", "demo", "train"} <= set(headings)
+    assert headings == re.findall(r"^  (\w+) {2,}\S", listed, re.MULTILINE)
