@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import runpy
 import shutil
 import subprocess
 from pathlib import Path
@@ -50,3 +52,25 @@ def test_codes_of_the_cpp_program_are_ours(tmp_path: Path) -> None:
     assert differ < 0.01
     assert bits.hamming_distances(codes, expected).argmin(1).tolist() == list(range(len(rows)))
     assert subprocess.run([program], capture_output=True, check=False).returncode == 2
+
+
+def test_the_panorama_finds_how_the_camera_turned() -> None:
+    """Photos of one far wall by a camera that turns by 12 degrees, of which its focal length and turns are known."""
+    program = runpy.run_path(str(EXAMPLES / "panorama.py"))
+    focal, width, height = 500.0, 400, 300
+    inside = np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]])
+    wall = cv2.cvtColor(texture(600, 1000, 4), cv2.COLOR_GRAY2BGR)
+    onto_wall = np.array([[focal, 0, 499.5], [0, focal, 299.5], [0, 0, 1]])
+    photos = []
+    for index in range(3):
+        turn, _ = cv2.Rodrigues(np.array([0, np.deg2rad(12 * (index - 1)), 0]))
+        way = inside @ turn @ np.linalg.inv(onto_wall)
+        photos.append(cv2.warpPerspective(wall, way, (width, height)))
+    cameras = program["cameras_of"](program["features_of"](photos, 400))
+    assert [camera.focal for camera in cameras] == pytest.approx([focal] * 3, rel=0.02)
+    for first, second in itertools.pairwise(cameras):
+        turned, _ = cv2.Rodrigues((first.R.T @ second.R).astype(np.float64))
+        assert np.rad2deg(np.linalg.norm(turned)) == pytest.approx(12, abs=0.2)
+    panorama = program["blend"](photos, cameras)
+    assert panorama.shape[1] == pytest.approx(2 * np.deg2rad(12) * focal + width, rel=0.05)
+    assert height - 20 < panorama.shape[0] < height + 60
