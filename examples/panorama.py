@@ -23,8 +23,9 @@ def features_of(photos: Sequence[Picture], max_keypoints: int = 2000) -> list[An
     """Turn photos (H, W, 3) into what the matchers of cv2.detail take."""
     extractor, found = BinGANExtractor(max_keypoints=max_keypoints), []
     for index, photo in enumerate(photos):
-        features = cv2.detail.ImageFeatures()
-        features.img_idx, features.img_size = index, photo.shape[1::-1]
+        # OpenCV 4 crashes where an empty ImageFeatures() is given descriptors
+        features = cv2.detail.computeImageFeatures2(cv2.ORB.create(1), photo)
+        features.img_idx = index
         features.keypoints, codes = extractor.detectAndCompute(photo, None)
         features.descriptors = cv2.UMat(codes)
         found.append(features)
