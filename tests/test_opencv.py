@@ -440,3 +440,50 @@ def test_photo(shared_data: Path, extractor: BinGANExtractor) -> None:
     right = np.linalg.norm((xy1 + 0.5) * 2 - 0.5 - xy0, axis=1) < 3
     assert right.sum() > 100
     assert right.mean() > 0.9
+
+
+@pytest.fixture(scope="module")
+def lite() -> BinGANExtractor:
+    return BinGANExtractor("bingan256-lite")
+
+
+def share_found_again(extractor: BinGANExtractor, image: np.ndarray, way: np.ndarray, size: tuple[int, int]) -> float:
+    """OpenCV's protocol of invariance: the keypoints are moved with the picture, and each has to find itself.
+
+    Args:
+        extractor: describes.
+        image: grey.
+        way: a similarity, (2, 3), from its pixels to those of the other picture.
+        size: width and height of that.
+    """
+    scale = float(np.hypot(way[0, 0], way[1, 0]))
+    turn_deg = float(np.rad2deg(np.arctan2(way[1, 0], way[0, 0])))
+    other = cv2.warpAffine(image, way, size, flags=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    height, width = image.shape
+    points = keypoints.detect(image, "dog", 400)
+    inner = np.linalg.norm(points.xy - [width / 2, height / 2], axis=1) < min(width, height) / 3
+    found0 = keypoints.to_opencv(points[inner])
+    found1 = [
+        cv2.KeyPoint(*(way @ [*k.pt, 1]).tolist(), scale * k.size, (k.angle + turn_deg) % 360, k.response, k.octave)
+        for k in found0
+    ]
+    _, codes0 = extractor.compute(image, found0)
+    _, codes1 = extractor.compute(other, found1)
+    assert len(codes0) == len(codes1) > 100
+    matches = cv2.BFMatcher(cv2.NORM_HAMMING).match(codes0, codes1)
+    return float(np.mean([match.queryIdx == match.trainIdx for match in matches]))
+
+
+@pytest.mark.parametrize("turn_deg", [15, 75, 130, 180, 225, 290, 345])
+def test_invariance_to_rotation_by_opencvs_protocol(turn_deg: float, lite: BinGANExtractor) -> None:
+    image = texture(320, 320, 7)
+    way = cv2.getRotationMatrix2D((159.5, 159.5), -turn_deg, 1)
+    assert share_found_again(lite, image, way, (320, 320)) > 0.98
+
+
+@pytest.mark.parametrize("scale", [0.4, 0.5, 0.7, 1.5, 2, 2.5])
+def test_invariance_to_scale_by_opencvs_protocol(scale: float, lite: BinGANExtractor) -> None:
+    side = round(320 * scale)
+    # the corner of the picture stays where it is
+    way = np.array([[scale, 0, scale / 2 - 0.5], [0, scale, scale / 2 - 0.5]])
+    assert share_found_again(lite, texture(320, 320, 7), way, (side, side)) > 0.95
