@@ -1,8 +1,9 @@
 """A photo becomes a grey array.
 
 One policy for everything that reads a picture: pixels stand as a viewer shows them (EXIF orientation applied, once),
-alpha is ignored, and a file that is cut short is refused although OpenCV gives half a JPEG without a word. What the
-container says is read in `kornia_bingan.images.containers`; only the pixels are left to OpenCV.
+alpha changes none of them (`read_opacity` gives it), and a file that is cut short is refused although OpenCV gives half
+a JPEG without a word. What the container says is read in `kornia_bingan.images.containers`; only the pixels are left to
+OpenCV.
 """
 
 from __future__ import annotations
@@ -125,6 +126,39 @@ def read_color(path: Path | str, ranges: Ranges | None = None) -> NDArray[np.uin
     return np.ascontiguousarray(bgr[:, :, ::-1])
 
 
+def read_opacity(path: Path | str) -> NDArray[np.uint8] | None:
+    """Read where a photo is transparent, in the pixels of `read_image`.
+
+    Returns:
+        uint8, shape (H, W), 0 where alpha is below half (lossy formats make 0 a little more) and 255 elsewhere; None
+        for a photo that is transparent nowhere.
+
+    Raises:
+        ImageError: as in `read_image`, or the photo is transparent everywhere.
+    """
+    path = Path(path)
+    if not _may_be_transparent(*_open(path)):
+        return None
+    pixels, header = _samples(path, cv2.IMREAD_UNCHANGED)
+    if pixels.ndim != 3 or pixels.shape[2] != 4:
+        return None
+    shown = np.where(pixels[:, :, 3] > np.iinfo(pixels.dtype).max // 2, 255, 0).astype(np.uint8)
+    if shown.all():
+        return None
+    if not shown.any():
+        raise ImageError(f"{path} is transparent everywhere; save it without transparency")
+    return np.array(_orient(shown, header.orientation), order="C")
+
+
+def _may_be_transparent(data: bytes, header: ImageHeader) -> bool:
+    """Say whether a file may have alpha; only then is it decoded a second time."""
+    if header.kind == "PNG":
+        return data[25] in (4, 6) or b"tRNS" in data[: data.find(b"IDAT")]
+    if header.kind == "WebP":  # a flag of VP8X, or of VP8L
+        return (data[12:16] == b"VP8X" and bool(data[20] & 0x10)) or (data[12:16] == b"VP8L" and bool(data[24] & 0x10))
+    return header.kind in ("TIFF", "HEIF")
+
+
 def shrink(image: NDArray[np.uint8], longest: int) -> NDArray[np.uint8]:
     """Reduce a picture whose long side is over ``longest`` pixels to that, areas averaged; give others as they are.
 
@@ -223,12 +257,15 @@ def _samples(path: Path, mode: int) -> tuple[NDArray[Any], ImageHeader]:
 
 
 def _decode_heif(path: Path, data: bytes, mode: int) -> NDArray[np.uint8]:
-    """Decode HEIC or AVIF as OpenCV would the other formats: blue first, or grey by its weights."""
+    """Decode HEIC or AVIF as OpenCV would the other formats: blue first, with alpha, or grey by its weights."""
+    alpha = mode == cv2.IMREAD_UNCHANGED
     try:
         with open_heif(data) as picture:
-            rgb = np.asarray(picture.convert("RGB"), np.uint8)
+            rgb = np.asarray(picture.convert("RGBA" if alpha else "RGB"), np.uint8)
     except (ContainerError, OSError, ValueError, SyntaxError, EOFError, RuntimeError) as error:
         raise ImageError(f"{path} is a HEIC or AVIF file that is cut short or damaged") from error
+    if alpha:
+        return rgb
     conversion = cv2.COLOR_RGB2GRAY if mode == cv2.IMREAD_GRAYSCALE else cv2.COLOR_RGB2BGR
     return np.asarray(cv2.cvtColor(rgb, conversion), np.uint8)
 

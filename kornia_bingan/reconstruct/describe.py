@@ -14,7 +14,7 @@ import numpy as np
 from kornia_bingan.errors import UsageError
 from kornia_bingan.images.folders import Skipped, list_images, log_skipped, no_photos, reason_for, without_copies
 from kornia_bingan.images.masks import find_masks, read_mask
-from kornia_bingan.images.read import ImageError, Ranges, image_header, read_image, sample_ranges, shrink
+from kornia_bingan.images.read import ImageError, Ranges, image_header, read_image, read_opacity, sample_ranges, shrink
 from kornia_bingan.keypoints import detect
 from kornia_bingan.network.inference import Precision
 from kornia_bingan.network.weights import find_weights
@@ -48,6 +48,7 @@ def describe_photo(
         model: describes.
         options: which keypoints are found.
         mask: a picture of the photo's size, black where nothing is to be found; see :mod:`kornia_bingan.images.masks`.
+            Nothing is found where the photo is transparent, either.
         max_size: a photo with a longer side is reduced to this many pixels before; keypoints are given in pixels of the
             photo all the same. 0 reduces nothing.
         ranges: see :func:`kornia_bingan.images.read.sample_ranges`.
@@ -63,6 +64,9 @@ def describe_photo(
     allowed = None if mask is None else read_mask(mask)
     if allowed is not None and allowed.shape != image.shape:
         raise UsageError(f"the mask {mask} is {allowed.shape[1]} x {allowed.shape[0]}, {path} is {width} x {height}")
+    opaque = read_opacity(path)
+    if opaque is not None:
+        allowed = opaque if allowed is None else np.minimum(allowed, opaque)
     if max_size:
         image = shrink(image, max_size)
     if allowed is not None and allowed.shape != image.shape:

@@ -16,7 +16,7 @@ from PIL import Image
 from kornia_bingan.errors import UsageError
 from kornia_bingan.images import read as images
 from kornia_bingan.images.folders import Skipped, list_images
-from kornia_bingan.images.read import ImageError, image_size, read_color, read_image, sample_ranges
+from kornia_bingan.images.read import ImageError, image_size, read_color, read_image, read_opacity, sample_ranges
 from tests.helpers.image_bytes import encode, exif, png, png_chunk, tiff, with_exif
 from tests.helpers.photos import texture
 
@@ -164,6 +164,63 @@ def test_alpha_is_ignored(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(data)
         np.testing.assert_array_equal(read_color(tmp_path / name), rgb)
         assert np.abs(read_image(tmp_path / name) - rgb @ np.array([0.299, 0.587, 0.114])).max() <= 1
+
+
+def test_alpha_says_where_a_photo_is_transparent(tmp_path: Path) -> None:
+    """The left third has little alpha, the rest much; in all formats that have it, turned by EXIF like the pixels."""
+    rng = np.random.default_rng(3)
+    rgba = rng.integers(160, 256, (6, 9, 4), dtype=np.uint8)
+    rgba[:, :3, 3] -= 160
+    wanted = np.where(rgba[:, :, 3] > 127, 255, 0)
+    bgra = rgba[:, :, [2, 1, 0, 3]]
+    palette = png_chunk(b"PLTE", bytes([0, 0, 0, 255, 0, 0, 0, 255, 0, 0, 0, 255]))
+    files = {
+        "rgba.png": encode(".png", bgra),
+        "wide.png": encode(".png", bgra.astype(np.uint16) * 257),
+        "rgba.tif": tiff(rgba),
+    }
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+    for name, options in (("lossless.webp", {"lossless": True, "exact": True}), ("lossy.webp", {}), ("a.avif", {})):
+        Image.fromarray(rgba).save(tmp_path / name, **options)
+        files[name] = b""
+    grey = Image.merge("LA", [Image.fromarray(rgba[:, :, 0]), Image.fromarray(rgba[:, :, 3])])
+    grey.save(tmp_path / "grey.png")
+    for name in (*files, "grey.png"):
+        found = read_opacity(tmp_path / name)
+        assert found is not None, name
+        assert found.dtype == np.uint8
+        np.testing.assert_array_equal(found, wanted, err_msg=name)
+    Image.fromarray(rgba).save(tmp_path / "turned.png", exif=orientation_6())
+    turned = read_opacity(tmp_path / "turned.png")
+    assert turned is not None
+    assert turned.shape == read_image(tmp_path / "turned.png").shape == (9, 6)
+    np.testing.assert_array_equal(turned, np.rot90(wanted, -1))
+    (tmp_path / "palette.png").write_bytes(png(4, 1, 2, 3, [b"\x1b"], palette, png_chunk(b"tRNS", b"\xff\0\xff\xff")))
+    found = read_opacity(tmp_path / "palette.png")
+    assert found is not None
+    assert found.tolist() == [[255, 0, 255, 255]]
+
+
+def orientation_6() -> Image.Exif:
+    turned = Image.Exif()
+    turned[274] = 6
+    return turned
+
+
+def test_photos_that_are_transparent_nowhere_or_everywhere(tmp_path: Path) -> None:
+    rgb = np.random.default_rng(4).integers(0, 256, (6, 9, 3), dtype=np.uint8)
+    for name in ("a.jpg", "a.png", "a.webp", "a.tif", "a.bmp", "a.avif"):
+        Image.fromarray(rgb).save(tmp_path / name)
+        assert read_opacity(tmp_path / name) is None, name
+    for name in ("opaque.png", "opaque.webp"):
+        Image.fromarray(rgb).convert("RGBA").save(tmp_path / name)
+        assert read_opacity(tmp_path / name) is None, name
+    clear = Image.fromarray(rgb).convert("RGBA")
+    clear.putalpha(0)
+    clear.save(tmp_path / "clear.png")
+    with pytest.raises(ImageError, match=r"clear\.png is transparent everywhere; save it without transparency"):
+        read_opacity(tmp_path / "clear.png")
 
 
 def test_a_cmyk_jpeg_is_read(tmp_path: Path) -> None:
