@@ -47,7 +47,7 @@ def test_black_is_ignored_and_the_number_of_masks_is_said(
     assert json.loads(capsys.readouterr().out)["masked"] == 2
     left_black(tmp_path / "masks" / "b.png")
     assert main([*command, "--descriptor", "bingan256-lite"]) == 2
-    assert "masks" in capsys.readouterr().err
+    assert "another mask of photo b.png" in capsys.readouterr().err
 
 
 def test_the_strongest_are_those_that_the_mask_allows(tmp_path: Path) -> None:
