@@ -17,6 +17,7 @@ COMMANDS = {
     "context": ("eval.training.context", "how likely a match is right, from its neighbours too"),
     "cifar10": ("eval.quality.cifar10", "retrieval of CIFAR-10 pictures by short codes"),
     "cluster": ("eval.cost.cluster", "what work by several processes costs, and whether it gives the same files"),
+    "defaults": ("eval.quality.defaults", "default against default: photos through programs without any option"),
     "front": ("eval.show.front_pictures", "the pictures of the README: matches, and the report of a demo"),
     "fuzz": ("eval.inputs.fuzz", "mutated files through everything that reads files"),
     "hpatches": ("eval.quality.hpatches", "matching on image sequences with homographies"),

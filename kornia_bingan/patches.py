@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 from kornia_bingan.bits import dtype_and_shape
 from kornia_bingan.errors import UsageError
 
+Pyramid = list[NDArray[np.float32]] | list[NDArray[np.uint8]]
+"""Levels of a picture, each half as large as the one before: float32 in [0, 1], or bytes in [0, 255]."""
+
 PATCH_SIZE = 32
 _CELLS = 2**17  # sampled at a time: their maps stay in the processor's cache
 
@@ -47,15 +50,13 @@ def build_pyramid(image: NDArray[np.uint8] | NDArray[np.float32]) -> list[NDArra
     return levels
 
 
-def cut_patches(
-    pyramid: list[NDArray[np.float32]], lafs: NDArray[np.float32], patch_size: int = PATCH_SIZE
-) -> NDArray[np.float32]:
+def cut_patches(pyramid: Pyramid, lafs: NDArray[np.float32], patch_size: int = PATCH_SIZE) -> NDArray[np.float32]:
     """Sample the support regions of LAFs.
 
     Each region is sampled from the level at which a step of the grid is between 0.71 and 1.41 pixels.
 
     Args:
-        pyramid: levels of :func:`build_pyramid` (uint8 levels in [0, 255] are taken too, and scaled).
+        pyramid: levels of :func:`build_pyramid`; bytes are scaled.
         lafs: pixels of level 0, pixel centre at integer coordinates, shape (N, 2, 3).
         patch_size: cells a side.
 

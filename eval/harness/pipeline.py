@@ -12,9 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.harness.cache import Arrays, Key, cached, digest
+from eval.harness.cache import Arrays, Key, cached, code_digest, digest
+from kornia_bingan import patches
 from kornia_bingan.images.read import read_color
 from kornia_bingan.keypoints import Keypoints
+from kornia_bingan.matching import refine
+from kornia_bingan.matching.tracks import AlignedMatches, exact_keypoints
+from kornia_bingan.patches import build_pyramid
 
 Indices = NDArray[np.int64]
 
@@ -78,12 +82,14 @@ class Pipeline:
         extractor: pipelines of the same features share it.
         identity: everything that decides its matches beside the features, as JSON can hold it.
         match: features of two pictures to rows of both, int64 (M, 2), sorted by the first.
+        aligned: the patches of matches are aligned, as ``bingan match`` does.
     """
 
     name: str
     extractor: Extractor
     identity: dict[str, Any]
     match: Callable[[Features, Features], Indices]
+    aligned: bool = False
 
 
 def cached_features(extractor: Extractor, picture: Picture, folder: Path | None) -> tuple[Features, float]:
@@ -118,6 +124,48 @@ def cached_matches(
 
     arrays = cached(folder, key, make)
     return arrays["indices"], float(arrays["seconds"])
+
+
+def cached_alignment(
+    chosen: Pipeline,
+    pictures: tuple[Picture, Picture],
+    features: tuple[Features, Features],
+    indices: Indices,
+    folder: Path | None,
+) -> tuple[AlignedMatches, float]:
+    """Align the patches of the matches of a pipeline, and give the processor seconds; from the cache if it is there."""
+    points = [f.keypoints[indices[:, side]] for side, f in enumerate(features)]
+    a, b = (picture.grey for picture in pictures)
+    key: Key = {
+        "step": "pipeline-alignment",
+        "pictures": [digest(a), digest(b)],
+        "keypoints": [digest(each.xy, each.size, each.angle_deg) for each in points],
+        "code": code_digest(refine, patches),
+    }
+
+    def make() -> Arrays:
+        found, seconds = _timed(lambda: refine.align(build_pyramid(a), build_pyramid(b), points[0], points[1]))
+        return {"shift": found.shift, "after": found.after, "seconds": np.array(seconds)}
+
+    arrays = cached(folder, key, make)
+    return AlignedMatches(indices, arrays["shift"], arrays["after"]), float(arrays["seconds"])
+
+
+def matched_positions(
+    chosen: Pipeline,
+    pictures: tuple[Picture, Picture],
+    features: tuple[Features, Features],
+    folder: Path | None,
+) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
+    """Match two pictures: positions in both, float64 (M, 2) each, and processor seconds."""
+    indices, seconds = cached_matches(chosen, *features, folder)
+    keypoints = {str(side): f.keypoints for side, f in enumerate(features)}
+    if chosen.aligned:
+        found, took = cached_alignment(chosen, pictures, features, indices, folder)
+        keypoints, agree = exact_keypoints(keypoints, {("0", "1"): found})
+        indices, seconds = indices[agree["0", "1"]], seconds + took
+    xy0, xy1 = (keypoints[str(side)].xy[indices[:, side]].astype(np.float64) for side in (0, 1))
+    return xy0, xy1, seconds
 
 
 def _timed(function: Callable[[], Any]) -> tuple[Any, float]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from typing import Any
@@ -40,7 +41,8 @@ MODULES = (bits, descriptor, inference, keypoints, patches, published)
 
 
 def ours(name_or_path: str) -> tuple[Extractor, list[Pipeline]]:
-    """Build our features and their matchers: ``ratio`` and ``context`` as ``bingan match``, and those of others.
+    """Build our features and their matchers: ``aligned`` is ``bingan match``, ``context`` without aligned keypoints,
+    ``ratio`` the ratio test alone; and those of others.
 
     Raises:
         UsageError: there are no such weights.
@@ -63,10 +65,12 @@ def ours(name_or_path: str) -> tuple[Extractor, list[Pipeline]]:
         "logos": (cv2.__version__, match_by_logos),
     }
     code = code_digest(pipeline, sys.modules[__name__], context, hamming)
-    return extractor, [
+    every = [
         Pipeline(f"{model.name}+{name}", extractor, {"matcher": name, "settings": settings, "code": code}, function)
         for name, (settings, function) in matchers.items()
     ]
+    (in_context,) = (each for each in every if each.identity["matcher"] == "context")
+    return extractor, [*every, replace(in_context, name=f"{model.name}+aligned", aligned=True)]
 
 
 def extract_ours(model: BinGAN, picture: Picture) -> Features:
@@ -184,8 +188,8 @@ OTHERS: dict[str, tuple[Callable[[], tuple[Extractor, list[Pipeline]]], tuple[st
 """How the features of others are built, and by what they are matched."""
 
 NAMES = (
-    *(f"bingan256+{matcher}" for matcher in ("ratio", "context", "adalam", "gms", "logos")),
-    *(f"bingan256-lite+{matcher}" for matcher in ("ratio", "context")),
+    *(f"bingan256+{matcher}" for matcher in ("ratio", "context", "aligned", "adalam", "gms", "logos")),
+    *(f"bingan256-lite+{matcher}" for matcher in ("ratio", "context", "aligned")),
     *(f"{name}+{matcher}" for name, (_, matchers) in OTHERS.items() for matcher in matchers),
 )
 

@@ -4,7 +4,8 @@
 
 Protocol. Every pipeline has its usual number of keypoints and the defaults of its package: 4,096 of ours, RootSIFT, ORB
 and XFeat, 2,048 of ALIKED and DISK. A match is correct as in ``m95``: within 2.5 px of the epipolar lines, or of where
-the homography puts it. Parts:
+the homography puts it. ``aligned`` is context with aligned keypoints, as ``bingan match`` and ``bingan reconstruct``
+have by default. Parts:
 
 - scenes with ``cameras.json``, all pairs of photos up to 4 apart: AUC of the pose error up to 5, 10, 20 degrees, as in
   ``pairs`` (essential matrix by MAGSAC at 1 px); ``mean`` is the mean over the scenes;
@@ -41,7 +42,15 @@ from eval.harness.known_pairs import WIDE, KnownPairs, Truth, load_pairs, pictur
 from eval.harness.matchers import Features, Images, Matched, Matcher
 from eval.harness.metrics import error_auc
 from eval.harness.options import RESULTS, CacheOptions, use_threads
-from eval.harness.pipeline import Indices, Picture, Pipeline, cached_features, cached_matches
+from eval.harness.pipeline import (
+    Indices,
+    Picture,
+    Pipeline,
+    cached_alignment,
+    cached_features,
+    cached_matches,
+    matched_positions,
+)
 from eval.harness.pipelines import NAMES, load_pipelines
 from eval.harness.problems import epipolar_errors_px, fundamental_of_pose, transfer_errors_px
 from eval.harness.records import check_clean, write_json
@@ -49,9 +58,12 @@ from eval.quality import hpatches, pairs, sfm
 from eval.quality.hpatches import corner_error_px
 from eval.quality.m95 import THRESHOLD_PX
 from eval.quality.pairs import estimate_pose, pose_error_deg
+from kornia_bingan import patches
 from kornia_bingan.errors import UsageError
 from kornia_bingan.keypoints import Keypoints
+from kornia_bingan.matching import refine, tracks
 from kornia_bingan.matching.geometry import homography_inliers
+from kornia_bingan.matching.tracks import exact_keypoints
 from kornia_bingan.network.weights import find_weights
 from kornia_bingan.work.provenance import provenance
 
@@ -141,13 +153,13 @@ def evaluate(chosen: Pipeline, data: KnownPairs, folder: Path | None) -> tuple[d
     entries, seconds = [], []
     for (first, second), truth in data.truths.items():
         features = found[first][0], found[second][0]
-        indices, took = cached_matches(chosen, *features, folder)
+        pictures = data.pictures[first], data.pictures[second]
+        xy0, xy1, took = matched_positions(chosen, pictures, features, folder)
         seconds.append(took)
-        xy0, xy1 = (f.keypoints.xy[indices[:, side]].astype(np.float64) for side, f in enumerate(features))
         correct, error = cached_judge(truth, xy0, xy1, features[0].shape, folder)
         error_or_none = error if np.isfinite(error) else None
         entry = {"pipeline": chosen.name, "part": data.part, "data": data.name, "photos": [first, second]}
-        entries.append({**entry, "matches": len(indices), "correct": correct, "error": error_or_none})
+        entries.append({**entry, "matches": len(xy0), "correct": correct, "error": error_or_none})
     costs = {
         "keypoints_per_picture": round(float(np.mean([len(f.rows) for f, _ in found.values()])), 1),
         "seconds_per_picture": round(float(np.median([took for _, took in found.values()])), 4),
@@ -232,9 +244,17 @@ def matcher_of(chosen: Pipeline, pictures: Mapping[str, Picture], folder: Path |
             (a, b): cached_matches(chosen, found[a], found[b], folder)[0] for a, b in combinations(images, 2)
         }
         points: dict[str, Keypoints] = {name: f.keypoints for name, f in found.items()}
+        if chosen.aligned:
+            every = {
+                (a, b): cached_alignment(chosen, (pictures[a], pictures[b]), (found[a], found[b]), rows, folder)[0]
+                for (a, b), rows in matched.items()
+            }
+            points, agree = exact_keypoints(points, every)
+            matched = {pair: rows[agree[pair]] for pair, rows in matched.items()}
         return Matched(points, matched, sum(f.rows.nbytes for f in found.values()))
 
-    identity = {"extractor": chosen.extractor.identity, "matcher": chosen.identity, "code": code_digest(pipeline)}
+    code = code_digest(pipeline, *((refine, tracks, patches) if chosen.aligned else ()))
+    identity = {"extractor": chosen.extractor.identity, "matcher": chosen.identity, "code": code}
     return Matcher(chosen.name, identity, run)
 
 

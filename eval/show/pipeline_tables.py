@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 from eval.harness.known_pairs import WIDE
-from eval.quality import pipelines
+from eval.quality import defaults, pipelines
 from eval.show.markdown import is_measured, markdown_of, provenance_line, read_record, table
 
 
@@ -32,6 +32,15 @@ def colmap(name: str) -> str:
     return table(name, pipelines.COLMAP_COLUMNS, lambda record: record["colmap"])
 
 
+def programs(split: str) -> str:
+    """Default against default."""
+    if not is_measured(f"defaults-{split}"):
+        return f"Not measured yet: `python -m eval defaults DATA/{split}`."
+    record = read_record(f"defaults-{split}")
+    absent = "".join(f" Absent: {program} ({reason})." for program, reason in record["absent"].items())
+    return f"{markdown_of(defaults.COLUMNS, record['results'])}\n\n{provenance_line(record)}{absent}"
+
+
 def _absent(name: str, words: str = "") -> str:
     return f"Not measured yet: `python -m eval pipelines DATA/{name.removeprefix('pipelines-')}{words}`."
 
@@ -43,4 +52,5 @@ for _split in ("validate", "heldout"):
         f"pipelines-wide-{_split}": partial(of_part, f"pipelines-{_split}", WIDE),
         f"pipelines-homographies-{_split}": partial(of_part, f"pipelines-{_split}", "homographies", "evd"),
         f"pipelines-colmap-{_split}": partial(colmap, f"pipelines-{_split}"),
+        f"defaults-{_split}": partial(programs, _split),
     }

@@ -15,7 +15,7 @@ from typing import Any
 
 from eval.harness.columns import Column, Row, shown
 from eval.harness.command import command_line
-from eval.quality import brown, cifar10, hpatches, m95, pairs, patch_tasks, pipelines, sfm, sfm_check
+from eval.quality import brown, cifar10, defaults, hpatches, m95, pairs, patch_tasks, pipelines, sfm, sfm_check
 from eval.show.markdown import provenances
 from eval.training import ablation
 from kornia_bingan.errors import UsageError
@@ -111,6 +111,11 @@ def section_pipelines(record: Record) -> list[Record]:
     if models := record["colmap"]:
         sections.append(section("Pipelines, COLMAP", record, models, pipelines.COLMAP_COLUMNS, []))
     return sections
+
+
+def section_defaults(record: Record) -> list[Record]:
+    """Default against default."""
+    return [section("Default against default", record, record["results"], defaults.COLUMNS, [])]
 
 
 def section_sfm(record: Record) -> list[Record]:
@@ -234,6 +239,7 @@ VIEWS: dict[str, Callable[[Record], list[Record]]] = {
     "hpatches": section_hpatches,
     "pairs": section_pairs,
     "pipelines": section_pipelines,
+    "defaults": section_defaults,
     "sfm": section_sfm,
     "sfm_check": section_sfm_check,
     "patch_tasks": section_patch_tasks,

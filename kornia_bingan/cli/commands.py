@@ -112,12 +112,11 @@ def match(
     import numpy as np
 
     from kornia_bingan.descriptor import BinGAN
-    from kornia_bingan.images.read import read_color, sample_ranges, write_image
-    from kornia_bingan.matching import match as match_codes
-    from kornia_bingan.matching.context import ContextModel, match_in_context
+    from kornia_bingan.images.read import read_color, read_image, sample_ranges, write_image
     from kornia_bingan.matching.geometry import fundamental_inliers
-    from kornia_bingan.network.weights import context_of
+    from kornia_bingan.patches import build_pyramid
     from kornia_bingan.reconstruct.describe import describe_photo
+    from kornia_bingan.reconstruct.matches import context_for, exact_matches, match_features
     from kornia_bingan.report.pictures import draw_matches
     from kornia_bingan.report.text import text_table
 
@@ -128,19 +127,18 @@ def match(
     model = BinGAN.from_pretrained(features.descriptor, precision="auto")
     ranges = sample_ranges(Path(), (str(image0), str(image1)))
     first, second = (describe_photo(path, model, features, ranges=ranges) for path in (image0, image1))
-    if matches.matcher == "context":
-        known = ContextModel.of(context_of(features.descriptor))
-        _, indices = match_in_context(
-            first.codes,
-            second.codes,
-            first.keypoints,
-            second.keypoints,
-            threshold=matches.probability,
-            model=known,
-        )
-    else:
-        _, indices = match_codes(first.codes, second.codes, "smnn", matches.ratio)
-    xy0, xy1 = first.keypoints.xy[indices[:, 0]], second.keypoints.xy[indices[:, 1]]
+    photos = {"0": first, "1": second}
+    files = {"0": image0, "1": image1}
+    block = match_features(
+        [("0", "1")],
+        photos.__getitem__,
+        matches.ratio,
+        context_for(matches, features.descriptor),
+        (lambda name: build_pyramid(read_image(files[name], ranges))) if matches.align else None,
+    )
+    keypoints, found = exact_matches({name: each.keypoints for name, each in photos.items()}, block)
+    indices = found["0", "1"]
+    xy0, xy1 = keypoints["0"].xy[indices[:, 0]], keypoints["1"].xy[indices[:, 1]]
     _, inliers = fundamental_inliers(xy0, xy1, threshold_px)
     counts = {
         "keypoints0": len(first.keypoints),

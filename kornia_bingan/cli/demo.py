@@ -10,7 +10,7 @@ from kornia_bingan.colmap.sift import reconstruct_with_sift
 from kornia_bingan.colmap.types import Model
 from kornia_bingan.datasets.poses import pose_errors
 from kornia_bingan.datasets.rendered import Scene, render_scene
-from kornia_bingan.reconstruct.options import ReconstructOptions
+from kornia_bingan.reconstruct.options import MAX_KEYPOINTS, ReconstructOptions
 from kornia_bingan.reconstruct.pipeline import reconstruct_photos
 from kornia_bingan.report.text import text_table
 from kornia_bingan.work.options import FeatureOptions
@@ -37,7 +37,8 @@ def run_demo(out: Path, *, descriptor: str = "bingan256", num_views: int = NUM_V
     """
     scene = render_scene(out / "scene", num_views, seed)
     photos = out / "scene" / "images"
-    reconstruct_photos(photos, out / "bingan", ReconstructOptions(FeatureOptions(descriptor=descriptor)))
+    features = FeatureOptions(descriptor=descriptor, max_keypoints=MAX_KEYPOINTS)
+    reconstruct_photos(photos, out / "bingan", ReconstructOptions(features))
     if not (out / "sift").exists():
         reconstruct_with_sift(photos, out / "sift")
     return {
@@ -67,4 +68,5 @@ def demo_table(result: dict[str, Any]) -> str:
         for key, label in (("bingan", "our codes (32 bytes)"), ("sift", "SIFT through COLMAP (128 bytes)"))
     ]
     header = ["descriptor", "registered images", "points", "median rotation error (deg)", "median position error (%)"]
-    return text_table(header, rows)
+    words = f"at most {MAX_KEYPOINTS:,} keypoints of a photo for both, each otherwise at its defaults"
+    return f"{text_table(header, rows)}\n\n{words}"

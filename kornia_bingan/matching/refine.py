@@ -6,15 +6,16 @@ the second keypoint, on patches of equal mean and contrast under a Gaussian wind
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
 from kornia_bingan.errors import UsageError
 from kornia_bingan.keypoints import Keypoints, has_region
-from kornia_bingan.patches import cut_patches
+from kornia_bingan.patches import Pyramid, cut_patches
 
 Floats = NDArray[np.float32]
-Pyramid = list[NDArray[np.float32]]
 
 HALF_SIDE = 2.0
 """Half the side of the compared patches over a keypoint's size: of a blob, 8 sigma a side."""
@@ -30,16 +31,64 @@ _WINDOW = 0.5  # deviation of the Gaussian window over half the side
 _CHUNK = 2**12  # matches at a time: 16 MiB for the derivatives of their patches
 
 
+@dataclass(frozen=True)
+class Alignment:
+    """How the patches of M matches are made equal.
+
+    Attributes:
+        shift: by which the keypoints of image 1 move, pixels, float32 (M, 2).
+        before: mean squared difference of the patches, each of mean 0 and variance 1 under the window, float32 (M,):
+            0 of equal ones, 2 of those that have nothing in common, infinite where there is no patch.
+        after: the same with the keypoint moved, never larger.
+    """
+
+    shift: Floats
+    before: Floats
+    after: Floats
+
+
+def align(pyramid0: Pyramid, pyramid1: Pyramid, keypoints0: Keypoints, keypoints1: Keypoints) -> Alignment:
+    """Align the patches of image 1 with those of image 0.
+
+    Args:
+        pyramid0: of image 0, see :func:`kornia_bingan.patches.build_pyramid`.
+        pyramid1: of image 1.
+        keypoints0: of the matches, M rows.
+        keypoints1: of the same matches. Where an angle is unset in either image, both count as upright; without a
+            positive size there is no patch.
+
+    Raises:
+        UsageError: the keypoints differ in number.
+    """
+    if len(keypoints0) != len(keypoints1):
+        raise UsageError(f"there are {len(keypoints0)} and {len(keypoints1)} keypoints; give both of each match")
+    shift = np.zeros((len(keypoints1), 2), np.float32)
+    before, after = (np.full(len(shift), np.inf, np.float32) for _ in range(2))
+    angles = np.stack([keypoints0.angle_deg, keypoints1.angle_deg])
+    angles = np.where((np.isfinite(angles) & (angles >= 0)).all(0), angles, np.float32(0))
+    usable = np.ones(len(shift), bool)
+    for points, angle in zip((keypoints0, keypoints1), angles, strict=True):
+        upright = Keypoints(points.xy, points.size, angle, points.response, points.octave)
+        usable &= has_region(upright) & np.isfinite(points.xy).all(1)
+    for rows in np.array_split(np.flatnonzero(usable), -(-int(usable.sum()) // _CHUNK) or 1):
+        if not len(rows):
+            continue
+        lafs = [_lafs(each[rows], angle[rows]) for each, angle in zip((keypoints0, keypoints1), angles, strict=True)]
+        found, before[rows], after[rows] = _aligned(pyramid0, pyramid1, lafs[0], lafs[1])
+        shift[rows] = found - keypoints1.xy[rows]
+    return Alignment(shift, before, after)
+
+
 def refine(
     pyramid0: Pyramid, pyramid1: Pyramid, keypoints0: Keypoints, keypoints1: Keypoints
 ) -> tuple[Floats, NDArray[np.bool_]]:
     """Align the keypoints of matches in image 1 with those in image 0.
 
     Args:
-        pyramid0: of image 0, see :func:`kornia_bingan.patches.build_pyramid`.
-        pyramid1: of image 1.
-        keypoints0: of the matches, M rows.
-        keypoints1: of the same matches. Where an angle is unset in either image, both count as upright.
+        pyramid0: as in :func:`align`.
+        pyramid1: as in :func:`align`.
+        keypoints0: as in :func:`align`.
+        keypoints1: as in :func:`align`.
 
     Returns:
         Positions in image 1, float32 (M, 2), and which of them have moved, bool (M,). A keypoint stays where it is if a
@@ -49,24 +98,13 @@ def refine(
     Raises:
         UsageError: the keypoints differ in number.
     """
-    if len(keypoints0) != len(keypoints1):
-        raise UsageError(f"there are {len(keypoints0)} and {len(keypoints1)} keypoints; give both of each match")
-    xy, moved = keypoints1.xy.copy(), np.zeros(len(keypoints1), bool)
-    angles = np.stack([keypoints0.angle_deg, keypoints1.angle_deg])
-    angles = np.where((np.isfinite(angles) & (angles >= 0)).all(0), angles, np.float32(0))
-    usable = np.ones(len(xy), bool)
-    for points, angle in zip((keypoints0, keypoints1), angles, strict=True):
-        upright = Keypoints(points.xy, points.size, angle, points.response, points.octave)
-        usable &= has_region(upright) & np.isfinite(points.xy).all(1)
-    for rows in np.array_split(np.flatnonzero(usable), -(-int(usable.sum()) // _CHUNK) or 1):
-        if not len(rows):
-            continue
-        lafs = [_lafs(each[rows], angle[rows]) for each, angle in zip((keypoints0, keypoints1), angles, strict=True)]
-        found, gain = _aligned(pyramid0, pyramid1, lafs[0], lafs[1])
-        shift = np.linalg.norm(found - xy[rows], axis=1)
-        good = (gain > LEAST_GAIN) & (shift < np.minimum(MOST_PX, keypoints1.size[rows]))
-        xy[rows[good]], moved[rows[good]] = found[good], True
-    return xy, moved
+    found = align(pyramid0, pyramid1, keypoints0, keypoints1)
+    far = np.linalg.norm(found.shift, axis=1)
+    moved = np.isfinite(found.before) & (far < np.minimum(MOST_PX, keypoints1.size))
+    # Patches that are equal but for noise have nothing to gain.
+    gain = np.where(moved, found.before, 0) - np.where(moved, found.after, 0)
+    moved &= gain > LEAST_GAIN * np.maximum(found.before, np.float32(1e-3))
+    return np.where(moved[:, None], keypoints1.xy + found.shift, keypoints1.xy), moved
 
 
 def _lafs(keypoints: Keypoints, angle_deg: Floats) -> NDArray[np.float64]:
@@ -78,8 +116,8 @@ def _lafs(keypoints: Keypoints, angle_deg: Floats) -> NDArray[np.float64]:
 
 def _aligned(
     pyramid0: Pyramid, pyramid1: Pyramid, lafs0: NDArray[np.float64], lafs1: NDArray[np.float64]
-) -> tuple[Floats, Floats]:
-    """Give the best positions, (M, 2), and the part by which they lower the squared difference, (M,)."""
+) -> tuple[Floats, Floats, Floats]:
+    """Give the best positions, (M, 2), and the squared differences before and after, (M,)."""
     unit = ((2 * np.arange(CELLS) + 1) / CELLS - 1).astype(np.float32)
     y, x = (each.ravel() for each in np.meshgrid(unit, unit, indexing="ij"))
     window = np.exp(-(x**2 + y**2) / (2 * _WINDOW**2))
@@ -88,8 +126,8 @@ def _aligned(
     def look(pyramid: Pyramid, lafs: NDArray[np.float64]) -> tuple[Floats, Floats]:
         patches = cut_patches(pyramid, lafs.astype(np.float32), CELLS)[:, 0]
         flat = patches.reshape(len(lafs), -1)
-        flat = flat - (flat @ window)[:, None]
-        contrast = np.sqrt(flat**2 @ window)[:, None] + np.float32(1e-4)
+        flat = flat - np.einsum("mp,p->m", flat, window)[:, None]
+        contrast = np.sqrt(np.einsum("mp,mp,p->m", flat, flat, window))[:, None] + np.float32(1e-4)
         return flat / contrast, contrast
 
     wanted, _ = look(pyramid0, lafs0)
@@ -98,12 +136,12 @@ def _aligned(
     )
     # how the patch changes with position, logarithm of the size, and angle
     change = np.stack([slope_x, slope_y, slope_x * x + slope_y * y, slope_y * x - slope_x * y], 1)
-    change -= (change @ window)[:, :, None]
+    change -= np.einsum("mkp,p->mk", change, window)[:, :, None]
     weighted = change * window
     normal = weighted @ change.transpose(0, 2, 1) + np.float32(1e-3) * np.eye(4, dtype=np.float32)
     frames = lafs1.copy()
     misses = look(pyramid1, frames)[0] - wanted
-    first = misses**2 @ window
+    first = np.einsum("mp,mp,p->m", misses, misses, window)
     least, best = first.copy(), frames[:, :, 2].copy()
     for _ in range(STEPS):
         step = np.linalg.solve(normal, np.einsum("mpc,mc->mp", weighted, misses)[:, :, None])[:, :, 0]
@@ -111,11 +149,10 @@ def _aligned(
         step = np.clip(step.astype(np.float64), -0.5, 0.5)
         frames = _undone(frames, step)
         misses = look(pyramid1, frames)[0] - wanted
-        squares = misses**2 @ window
+        squares = np.einsum("mp,mp,p->m", misses, misses, window)
         better = squares < least
         least, best = np.where(better, squares, least), np.where(better[:, None], frames[:, :, 2], best)
-    # Patches that are equal but for noise have nothing to gain.
-    return best.astype(np.float32), (first - least) / np.maximum(first, np.float32(1e-3))
+    return best.astype(np.float32), first, least
 
 
 def _undone(frames: NDArray[np.float64], step: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -100,6 +100,16 @@ def context_of(name_or_path: str | Path) -> dict[str, Any]:
     return found
 
 
+def has_context(name_or_path: str | Path) -> bool:
+    """Say whether :func:`context_of` has a model for weights."""
+    try:
+        context_of(name_or_path)
+    except UsageError:
+        find_weights(name_or_path)  # there are such weights
+        return False
+    return True
+
+
 def _measured_of(name: str, what: str) -> Any:
     row = _manifest().get(name)
     if row is None or what not in row:

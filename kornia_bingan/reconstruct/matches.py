@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kornia_bingan.errors import JobError, UsageError
+from kornia_bingan.images.read import Ranges, read_image
+from kornia_bingan.keypoints import Keypoints
+from kornia_bingan.patches import Pyramid, build_pyramid
 from kornia_bingan.reconstruct.features import DAMAGED, Features, features_path, read_features
+from kornia_bingan.reconstruct.options import MatchOptions
 from kornia_bingan.reconstruct.pairs import Pair
 from kornia_bingan.work.engine import Engine, run_units
 from kornia_bingan.work.files import atomic_path
@@ -33,10 +38,13 @@ class Block:
     Attributes:
         pairs: names of the photos.
         matches: for each pair, rows of keypoints in its first and second photo, int32, shape (M, 2).
+        aligned: for each pair, how its patches were aligned, float32 (M, 3): shift of the second keypoint, pixels, and
+            the difference that is left; empty if they were not.
     """
 
     pairs: tuple[Pair, ...]
     matches: tuple[NDArray[np.int32], ...]
+    aligned: tuple[NDArray[np.float32], ...] = ()
 
     def write(self, path: Path) -> None:
         """Write one ``.npz``; equal blocks give equal bytes."""
@@ -47,6 +55,7 @@ class Block:
                 pairs=np.array(self.pairs, np.str_).reshape(-1, 2),
                 counts=np.array([len(rows) for rows in self.matches], np.int64),
                 matches=np.concatenate([*self.matches, np.zeros((0, 2), np.int32)]),
+                aligned=np.concatenate([*self.aligned, np.zeros((0, 3), np.float32)]),
             )
 
     @classmethod
@@ -58,11 +67,20 @@ class Block:
         """
         try:
             with np.load(path) as file:
-                pairs, counts, matches = file["pairs"].tolist(), file["counts"], file["matches"]
-            parts = tuple(np.split(matches, np.cumsum(counts)[:-1])) if len(counts) else ()
-            return cls(tuple((a, b) for a, b in pairs), parts)
+                pairs, counts, rows, aligned = (file[name] for name in ("pairs", "counts", "matches", "aligned"))
+            ends = np.cumsum(counts)[:-1]
+            # None are aligned, or all are; without a match that is the same.
+            parts = [tuple(np.split(values, ends)) if len(counts) else () for values in (rows, aligned)]
+            return cls(
+                tuple((a, b) for a, b in pairs.tolist()), parts[0], parts[1] if len(aligned) == len(rows) else ()
+            )
         except DAMAGED as error:
             raise UsageError(f"{path} is no file of matches; run the command again to make it anew") from error
+
+    def part(self, rows: Sequence[int]) -> Block:
+        """Give some of the pairs."""
+        aligned = tuple(self.aligned[row] for row in rows) if self.aligned else ()
+        return Block(tuple(self.pairs[row] for row in rows), tuple(self.matches[row] for row in rows), aligned)
 
 
 def blocks_of(pairs: Sequence[Pair]) -> Iterator[tuple[int, Sequence[Pair]]]:
@@ -87,19 +105,25 @@ def read_blocks(folder: Path) -> Iterator[tuple[Path, Block]]:
         yield path, block
 
 
-def read_matches(folder: Path, pairs: Collection[Pair]) -> dict[Pair, NDArray[np.int32]]:
+def read_matches(folder: Path, pairs: Sequence[Pair]) -> Block:
     """Give the matches of some pairs, in the order of the pairs.
 
     Raises:
         UsageError: a pair is in no block.
     """
     wanted = set(pairs)
-    found: dict[Pair, NDArray[np.int32]] = {}
+    found: dict[Pair, tuple[Block, int]] = {}
     for _, block in read_blocks(folder):
-        found.update((pair, rows) for pair, rows in zip(block.pairs, block.matches, strict=True) if pair in wanted)
+        found.update((pair, (block, row)) for row, pair in enumerate(block.pairs) if pair in wanted)
     if missing := [pair for pair in pairs if pair not in found]:
         raise UsageError(f"{folder} lacks {len(missing)} of {len(wanted)} pairs of photos; run the command again")
-    return {pair: found[pair] for pair in pairs}
+    parts = [block.part([row]) for block, row in (found[pair] for pair in pairs)]
+    aligned = all(part.aligned for part in parts)
+    return Block(
+        tuple(pairs),
+        tuple(part.matches[0] for part in parts),
+        tuple(part.aligned[0] for part in parts) if aligned else (),
+    )
 
 
 def forget_photos(folder: Path, names: Collection[str]) -> None:
@@ -109,7 +133,7 @@ def forget_photos(folder: Path, names: Collection[str]) -> None:
         if not kept:
             path.unlink()
         elif len(kept) < len(block.pairs):
-            Block(tuple(block.pairs[row] for row in kept), tuple(block.matches[row] for row in kept)).write(path)
+            block.part(kept).write(path)
 
 
 def match_block(pairs: Sequence[Pair], codes: Callable[[str], NDArray[np.uint8]], ratio: float) -> Block:
@@ -156,6 +180,7 @@ def match_photos(
     engine: Engine,
     limit: TimeLimit,
     context: tuple[ContextModel, float] | None = None,
+    photos: tuple[Path, Ranges] | None = None,
 ) -> None:
     """Write the matches of all pairs that have none yet, or a damaged file, in new blocks.
 
@@ -167,6 +192,7 @@ def match_photos(
         engine: does the blocks.
         limit: of the time.
         context: the model and the least probability, instead of the ratio.
+        photos: their folder and the ranges of their samples, to align the patches of matches; None aligns none.
 
     Raises:
         JobError: the time limit was reached between two blocks, or no process survived a block.
@@ -175,8 +201,9 @@ def match_photos(
     known = {pair for _, block in read_blocks(folder) for pair in block.pairs}
     missing = [pair for pair in pairs if pair not in known]
     free = (path for path in (block_path(folder, number) for number in count()) if not path.exists())
+    pictures = photos and (engine.path(photos[0]), photos[1])
     units = (
-        Unit(path.name, (block, engine.path(features), engine.path(path), ratio, context), len(block))
+        Unit(path.name, (block, engine.path(features), engine.path(path), ratio, context, pictures), len(block))
         for path, (_, block) in zip(free, list(blocks_of(missing)), strict=False)
     )
     for name, found in run_units(
@@ -187,20 +214,117 @@ def match_photos(
 
 
 def match_unit(
-    pairs: Sequence[Pair], features: str, target: str, ratio: float, context: tuple[ContextModel, float] | None = None
+    pairs: Sequence[Pair],
+    features: str,
+    target: str,
+    ratio: float,
+    context: tuple[ContextModel, float] | None = None,
+    photos: tuple[str, Ranges] | None = None,
 ) -> None:
     """Write the matches of one block, unless they are there and whole."""
     path = Path(target)
     if path.is_file() and _holds(path, pairs):
         return
 
-    def read(name: str) -> Features:
-        return read_features(features_path(Path(features), name))
+    pyramids = None
+    if photos is not None:
+        folder, ranges = Path(photos[0]), tuple(photos[1].items())
+        pyramids = partial(_pyramid_in, folder, ranges)
+    match_features(pairs, partial(_features_in, Path(features)), ratio, context, pyramids).write(path)
 
+
+def match_features(
+    pairs: Sequence[Pair],
+    features: Callable[[str], Features],
+    ratio: float,
+    context: tuple[ContextModel, float] | None,
+    pyramids: Callable[[str], Pyramid] | None,
+) -> Block:
+    """Match the features of each pair, and align the patches of its matches if there are pyramids of the photos."""
     if context is None:
-        match_block(pairs, lambda name: read(name).codes, ratio).write(path)
+        block = match_block(pairs, lambda name: features(name).codes, ratio)
     else:
-        match_block_in_context(pairs, read, *context).write(path)
+        block = match_block_in_context(pairs, features, *context)
+    return block if pyramids is None else align_block(block, features, pyramids)
+
+
+def _features_in(folder: Path, name: str) -> Features:
+    return read_features(features_path(folder, name))
+
+
+def _pyramid_in(folder: Path, ranges: tuple[tuple[int, tuple[int, int]], ...], name: str) -> Pyramid:
+    return read_pyramid(folder / name, ranges)
+
+
+def context_for(options: MatchOptions, weights: str | Path) -> tuple[ContextModel, float] | None:
+    """Give the model of context of weights and the least probability, or None where the ratio test decides.
+
+    Raises:
+        UsageError: context is asked for, and there is no model of it for the weights.
+    """
+    from kornia_bingan.matching.context import ContextModel
+    from kornia_bingan.network.weights import context_of, has_context
+
+    if options.matcher == "ratio" or (options.matcher == "auto" and not has_context(weights)):
+        return None
+    return ContextModel.of(context_of(weights)), options.probability
+
+
+def words_for(options: MatchOptions, context: tuple[ContextModel, float] | None) -> str:
+    """Say how photos are matched, for summaries."""
+    matcher = f"ratio below {options.ratio:g}" if context is None else f"context, probability {context[1]:g} or more"
+    return f"{matcher}, {'aligned' if options.align else 'not aligned'}"
+
+
+def exact_matches(
+    keypoints: Mapping[str, Keypoints], block: Block, fixed: Mapping[str, Keypoints] | None = None
+) -> tuple[dict[str, Keypoints], dict[Pair, NDArray[np.int32]]]:
+    """Move aligned keypoints to where their patches agree, over all photos of a track.
+
+    Args:
+        keypoints: of each photo.
+        block: matches of all pairs, aligned or not.
+        fixed: see :func:`kornia_bingan.matching.tracks.exact_keypoints`.
+
+    Returns:
+        Keypoints, and the matches that agree; both as they are if nothing is aligned.
+    """
+    from kornia_bingan.matching.tracks import AlignedMatches, exact_keypoints
+
+    matches = dict(zip(block.pairs, block.matches, strict=True))
+    if not block.aligned:
+        return dict(keypoints), matches
+    parts = zip(block.pairs, block.matches, block.aligned, strict=True)
+    aligned = {pair: AlignedMatches(rows, values[:, :2], values[:, 2]) for pair, rows, values in parts}
+    exact, agree = exact_keypoints(keypoints, aligned, fixed)
+    return exact, {pair: rows[agree[pair]] for pair, rows in matches.items()}
+
+
+def align_block(block: Block, features: Callable[[str], Features], pyramids: Callable[[str], Pyramid]) -> Block:
+    """Align the patches of matched keypoints.
+
+    Args:
+        block: matches of some pairs.
+        features: gives the keypoints of a photo.
+        pyramids: gives the pyramid of a photo.
+    """
+    from kornia_bingan.matching.refine import align
+
+    aligned = []
+    for (a, b), rows in zip(block.pairs, block.matches, strict=True):
+        if not len(rows):
+            aligned.append(np.zeros((0, 3), np.float32))
+            continue
+        points0, points1 = features(a).keypoints[rows[:, 0]], features(b).keypoints[rows[:, 1]]
+        found = align(pyramids(a), pyramids(b), points0, points1)
+        aligned.append(np.column_stack([found.shift, found.after]))
+    return Block(block.pairs, block.matches, tuple(aligned))
+
+
+@lru_cache(maxsize=32)
+def read_pyramid(path: Path, ranges: tuple[tuple[int, tuple[int, int]], ...]) -> Pyramid:
+    """Read a photo that was described and halve it; the last ones are kept, as bytes, since a pair needs two."""
+    return [np.round(255 * level).astype(np.uint8) for level in build_pyramid(read_image(path, dict(ranges)))]
 
 
 def _holds(path: Path, pairs: Sequence[Pair]) -> bool:

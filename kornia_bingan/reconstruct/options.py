@@ -6,6 +6,7 @@ The command line reads these classes, their defaults and their ``Attributes:``, 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -13,29 +14,37 @@ from kornia_bingan.colmap.types import Mapper, Sharing, fixed_camera
 from kornia_bingan.errors import UsageError
 from kornia_bingan.work.options import FeatureOptions, WorkOptions, check_features
 
-Matcher = Literal["ratio", "context"]
-"""What decides on mutual nearest neighbours: a ratio test, or a probability that sees their neighbours too."""
+Matcher = Literal["auto", "ratio", "context"]
+"""What decides on matches: a ratio test, or a probability that sees their neighbours too; ``auto`` takes context where
+the weights have a model of it, as the shipped ones of local patches have, and the ratio test for others."""
 
 DEFAULT_RATIO = 0.8
 """Largest Hamming ratio of a match, see :func:`kornia_bingan.match`."""
 
-DEFAULT_PROBABILITY = 0.5
+DEFAULT_PROBABILITY = 0.8
 """Least probability of a match, see :func:`kornia_bingan.matching.match_in_context`."""
+
+MAX_KEYPOINTS = 8192
+"""Of a photo that is reconstructed, as in COLMAP."""
 
 
 @dataclass(frozen=True)
 class MatchOptions:
-    """Which mutual nearest neighbours are matches.
+    """Which keypoints of two photos are matches.
 
     Attributes:
-        matcher: ratio test, or context: the neighbours of a match decide, too.
+        matcher: ratio test of mutual nearest neighbours; or context: the neighbours of a match decide, too; auto takes
+            context where the weights have a model of it.
         ratio: largest Hamming ratio of a match, between 0 and 1.
         probability: least probability of a match in context, between 0 and 1.
+        align: move matched keypoints by fractions of a pixel to where their patches agree; matches whose patches cannot
+            be aligned are left out.
     """
 
-    matcher: Matcher = "ratio"
+    matcher: Matcher = "auto"
     ratio: float = DEFAULT_RATIO
     probability: float = DEFAULT_PROBABILITY
+    align: bool = True
 
 
 @dataclass(frozen=True)
@@ -65,7 +74,7 @@ class ReconstructOptions:
     Attributes:
         features: how photos become keypoints and codes.
         cameras: what is known of the cameras.
-        matches: which mutual nearest neighbours are matches.
+        matches: which keypoints of two photos are matches.
         work: who does the work, and for how long.
         pairs: exhaustive, sequential:K (each photo with the K after it, 10 if K is not given), retrieval:K (with the K
             most similar), gps:K (with the K nearest), several of these with commas between, or a text file with two
@@ -75,7 +84,7 @@ class ReconstructOptions:
         seed: seed of all random choices.
     """
 
-    features: FeatureOptions = field(default_factory=FeatureOptions)
+    features: FeatureOptions = field(default_factory=partial(FeatureOptions, max_keypoints=MAX_KEYPOINTS))
     cameras: CameraOptions = field(default_factory=CameraOptions)
     matches: MatchOptions = field(default_factory=MatchOptions)
     work: WorkOptions = field(default_factory=WorkOptions)

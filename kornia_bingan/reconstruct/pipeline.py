@@ -30,10 +30,10 @@ from kornia_bingan.errors import JobError
 from kornia_bingan.images.exif import read_exif
 from kornia_bingan.images.folders import Skipped, list_images, log_skipped, no_photos, without_copies
 from kornia_bingan.images.masks import find_masks
-from kornia_bingan.images.read import image_header
+from kornia_bingan.images.read import image_header, sample_ranges
 from kornia_bingan.reconstruct.describe import describe_photos
 from kornia_bingan.reconstruct.features import Features, features_path
-from kornia_bingan.reconstruct.matches import match_photos
+from kornia_bingan.reconstruct.matches import context_for, match_photos, words_for
 from kornia_bingan.reconstruct.models import in_no_model, log_models, map_photos, photos_of_models
 from kornia_bingan.reconstruct.options import ReconstructOptions, check_options
 from kornia_bingan.reconstruct.pairs import Pair, Way, choose_pairs, parse_choice, read_pairs
@@ -154,6 +154,7 @@ def _summary(
         turned=sum(image_header(run.photos / name).orientation != 1 for name in usable),
         photos=str(run.photos.resolve()),
         unplaced=matched.unplaced,
+        matcher=words_for(run.options.matches, context_for(run.options.matches, run.weights)),
         models=models,
         unregistered=[asdict(item) for item in unregistered],
     )
@@ -183,13 +184,11 @@ def _describe_and_match(
             pairs, chosen, unplaced = _choose(ways, listed, photos, usable)
             known = set() if run.base is None else matched_pairs(run.base / "database.db")
             new = [pair for pair in pairs if frozenset(pair) not in known]
-            context = None
-            if options.matches.matcher == "context":
-                from kornia_bingan.matching.context import ContextModel
-                from kornia_bingan.network.weights import context_of
-
-                context = (ContextModel.of(context_of(run.weights)), options.matches.probability)
-            match_photos(new, home / "features", home / "matches", options.matches.ratio, engine, run.limit, context)
+            match_photos(
+                *(new, home / "features", home / "matches", options.matches.ratio, engine, run.limit),
+                context=context_for(options.matches, run.weights),
+                photos=(photos, sample_ranges(photos, names, say=False)) if options.matches.align else None,
+            )
     kept = known - {frozenset(pair) for pair in pairs}  # by other photos beside them no longer chosen
     return Matched(usable, skipped, len(unread), [*pairs, *sorted(map(_pair, kept))], chosen, unplaced)
 

@@ -94,6 +94,7 @@ class Summary:
         unplaced: photos that do not say where they were taken, where pairs were chosen by that.
         models: all models with their photos, the largest first; a photo may be in two.
         unregistered: name and reason of each photo that took part and is in no model.
+        matcher: how photos were matched, in words.
     """
 
     images: int
@@ -116,6 +117,7 @@ class Summary:
     unplaced: list[str] = field(default_factory=list)
     models: list[ModelPhotos] = field(default_factory=list)
     unregistered: list[dict[str, str]] = field(default_factory=list)
+    matcher: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Give what JSON can hold."""
@@ -167,6 +169,7 @@ class Summary:
             ["inliers", f"{self.pairs.inliers:,}"],
             *([f"seconds, {stage}", f"{value:.1f}"] for stage, value in self.seconds.items()),
             ["descriptor", f"{self.descriptor} ({self.sha256[:12]})"],
+            *([["matched by", self.matcher]] if self.matcher else []),
         ]
         note = f"\n\n{self.turned_note()}" if self.turned else ""
         return text_table(["", "value"], rows) + note + self._models_lines() + skipped_lines(self.skipped)

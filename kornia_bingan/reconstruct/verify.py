@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from kornia_bingan.colmap.types import Camera, Verification, by, cameras_for, fixed_camera
 from kornia_bingan.errors import UsageError
 from kornia_bingan.images.exif import Exif, Position, read_exif
-from kornia_bingan.reconstruct.matches import read_matches
+from kornia_bingan.reconstruct.matches import exact_matches, read_matches
 from kornia_bingan.reconstruct.options import CameraOptions
 from kornia_bingan.reconstruct.run import Matched, Run
 from kornia_bingan.reconstruct.update import matched_pairs
@@ -31,10 +31,14 @@ def verify_pairs(run: Run, matched: Matched) -> Verification:
         return colmap.read_verification(database)
     if not unverified.exists():
         known = None if run.base is None else run.base / "database.db"
-        images = set() if known is None else set(colmap.read_images(known))
+        placed = {} if known is None else colmap.read_features(known)
         there = set() if known is None else matched_pairs(known)
-        matches = read_matches(run.home / "matches", [pair for pair in matched.pairs if frozenset(pair) not in there])
-        keypoints = {name: found.keypoints for name, found in features.items() if name not in images}
+        block = read_matches(run.home / "matches", [pair for pair in matched.pairs if frozenset(pair) not in there])
+        exact, matches = exact_matches({name: found.keypoints for name, found in features.items()}, block, placed)
+        if run.options.matches.align:
+            total, kept = (sum(len(rows) for rows in each) for each in (block.matches, matches.values()))
+            LOG.info("%d of %d matches agree once they are aligned", kept, total)
+        keypoints = {name: points for name, points in exact.items() if name not in placed}
         sizes = {name: found.size for name, found in features.items()}
         exif = {name: read_exif(run.photos / name) for name in features}
         gps = run.options.gps

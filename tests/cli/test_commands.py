@@ -72,11 +72,12 @@ def test_match_in_context(photos: Path, capsys: pytest.CaptureFixture[str]) -> N
     first, second = sorted(photos.iterdir())[:2]
     words = ["match", str(first), str(second), "--json", *FEW, "--descriptor", "bingan256-lite"]
     found = []
-    for more in ([], ["--matcher", "context"], ["--matcher", "context", "--probability", "0.99"]):
+    for more in (["--matcher", "ratio"], ["--matcher", "context"], ["--probability", "0.99"], ["--no-align"], []):
         assert entry.main([*words, *more]) == 0
         found.append(json.loads(capsys.readouterr().out)["matches"])
     assert found[1] != found[0]
-    assert 0 < found[2] < found[1]
+    assert 0 < found[2] < found[1] <= found[3]
+    assert found[4] == found[1], "shipped weights are matched in context"
     for wrong, said in (
         (["--matcher", "context", "--probability", "1.5"], "the probability is 1.5"),
         (["--matcher", "context", "--descriptor", "bingan256-published"], "no context for 'bingan256-published'"),

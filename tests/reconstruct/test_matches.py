@@ -26,23 +26,27 @@ def test_matches_of_some_pairs_are_read_forgotten_and_made_again(tmp_path: Path)
     """Blocks hold pairs in any order; a damaged file is removed, and its pairs are missing."""
     rows = {pair: np.full((number, 2), number, np.int32) for number, pair in enumerate(combinations("abcd", 2))}
     pairs = list(rows)
+    aligned = {pair: np.full((number, 3), number / 2, np.float32) for number, pair in enumerate(pairs)}
     for number, part in ((0, pairs[3:]), (2, pairs[:3])):
-        Block(tuple(part), tuple(rows[pair] for pair in part)).write(block_path(tmp_path, number))
+        values = (tuple(each[pair] for pair in part) for each in (rows, aligned))
+        Block(tuple(part), *values).write(block_path(tmp_path, number))
     wanted = [pairs[5], pairs[0], pairs[3]]
     found = read_matches(tmp_path, wanted)
-    assert list(found) == wanted
-    for pair in wanted:
-        np.testing.assert_array_equal(found[pair], rows[pair])
+    assert found.pairs == tuple(wanted)
+    for pair, matches, values in zip(wanted, found.matches, found.aligned, strict=True):
+        np.testing.assert_array_equal(matches, rows[pair])
+        np.testing.assert_array_equal(values, aligned[pair])
     forget_photos(tmp_path, ["a"])
     assert [path.name for path, _ in read_blocks(tmp_path)] == ["000000.npz"]  # the other one had no pair without a
     forget_photos(tmp_path, ["b"])
     [(_, block)] = read_blocks(tmp_path)
     assert block.pairs == (("c", "d"),)
     np.testing.assert_array_equal(block.matches[0], rows["c", "d"])
+    np.testing.assert_array_equal(block.aligned[0], aligned["c", "d"])
     with pytest.raises(UsageError, match="lacks 1 of 2 pairs of photos; run the command again"):
         read_matches(tmp_path, [("c", "d"), ("a", "b")])
     block_path(tmp_path, 0).write_bytes(b"nothing")
-    assert read_matches(tmp_path, []) == {}
+    assert read_matches(tmp_path, []) == Block((), ())
     assert list(tmp_path.iterdir()) == []
 
 
@@ -66,5 +70,6 @@ def test_only_pairs_without_matches_are_matched_in_new_blocks(tmp_path: Path) ->
         ("000001.npz", (("a", "c"), ("b", "c"))),
         ("000002.npz", (("x", "y"),)),
     ]
-    matches = read_matches(folder, [("a", "b"), ("a", "c")])
-    assert [len(rows) for rows in matches.values()] == [0, 30]
+    block = read_matches(folder, [("a", "b"), ("a", "c")])
+    assert [len(rows) for rows in block.matches] == [0, 30]
+    assert block.aligned == ()

@@ -79,7 +79,9 @@ def test_keypoints_reach_the_database(scene: tuple[Path, Scene], whole: Path) ->
     stored = read_features(whole / "database.db")
     name = sorted(stored)[0]
     features = Features.read(features_path(whole / "features", name))
-    np.testing.assert_allclose(stored[name].xy, features.keypoints.xy, atol=1e-3)
+    moved = np.linalg.norm(stored[name].xy - features.keypoints.xy, axis=1)
+    assert 0.01 < np.median(moved) < 0.5, "aligned keypoints move by fractions of a pixel"
+    assert (moved < features.keypoints.size).all()
     assert features.codes.shape == (len(features.keypoints), 32)
     assert features.size == (800, 600)
 

@@ -60,6 +60,7 @@ def test_summary_has_the_promised_keys_and_comes_back(tmp_path):
         "unplaced",
         "models",
         "unregistered",
+        "matcher",
     ]
     assert value["pairs"]["verified"] == 50
     assert Summary.read(path) == SUMMARY

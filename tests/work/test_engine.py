@@ -75,7 +75,7 @@ def work(engine: Engine, photos: Path, out: Path) -> dict[str, str]:
     assert "is not a JPEG" in skipped[0].reason
     usable = [name for name in names if name != "broken.png"]
     pairs = [(a, b) for i, a in enumerate(usable) for b in usable[i + 1 :]]
-    match_photos(pairs, out / "features", out / "matches", 0.8, engine, TimeLimit(0))
+    match_photos(pairs, out / "features", out / "matches", 0.8, engine, TimeLimit(0), photos=(photos, {}))
     return {path.relative_to(out).as_posix(): sha256_of(path) for path in out.rglob("[!.]*.npz")}
 
 
