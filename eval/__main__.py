@@ -20,6 +20,7 @@ COMMANDS = {
     "defaults": ("eval.quality.defaults", "default against default: photos through programs without any option"),
     "front": ("eval.show.front_pictures", "the pictures of the README: matches, and the report of a demo"),
     "fuzz": ("eval.inputs.fuzz", "mutated files through everything that reads files"),
+    "hosts": ("eval.quality.hosts", "our codes in other people's programs: lines to write, matches that are right"),
     "hpatches": ("eval.quality.hpatches", "matching on image sequences with homographies"),
     "m95": ("eval.quality.m95", "correct matches while 95 % of all matches are correct"),
     "mutants": ("eval.mutation.mutants", "single changes to a file that its tests must notice"),

@@ -1,0 +1,250 @@
+"""Our codes in other people's programs: what one writes there, and how many matches of a known pair are right.
+
+    python -m eval hosts [--hosts NAME[,NAME ...]] [--out FILE.json]
+
+Protocol. The pair is a drawn texture of 640 x 480 pixels and the same seen through a known homography (20 degrees, 0.85
+times as large, a little perspective), with noise of 2 grey levels; up to 1,000 keypoints a picture. A match is right
+within 3 pixels of where the homography puts it. The lines that are counted are those of ``Host.ours``, which are run;
+``Host.theirs`` is what one writes there with any feature. All of it stands in this file.
+
+Every host that is asked for has to be there: ``PYTHONPATH`` may name folders of hloc and glue-factory, which no package
+index has.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from eval.harness.columns import Column, text_of
+from eval.harness.command import Names, Out, command_line
+from eval.harness.options import RESULTS
+from eval.harness.records import check_clean, write_json
+from kornia_bingan.datasets.rendered import draw_texture
+from kornia_bingan.errors import JobError, UsageError
+from kornia_bingan.work.provenance import provenance
+
+RIGHT_PX = 3.0
+
+
+@dataclass(frozen=True)
+class Host:
+    """A program of others.
+
+    Attributes:
+        module: what is imported, whose version is told.
+        tested: what of it runs here.
+        ours: what is written for our codes.
+        theirs: what is written for any feature; at the end, ``xy0`` and ``xy1`` (M, 2) are the matches.
+    """
+
+    module: str
+    tested: str
+    ours: str
+    theirs: str
+
+
+_OF_KEYPOINTS = """
+xy0 = np.array([keypoints0[m.queryIdx].pt for m in matches])
+xy1 = np.array([keypoints1[m.trainIdx].pt for m in matches])
+"""
+_PATCHES = """
+from kornia_bingan.keypoints import detect, support_regions
+from kornia_bingan.network.onnx import export_onnx
+from kornia_bingan.patches import build_pyramid, cut_patches
+export_onnx("bingan256", folder / "codes.onnx")
+points = [detect(image, "dog", 1000) for image in (image0, image1)]
+patches0, patches1 = (cut_patches(build_pyramid(i), support_regions(p)) for i, p in zip((image0, image1), points))
+"""
+_BY_BITS = """
+matches = cv2.BFMatcher(cv2.NORM_HAMMING, crossCheck=True).match(codes0, codes1)
+xy0 = np.array([points[0].xy[m.queryIdx] for m in matches])
+xy1 = np.array([points[1].xy[m.trainIdx] for m in matches])
+"""
+
+HOSTS = {
+    "Kornia": Host(
+        "kornia",
+        "LocalFeatureMatcher",
+        """
+from kornia_bingan import BinGAN, HammingMatcher
+from kornia_bingan.kornia import OpenCVDetector
+describe = KF.LAFDescriptor(BinGAN.from_pretrained(precision="auto"), patch_size=32)
+matcher = KF.LocalFeatureMatcher(KF.LocalFeature(OpenCVDetector("dog", 1000), describe), HammingMatcher("smnn", 0.8))
+""",
+        """
+import torch
+tensors = [torch.from_numpy(image)[None, None] / 255 for image in (image0, image1)]
+with torch.no_grad():
+    found = matcher({"image0": tensors[0], "image1": tensors[1]})
+xy0, xy1 = found["keypoints0"].numpy(), found["keypoints1"].numpy()
+""",
+    ),
+    "OpenCV": Host(
+        "cv2",
+        "detectAndCompute, BFMatcher",
+        """
+from kornia_bingan.opencv import BinGANExtractor
+extractor = BinGANExtractor(max_keypoints=1000)
+""",
+        """
+keypoints0, codes0 = extractor.detectAndCompute(image0, None)
+keypoints1, codes1 = extractor.detectAndCompute(image1, None)
+matches = cv2.BFMatcher(cv2.NORM_HAMMING, crossCheck=True).match(codes0, codes1)
+"""
+        + _OF_KEYPOINTS,
+    ),
+    "cv2.detail": Host(
+        "cv2",
+        "BestOf2NearestMatcher, as stitching uses it",
+        """
+from kornia_bingan.opencv import BinGANExtractor
+extractor, features = BinGANExtractor(max_keypoints=1000), []
+for index, photo in enumerate([image0, image1]):
+    features.append(cv2.detail.computeImageFeatures2(cv2.ORB.create(1), photo))
+    features[-1].img_idx, (features[-1].keypoints, codes) = index, extractor.detectAndCompute(photo, None)
+    features[-1].descriptors = cv2.UMat(codes)
+""",
+        """
+found = cv2.detail.BestOf2NearestMatcher(False, 0.2).apply2(features)[1]
+matches = found.getMatches()
+keypoints0, keypoints1 = (each.getKeypoints() for each in features)
+"""
+        + _OF_KEYPOINTS,
+    ),
+    "cv2.dnn": Host(
+        "cv2",
+        "the file of bingan export",
+        """
+network = cv2.dnn.readNetFromONNX(str(folder / "codes.onnx"))
+network.setInput(patches0)
+codes0 = network.forward("codes").astype(np.uint8)
+network.setInput(patches1)
+codes1 = network.forward("codes").astype(np.uint8)
+""",
+        _BY_BITS,
+    ),
+    "onnxruntime": Host(
+        "onnxruntime",
+        "the file of bingan export",
+        """
+session = onnxruntime.InferenceSession(str(folder / "codes.onnx"), providers=["CPUExecutionProvider"])
+codes0, codes1 = (session.run(["codes"], {"patches": patches})[0] for patches in (patches0, patches1))
+""",
+        _BY_BITS,
+    ),
+    "hloc": Host(
+        "hloc",
+        "extract_features, match_features; a test goes on to triangulation",
+        """
+import kornia_bingan.hloc
+settings, matching = extract_features.confs["bingan256"], match_features.confs["bingan-ratio"]
+""",
+        """
+from hloc.utils.io import get_keypoints, get_matches
+settings["model"]["max_keypoints"] = 1000
+(folder / "pairs.txt").write_text("0.png 1.png")
+features = extract_features.main(settings, folder, folder, image_list=["0.png", "1.png"])
+indices, _ = get_matches(match_features.main(matching, folder / "pairs.txt", features.stem, folder), "0.png", "1.png")
+xy0, xy1 = (get_keypoints(features, f"{k}.png")[indices[:, k]] for k in (0, 1))
+""",
+    ),
+    "glue-factory": Host(
+        "gluefactory",
+        "two_view_pipeline with its nearest neighbours",
+        """
+extractor = {"name": "kornia_bingan.hloc", "max_keypoints": 1000}
+matcher = {"name": "matchers.nearest_neighbor_matcher", "ratio_thresh": 0.894}
+""",
+        """
+import torch
+from gluefactory.models import get_model
+pipeline = get_model("two_view_pipeline")({"extractor": extractor, "matcher": matcher}).eval()
+views = {f"view{k}": {"image": torch.from_numpy(i)[None, None] / 255} for k, i in enumerate((image0, image1))}
+with torch.no_grad():
+    found = pipeline(views)
+rows = found["matches0"][0] >= 0
+xy0 = found["keypoints0"][0][rows].numpy() - 0.5
+xy1 = found["keypoints1"][0][found["matches0"][0][rows]].numpy() - 0.5
+""",
+    ),
+}
+
+_BEFORE = {
+    "Kornia": "import kornia.feature as KF",
+    "hloc": "from hloc import extract_features, match_features",
+    "cv2.dnn": _PATCHES,
+    "onnxruntime": _PATCHES + "import onnxruntime",
+}
+"""What is run before, and is neither ours nor theirs: imports, and patches where a program would cut its own."""
+
+
+def known_pair() -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.float64]]:
+    """Draw the pair, grey uint8 (480, 640), and give the homography from the first to the second."""
+    rng = np.random.default_rng(0)
+    image = draw_texture(480, 640, rng)
+    way = np.vstack([cv2.getRotationMatrix2D((319.5, 239.5), 20, 0.85), [1e-4, 5e-5, 1]])
+    seen = cv2.warpPerspective(image, way, (640, 480), flags=cv2.INTER_AREA) + rng.normal(0, 2, image.shape)
+    return image, np.clip(seen, 0, 255).round().astype(np.uint8), way
+
+
+def measure(host: Host, before: str) -> dict[str, Any]:
+    """Run a host's program; gives its version, the lines of ours, and how many matches are right.
+
+    Raises:
+        JobError: the host cannot be imported.
+    """
+    try:
+        module = import_module(host.module)
+    except ImportError as error:
+        raise JobError(f"{host.module} cannot be imported ({error}); install it, or leave it out of --hosts") from error
+    image0, image1, way = known_pair()
+    with tempfile.TemporaryDirectory() as folder:
+        names = {"cv2": cv2, "np": np, "folder": Path(folder), "image0": image0, "image1": image1}
+        for index, image in enumerate((image0, image1)):
+            cv2.imwrite(os.path.join(folder, f"{index}.png"), image)
+        for source in (before, host.ours, host.theirs):
+            exec(source, names)
+    xy0, xy1 = (np.asarray(names[name], np.float64).reshape(-1, 2) for name in ("xy0", "xy1"))
+    there = cv2.perspectiveTransform(xy0[:, None], way)[:, 0]
+    right = np.linalg.norm(there - xy1, axis=1) < RIGHT_PX
+    version = getattr(module, "__version__", None)
+    return {"version": version, "lines": len(host.ours.split("\n")) - 2, "matches": len(xy0), "right": int(right.sum())}
+
+
+COLUMNS = (
+    Column("program", "host"),
+    Column("version", "version"),
+    Column("lines for ours", "lines", "d"),
+    Column("what ran", "tested"),
+    Column("matches", "matches", ",d"),
+    Column("right", lambda row: row["right"] / row["matches"], ".1%"),
+)
+
+
+@command_line("hosts")
+def main(hosts: Names = tuple(HOSTS), out: Out = RESULTS / "hosts.json") -> int:
+    """Run the programs.
+
+    Args:
+        hosts: which of them.
+    """
+    if unknown := [name for name in hosts if name not in HOSTS]:
+        raise UsageError(f"the host is '{unknown[0]}'; choose of {', '.join(HOSTS)}")
+    check_clean(out)
+    rows: list[dict[str, Any]] = []
+    for name in hosts:
+        rows.append({"host": name, "tested": HOSTS[name].tested, **measure(HOSTS[name], _BEFORE.get(name, ""))})
+    print(text_of(COLUMNS, rows))
+    write_json(
+        out, {"protocol": "hosts", "command": "python -m eval hosts", "results": rows, "provenance": provenance()}
+    )
+    return 0
