@@ -21,15 +21,13 @@ Picture = NDArray[np.uint8]
 
 def features_of(photos: Sequence[Picture], max_keypoints: int = 2000) -> list[Any]:
     """Turn photos (H, W, 3) into what the matchers of cv2.detail take."""
-    extractor, found = BinGANExtractor(max_keypoints=max_keypoints), []
-    for index, photo in enumerate(photos):
-        # OpenCV 4 crashes where an empty ImageFeatures() is given descriptors
-        features = cv2.detail.computeImageFeatures2(cv2.ORB.create(1), photo)
-        features.img_idx = index
-        features.keypoints, codes = extractor.detectAndCompute(photo, None)
-        features.descriptors = cv2.UMat(codes)
-        found.append(features)
-    return found
+    extractor = BinGANExtractor(max_keypoints=max_keypoints)
+    # OpenCV 4 crashes where an empty ImageFeatures() is given descriptors, so others are replaced
+    features = list(cv2.detail.computeImageFeatures(cv2.ORB.create(1), photos))
+    for each, photo in zip(features, photos, strict=True):
+        each.keypoints, codes = extractor.detectAndCompute(photo, None)
+        each.descriptors = cv2.UMat(codes)
+    return features
 
 
 def cameras_of(features: Sequence[Any]) -> list[Any]:
