@@ -125,10 +125,12 @@ def changed_copies(name: str) -> str:
     return "\n\n".join([*parts, provenance_line(record)])
 
 
-def context(*names: str) -> str:
-    """What neighbours add to distance and ratio, on scenes that were left out."""
+def context(key: str, *names: str) -> str:
+    """What neighbours add to distance and ratio, on scenes left out (results) or of another split (tested)."""
     records = [read_record(f"context-{name}") for name in names]
-    rows = [{"codes": n, **r} for n, record in zip(names, records, strict=True) for r in record["results"]]
+    rows = [{"codes": n, **r} for n, record in zip(names, records, strict=True) for r in record.get(key, [])]
+    if not rows:
+        return "Not measured yet: `python -m eval context DATA/validate --test DATA/heldout`."
     shown = markdown_of((Column("codes", "codes"), *in_context.COLUMNS), rows)
     return "\n\n".join([shown, *map(provenance_line, records)])
 
@@ -141,7 +143,8 @@ TABLES: dict[str, Callable[[], str]] = {
     **{name: partial(speed, name) for name in (SPEED, FLOAT32)},
     "support": partial(table, "support", support.columns),
     "calibration": partial(table, "calibration-bingan256", calibrate.COLUMNS),
-    "context": partial(context, "bingan256", "bingan256-lite"),
+    "context": partial(context, "results", "bingan256", "bingan256-lite"),
+    "context-tested": partial(context, "tested", "bingan256", "bingan256-lite"),
     "robustness": partial(changed_copies, "robustness-validate"),
 }
 for _split in ("validate", "heldout"):

@@ -1,6 +1,6 @@
 """How likely is a match right, seen with its neighbours? Logistic models, fitted on scenes with true cameras.
 
-    python -m eval context DATA/validate [--ours bingan256] [--out eval/results/context-bingan256.json]
+    python -m eval context DATA/validate [--ours bingan256] [--test DATA/heldout] [--out FILE.json]
 
 Protocol. The pairs of ``m95`` of scenes with cameras; seeds (mutual nearest neighbours) and candidates are labelled by
 the epipolar distance. The first round sees distance and ratio of the seeds, the second one their support by neighbours
@@ -9,13 +9,14 @@ too, weighted by the probabilities of the first, and the third one judges candid
 weight, and the pairs of a scene. Judged by leaving one scene out: correct matches at 95 % precision, of the mutual
 nearest neighbours by the ratio of both directions, and of what is matched in context by the probability; Brier score,
 expected calibration error and reliability of ten bins of the latter; milliseconds a pair of one thread, the search of
-codes included. What is stored is fitted on all scenes.
+codes included. What is stored is fitted on all scenes; ``--test`` judges it on scenes of another split.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -47,7 +48,7 @@ from kornia_bingan.matching.context import (
 Floats = NDArray[np.float64]
 
 COLUMNS = (
-    Column("scene left out", "scene"),
+    Column("scene", "scene"),
     Column("matches", "matches", ",", views=("text",)),
     Column("right", "correct", ",", views=("text",)),
     Column("M95, ratio", "m95_ratio", ",", best="most"),
@@ -160,7 +161,12 @@ def judge(name: str, pairs: Sequence[LabelledPair], model: ContextModel) -> dict
 
 
 @command_line("context")
-def main(data: Split, shared: MatchingOptions = OURS_ALONE) -> int:
+def main(data: Split, shared: MatchingOptions = OURS_ALONE, test: Path | None = None) -> int:
+    """Fit the model, and judge it.
+
+    Args:
+        test: folder of another split, whose scenes with cameras the model is judged on, too.
+    """
     run = setup("context", data, shared)
     peer = next(peer for peer in run.peers if peer.norm == "hamming")
     bits = 8 * peer.num_bytes
@@ -176,6 +182,14 @@ def main(data: Split, shared: MatchingOptions = OURS_ALONE) -> int:
     model = fit(list(scenes.values()), bits)
     out = shared.out or RESULTS / f"context-{peer.name}.json"
     context = {"bits": bits, "rounds": [list(each) for each in model.rounds]}
-    write_json(out, {**run.record("context"), "context": context, "results": rows})
+    record = run.record("context")
+    tested = []
+    if test is not None:
+        record["command"] += f" --test DATA/{test.resolve().name}"
+        others = list(load_problems(test, run.only, run.cache, with_sequences=False))
+        tested = [judge(problem.name, pairs_of(peer, problem, describe), model) for problem in others]
+    write_json(out, {**record, "context": context, "results": rows, "tested": tested})
     print(text_of(COLUMNS, rows))
+    if tested:
+        print(text_of(COLUMNS, tested))
     return 0
