@@ -36,15 +36,15 @@ from kornia_bingan.matching.context import ContextModel
 from kornia_bingan.network.weights import context_of
 from kornia_bingan.reconstruct.features import Features
 from kornia_bingan.reconstruct.features_h5 import UNCERTAINTY_PX, hloc_arrays
-from kornia_bingan.reconstruct.options import MatchOptions, check_matching
+from kornia_bingan.reconstruct.options import DEFAULT_PROBABILITY, DEFAULT_RATIO, MatchOptions, check_matching
 from kornia_bingan.work.options import KeypointOptions
 
 NAME = "bingan"
 """What hloc calls our extractor and our matcher."""
 
 EXTRACTOR = {"weights": SHIPPED, **vars(KeypointOptions())}
-MATCHER = {"weights": SHIPPED, **vars(MatchOptions())}
-"""The settings of both, with their defaults."""
+MATCHER = {"weights": SHIPPED, "matcher": "ratio", "ratio": DEFAULT_RATIO, "probability": DEFAULT_PROBABILITY}
+"""The settings of both, with their defaults; the matcher is ``ratio`` or ``context``."""
 
 
 def extract(image: Tensor, model: BinGAN, detector: Any, max_keypoints: int) -> dict[str, Tensor]:
@@ -151,6 +151,8 @@ if _is_there("hloc"):
         required_inputs = ("descriptors0", "descriptors1")
 
         def _init(self, conf: Mapping[str, Any]) -> None:
+            if conf["matcher"] not in ("ratio", "context"):
+                raise UsageError(f"the matcher is '{conf['matcher']}'; choose ratio or context")
             check_matching(MatchOptions(conf["matcher"], conf["ratio"], conf["probability"]), conf["weights"])
 
         def _forward(self, data: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -229,6 +229,8 @@ def test_a_uniform_picture_has_no_keypoints(tmp_path: Path) -> None:
 def test_wrong_use(ours: ModuleType) -> None:
     with pytest.raises(UsageError, match="the matcher is 'fast'"):
         of_hloc("matchers", {"name": "bingan", "matcher": "fast"})
+    with pytest.raises(UsageError, match="the matcher is 'auto'; choose ratio or context"):
+        of_hloc("matchers", {"name": "bingan", "matcher": "auto"})
     with pytest.raises(UsageError, match="needs keypoints0"):
         of_hloc("matchers", {"name": "bingan", "matcher": "context"})(
             {"descriptors0": torch.ones(1, 256, 3), "descriptors1": torch.ones(1, 256, 3)}
