@@ -125,13 +125,24 @@ def changed_copies(name: str) -> str:
     return "\n\n".join([*parts, provenance_line(record)])
 
 
-def context(key: str, *names: str) -> str:
-    """What neighbours add to distance and ratio, on scenes left out (results) or of another split (tested)."""
+def context(key: str, split: str, *names: str) -> str:
+    """What neighbours add to distance and ratio, on scenes left out (results) or of another split (tested).
+
+    RootSIFT stands beside it by its ratio test, at the support region that suits it best, on the same pairs.
+    """
     records = [read_record(f"context-{name}") for name in names]
     rows = [{"codes": n, **r} for n, record in zip(names, records, strict=True) for r in record.get(key, [])]
     if not rows:
         return "Not measured yet: `python -m eval context DATA/validate --test DATA/heldout`."
-    shown = markdown_of((Column("codes", "codes"), *in_context.COLUMNS), rows)
+    rootsift: dict[str, int] = {}
+    for row in read_record(f"m95-{split}")["results"]:
+        if row["descriptor"].partition("@")[0] == "rootsift":
+            rootsift[row["data"]] = max(row["m95"], rootsift.get(row["data"], 0))
+    beside = [
+        Column("RootSIFT, ratio", lambda r: rootsift[r["scene"]], ","),
+        Column("x RootSIFT", lambda r: r["m95_context"] / rootsift[r["scene"]], ".2f"),
+    ]
+    shown = markdown_of([Column("codes", "codes"), *in_context.COLUMNS, *beside], rows)
     return "\n\n".join([shown, *map(provenance_line, records)])
 
 
@@ -143,8 +154,8 @@ TABLES: dict[str, Callable[[], str]] = {
     **{name: partial(speed, name) for name in (SPEED, FLOAT32)},
     "support": partial(table, "support", support.columns),
     "calibration": partial(table, "calibration-bingan256", calibrate.COLUMNS),
-    "context": partial(context, "results", "bingan256", "bingan256-lite"),
-    "context-tested": partial(context, "tested", "bingan256", "bingan256-lite"),
+    "context": partial(context, "results", "validate", "bingan256", "bingan256-lite"),
+    "context-tested": partial(context, "tested", "heldout", "bingan256", "bingan256-lite"),
     "robustness": partial(changed_copies, "robustness-validate"),
 }
 for _split in ("validate", "heldout"):
