@@ -18,7 +18,14 @@ from kornia_bingan.work.options import FeatureOptions
 NUM_VIEWS = 12
 
 
-def run_demo(out: Path, *, descriptor: str = "bingan256", num_views: int = NUM_VIEWS, seed: int = 0) -> dict[str, Any]:
+def run_demo(
+    out: Path,
+    *,
+    descriptor: str = "bingan256",
+    num_views: int = NUM_VIEWS,
+    seed: int = 0,
+    max_keypoints: int = MAX_KEYPOINTS,
+) -> dict[str, Any]:
     """Render a scene, reconstruct it with our codes and with COLMAP's own SIFT, and compare both with the true cameras.
 
     Args:
@@ -27,9 +34,10 @@ def run_demo(out: Path, *, descriptor: str = "bingan256", num_views: int = NUM_V
         descriptor: shipped name or weights file.
         num_views: pictures, at least 3.
         seed: of the scene.
+        max_keypoints: of a picture, for both.
 
     Returns:
-        ``images`` and, for ``bingan`` and ``sift``, ``registered, points, median_rotation_deg,
+        ``images``, ``max_keypoints`` and, for ``bingan`` and ``sift``, ``registered, points, median_rotation_deg,
         median_position_percent`` (per cent of the largest distance between two cameras).
 
     Raises:
@@ -37,12 +45,13 @@ def run_demo(out: Path, *, descriptor: str = "bingan256", num_views: int = NUM_V
     """
     scene = render_scene(out / "scene", num_views, seed)
     photos = out / "scene" / "images"
-    features = FeatureOptions(descriptor=descriptor, max_keypoints=MAX_KEYPOINTS)
+    features = FeatureOptions(descriptor=descriptor, max_keypoints=max_keypoints)
     reconstruct_photos(photos, out / "bingan", ReconstructOptions(features))
     if not (out / "sift").exists():
-        reconstruct_with_sift(photos, out / "sift")
+        reconstruct_with_sift(photos, out / "sift", max_keypoints=max_keypoints)
     return {
         "images": len(scene.cameras),
+        "max_keypoints": max_keypoints,
         "bingan": _compare(read_model(out / "bingan" / "model"), scene),
         "sift": _compare(read_model(out / "sift"), scene),
     }
@@ -68,5 +77,5 @@ def demo_table(result: dict[str, Any]) -> str:
         for key, label in (("bingan", "our codes (32 bytes)"), ("sift", "SIFT through COLMAP (128 bytes)"))
     ]
     header = ["descriptor", "registered images", "points", "median rotation error (deg)", "median position error (%)"]
-    words = f"at most {MAX_KEYPOINTS:,} keypoints of a photo for both, each otherwise at its defaults"
+    words = f"at most {result['max_keypoints']:,} keypoints of a photo for both, each otherwise at its defaults"
     return f"{text_table(header, rows)}\n\n{words}"

@@ -24,7 +24,9 @@ MAX_KEYPOINTS = 8192
 """COLMAP's own default."""
 
 
-def reconstruct_with_sift(photos: Path, out: Path, *, seed: int = 0, threads: int = 1) -> list[Skipped]:
+def reconstruct_with_sift(
+    photos: Path, out: Path, *, seed: int = 0, threads: int = 1, max_keypoints: int = MAX_KEYPOINTS
+) -> list[Skipped]:
     """Extract SIFT, match every photo with every other, verify and map; COLMAP's defaults, one camera an image size.
 
     COLMAP gets upright copies of the photos, because it reads them without their EXIF orientation.
@@ -35,6 +37,7 @@ def reconstruct_with_sift(photos: Path, out: Path, *, seed: int = 0, threads: in
             to ``photos``.
         seed: seed of all random choices.
         threads: 1 gives equal models in every run.
+        max_keypoints: strongest places of a photo, some of which have two orientations.
 
     Returns:
         The photos that cannot be read, with the reason.
@@ -71,6 +74,7 @@ def reconstruct_with_sift(photos: Path, out: Path, *, seed: int = 0, threads: in
             "groups": list(groups.values()),
             "seed": seed,
             "threads": threads,
+            "max_keypoints": max_keypoints,
         }
         run_in_child(f"{__name__}:match_here", arguments, stage="SIFT extraction and matching")
         state = colmap.verify(database, seed=seed, threads=threads)
@@ -80,11 +84,20 @@ def reconstruct_with_sift(photos: Path, out: Path, *, seed: int = 0, threads: in
     return skipped
 
 
-def match_here(report: Report, *, database: str, images: str, groups: list[list[str]], seed: int, threads: int) -> None:
+def match_here(
+    report: Report,
+    *,
+    database: str,
+    images: str,
+    groups: list[list[str]],
+    seed: int,
+    threads: int,
+    max_keypoints: int = MAX_KEYPOINTS,
+) -> None:
     """Do the work of :func:`reconstruct_with_sift` up to verification in this process."""
     extraction = pycolmap.FeatureExtractionOptions()
     extraction.num_threads = threads
-    extraction.sift.max_num_features = MAX_KEYPOINTS
+    extraction.sift.max_num_features = max_keypoints
     for names in groups:
         pycolmap.extract_features(
             database,
