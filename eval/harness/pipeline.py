@@ -127,13 +127,12 @@ def cached_matches(
 
 
 def cached_alignment(
-    chosen: Pipeline,
     pictures: tuple[Picture, Picture],
     features: tuple[Features, Features],
     indices: Indices,
     folder: Path | None,
 ) -> tuple[AlignedMatches, float]:
-    """Align the patches of the matches of a pipeline, and give the processor seconds; from the cache if it is there."""
+    """Align the patches of matches, and give the processor seconds; from the cache if it is there."""
     points = [f.keypoints[indices[:, side]] for side, f in enumerate(features)]
     a, b = (picture.grey for picture in pictures)
     key: Key = {
@@ -161,7 +160,7 @@ def matched_positions(
     indices, seconds = cached_matches(chosen, *features, folder)
     keypoints = {str(side): f.keypoints for side, f in enumerate(features)}
     if chosen.aligned:
-        found, took = cached_alignment(chosen, pictures, features, indices, folder)
+        found, took = cached_alignment(pictures, features, indices, folder)
         keypoints, agree = exact_keypoints(keypoints, {("0", "1"): found})
         indices, seconds = indices[agree["0", "1"]], seconds + took
     xy0, xy1 = (keypoints[str(side)].xy[indices[:, side]].astype(np.float64) for side in (0, 1))

@@ -246,7 +246,7 @@ def matcher_of(chosen: Pipeline, pictures: Mapping[str, Picture], folder: Path |
         points: dict[str, Keypoints] = {name: f.keypoints for name, f in found.items()}
         if chosen.aligned:
             every = {
-                (a, b): cached_alignment(chosen, (pictures[a], pictures[b]), (found[a], found[b]), rows, folder)[0]
+                (a, b): cached_alignment((pictures[a], pictures[b]), (found[a], found[b]), rows, folder)[0]
                 for (a, b), rows in matched.items()
             }
             points, agree = exact_keypoints(points, every)

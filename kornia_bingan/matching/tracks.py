@@ -2,8 +2,8 @@
 
 Each match says by how much its second keypoint misses the place that looks like its first
 (:func:`kornia_bingan.matching.refine.align`). The shifts of all keypoints that agree best with all matches are a linear
-least squares problem, as in Dusmanu et al., "Multi-View Optimization of Local Feature Geometry", ECCV 2020, equation 4;
-here each shift is drawn a little to 0, and matches that disagree are left out before the last solution.
+least squares problem, after Dusmanu et al., "Multi-View Optimization of Local Feature Geometry", ECCV 2020; here each
+shift is drawn a little to 0, and matches that disagree are left out before the last solution.
 """
 
 from __future__ import annotations

@@ -288,7 +288,7 @@ def test_the_protocol_measures_a_split_once_and_resumes(
 ) -> None:
     monkeypatch.setattr(protocol, "NUM_RESAMPLES", 20)
     out = tmp_path / "pipelines-made.json"
-    chosen = f"{LITE}+context,rootsift+ratio"
+    chosen = f"{LITE}+aligned,rootsift+ratio"
     words = [str(split), "--pipelines", chosen, "--cache", str(tmp_path / "cache"), "--out", str(out)]
     assert protocol.main([*words, "--colmap"]) == 0
     printed = capsys.readouterr().out
@@ -298,7 +298,7 @@ def test_the_protocol_measures_a_split_once_and_resumes(
     rows = {(row["pipeline"], row["part"], row["data"]): row for row in record["results"]}
     parts = (("scenes", "room"), ("wide pairs", "wide pairs"), ("homographies", "homographies"))
     assert set(rows) == {(name, *part) for name in chosen.split(",") for part in parts}
-    ours = rows[f"{LITE}+context", "scenes", "room"]
+    ours = rows[f"{LITE}+aligned", "scenes", "room"]
     assert ours["pairs"] == 3
     assert ours["precision"] > 0.8
     assert ours["auc"]["20"] > 0.5
