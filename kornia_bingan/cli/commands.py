@@ -298,16 +298,19 @@ def scene(
     return 0
 
 
-def export(out: OnnxFile, weights: WeightsOptions, json: Json = False) -> int:
+def export(
+    out: OnnxFile, weights: WeightsOptions, input: Literal["patches", "image"] = "patches", json: Json = False
+) -> int:
     """Write a network of patches as ONNX: patches (N, 1, 32, 32) in [0, 1] to packed codes and descriptors.
 
     Args:
         out: .onnx file.
+        input: image: the file takes a grey image (1, 1, H, W) in [0, 1] and LAFs (N, 2, 3), and cuts the patches.
     """
     from kornia_bingan.network.onnx import export_onnx
     from kornia_bingan.report.text import text_table
 
-    values = export_onnx(weights.descriptor, out)
+    values = export_onnx(weights.descriptor, out, input=input)
     print_result(values, text_table(["", "value"], [[name, str(value)] for name, value in values.items()]), json)
     return 0
 
