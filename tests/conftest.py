@@ -3,8 +3,6 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from itertools import groupby
@@ -13,6 +11,8 @@ from pathlib import Path
 import cv2
 import pytest
 import torch
+
+from tests.helpers.programs import run_program
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
@@ -73,8 +73,8 @@ def run_and_die(program: str, path: Path, times: int = 1) -> None:
         "        os.kill(os.getpid(), signal.SIGKILL)\n"
         "os.replace = rename_and_die\n"
     )
-    done = subprocess.run([sys.executable, "-c", renaming + program], stderr=subprocess.DEVNULL, check=False)
-    assert done.returncode == -signal.SIGKILL, f"{path} was not written"
+    done = run_program(renaming + program)
+    assert done.returncode == -signal.SIGKILL, f"{path} was not written: {done.stderr}"
 
 
 FEW_INITIAL_PATCHES = (

@@ -22,12 +22,12 @@ import torch
 from kornia_bingan import bits
 from kornia_bingan.cli import entry
 from kornia_bingan.colmap import cameras_for, write_features
-from kornia_bingan.datasets.rendered import render_scene
 from kornia_bingan.errors import UsageError
 from kornia_bingan.matching import match
 from kornia_bingan.reconstruct.features import Features, features_path
 from kornia_bingan.reconstruct.features_h5 import hloc_arrays
 from tests.helpers.photos import texture
+from tests.helpers.scenes import copy_scene
 
 STAND_INS = {
     "hloc/__init__.py": "",
@@ -294,7 +294,7 @@ def test_glue_factory(photos: Path, ours: ModuleType) -> None:
 
 @pytest.mark.skipif(not HAS_HLOC, reason="hloc is not installed; no package index has it")
 def test_pairs_features_matches_triangulation_in_hloc(tmp_path: Path) -> None:
-    render_scene(tmp_path / "scene", 3)
+    copy_scene(tmp_path / "scene", 3)
     program = runpy.run_path(str(Path(__file__).parents[1] / "examples" / "hloc_model.py"))
     model = program["main"](tmp_path / "scene" / "images", tmp_path / "out")
     assert model.num_reg_images() == 3

@@ -14,10 +14,10 @@ from tqdm import tqdm
 import kornia_bingan
 from kornia_bingan.cli import entry
 from kornia_bingan.cli.commands import COMMANDS
-from kornia_bingan.datasets.rendered import render_scene
 from kornia_bingan.work import engine
 from kornia_bingan.work.run_folder import QUIET, no_progress
 from tests.helpers.photos import texture, write_photos
+from tests.helpers.scenes import copy_scene
 
 FEW = ["--descriptor", "bingan256-lite", "--max-keypoints", "500"]
 
@@ -25,7 +25,7 @@ FEW = ["--descriptor", "bingan256-lite", "--max-keypoints", "500"]
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cli")
-    render_scene(folder, 3)
+    copy_scene(folder, 3)
     return folder / "images"
 
 

@@ -10,18 +10,18 @@ import pytest
 
 from eval.cost import retrieval_pairs
 from eval.quality import overlap
-from kornia_bingan.datasets.rendered import render_scene
 from kornia_bingan.errors import UsageError
 from kornia_bingan.network.published import ImageDiscriminator
 from kornia_bingan.network.weights import save_weights
 from kornia_bingan.work.options import FeatureOptions
 from tests.helpers.photos import texture
+from tests.helpers.scenes import copy_scene
 
 
 @pytest.fixture
 def folders(tmp_path: Path) -> tuple[Path, Path]:
     """A folder with one scene, and a folder of other photos."""
-    render_scene(tmp_path / "scenes" / "room", 3)
+    copy_scene(tmp_path / "scenes" / "room", 3)
     (tmp_path / "others").mkdir()
     for seed in range(6):
         cv2.imwrite(str(tmp_path / "others" / f"{seed}.png"), texture(200, 260, seed))

@@ -9,8 +9,8 @@ import pytest
 
 from eval.harness import options
 from eval.quality import m95, peer_support
-from kornia_bingan.datasets.rendered import render_scene
 from kornia_bingan.errors import UsageError
+from tests.helpers.scenes import copy_scene
 
 
 def row(side: float | None, total: int, *, usual: bool = False) -> dict[str, object]:
@@ -56,7 +56,7 @@ def test_the_sweep_decides_what_m95_measures(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(m95, "MAX_KEYPOINTS", 150)
-    render_scene(tmp_path / "data" / "room", 3)
+    copy_scene(tmp_path / "data" / "room", 3)
     record, cache = tmp_path / "support.json", ["--cache", str(tmp_path / "cache")]
     words = [str(tmp_path / "data"), "--peers", "orb,brief", "--out", str(record), *cache]
     assert peer_support.main([*words, "--sides", "12,20"]) == 0

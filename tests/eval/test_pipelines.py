@@ -23,10 +23,10 @@ from eval.harness.pipeline import Features, Picture, Pipeline, sorted_pairs
 from eval.quality import pipelines as protocol
 from eval.show import pipeline_tables, report
 from kornia_bingan.datasets.poses import load_cameras
-from kornia_bingan.datasets.rendered import render_scene
 from kornia_bingan.errors import UsageError
 from kornia_bingan.work.options import KeypointOptions
 from tests.helpers.photos import texture
+from tests.helpers.scenes import copy_scene
 
 H = np.array([[0.9, 0.1, 10], [-0.1, 0.95, 25], [1e-4, 0, 1.0]])
 LITE = "bingan256-lite"
@@ -233,7 +233,7 @@ def split(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A split with a scene of three views and a sequence, and one wide pair beside it: two views of the scene."""
     root = tmp_path_factory.mktemp("data")
     data, wide = root / "made", root / "pairs" / "made"
-    render_scene(data / "room", 3)
+    copy_scene(data / "room", 3)
     write_sequence(data / "homography" / "oxford_made")
     wide.mkdir(parents=True)
     (wide / "images").symlink_to(data / "room" / "images")

@@ -16,11 +16,11 @@ from eval.harness import options
 from eval.harness.data import HomographySequence, PosedPair, pairs_of_scene, read_scene
 from eval.quality import calibrate, hpatches, m95, pairs, robustness, thresholds
 from eval.show import pictures
-from kornia_bingan.datasets.rendered import render_scene
 from kornia_bingan.errors import UsageError
 from kornia_bingan.keypoints import Keypoints
 from kornia_bingan.matching import Calibration, match_probability
 from tests.helpers.photos import texture
+from tests.helpers.scenes import copy_scene
 
 NAMES = "rootsift,orb"
 OURS = "bingan256-lite"
@@ -39,7 +39,7 @@ def _few_keypoints() -> Iterator[None]:
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a scene of three views and a homography sequence of two pictures."""
     folder = tmp_path_factory.mktemp("protocols") / "made"
-    render_scene(folder / "room", 3)
+    copy_scene(folder / "room", 3)
     sequence = folder / "homography" / "oxford_made"
     sequence.mkdir(parents=True)
     image = texture(300, 400, 2)

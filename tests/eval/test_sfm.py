@@ -9,14 +9,14 @@ import pytest
 
 from eval.quality import sfm, sfm_check
 from eval.show import tables
-from kornia_bingan.datasets.rendered import render_scene
 from kornia_bingan.errors import UsageError
+from tests.helpers.scenes import copy_scene
 
 
 def test_a_rendered_scene_is_compared_with_sift_and_the_truth(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    render_scene(tmp_path / "data" / "room", 3)
+    copy_scene(tmp_path / "data" / "room", 3)
     out = tmp_path / "sfm.json"
     monkeypatch.setattr(sfm, "read_thresholds", lambda: {"rootsift": 0.85, "bingan256-lite": 0.8, "orb": 0.9})
     words = [
@@ -104,7 +104,7 @@ def test_tables_are_filled_between_their_marks(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_sift_through_the_harness_is_plain_pycolmap(tmp_path: Path) -> None:
-    for path in render_scene(tmp_path / "data" / "room", 4).images.iterdir():
+    for path in copy_scene(tmp_path / "data" / "room", 4).images.iterdir():
         cv2.imwrite(str(path), cv2.imread(str(path), cv2.IMREAD_REDUCED_COLOR_2))
     out = tmp_path / "check.json"
     assert sfm_check.main([str(tmp_path / "data"), "--seeds", "1", "--out", str(out)]) == 0

@@ -16,13 +16,13 @@ from PIL import ExifTags, Image
 from kornia_bingan.cli import main
 from kornia_bingan.colmap import Camera, cameras_for, write_features
 from kornia_bingan.colmap.types import fixed_camera
-from kornia_bingan.datasets.rendered import render_scene
 from kornia_bingan.errors import UsageError
 from kornia_bingan.images.exif import FILM_DIAGONAL_MM, Exif, _position, read_exif
 from kornia_bingan.images.read import read_image
 from kornia_bingan.keypoints import detect
 from tests.helpers.image_bytes import encode, png, png_chunk, with_exif, with_segment
 from tests.helpers.photos import texture
+from tests.helpers.scenes import copy_scene
 
 TAG = ExifTags.Base
 
@@ -105,7 +105,7 @@ def test_a_height_that_makes_no_sense_is_none(height: object) -> None:
 
 
 def test_positions_and_focal_lengths_reach_the_database(tmp_path: Path) -> None:
-    render_scene(tmp_path / "scene", 3)
+    copy_scene(tmp_path / "scene", 3)
     photos = tmp_path / "photos"
     photos.mkdir()
     for number, path in enumerate(sorted((tmp_path / "scene" / "images").iterdir())):
@@ -144,7 +144,7 @@ def test_cameras_by_folder_and_by_focal_length() -> None:
 
 
 def test_known_cameras_are_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    scene = render_scene(tmp_path / "scene", 3)
+    scene = copy_scene(tmp_path / "scene", 3)
     photos = tmp_path / "scene" / "images"
     K = next(iter(scene.cameras.values())).K
     height, width = cv2.imread(str(next(iter(photos.iterdir())))).shape[:2]
@@ -233,7 +233,7 @@ def test_a_heic_beyond_179_megapixels_is_opened(monkeypatch: pytest.MonkeyPatch,
 def test_photos_without_position_or_altitude_are_named_and_reach_the_model(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    render_scene(tmp_path / "scene", 4)
+    copy_scene(tmp_path / "scene", 4)
     photos = tmp_path / "photos"
     photos.mkdir()
     for number, path in enumerate(sorted((tmp_path / "scene" / "images").iterdir())):

@@ -10,13 +10,13 @@ import pytest
 
 from kornia_bingan.colmap import read_model
 from kornia_bingan.colmap.types import Verification
-from kornia_bingan.datasets.rendered import render_scene
 from kornia_bingan.reconstruct.models import in_no_model
 from kornia_bingan.reconstruct.options import ReconstructOptions
 from kornia_bingan.reconstruct.pipeline import reconstruct_photos
 from kornia_bingan.reconstruct.summary import ModelPhotos, Summary
 from kornia_bingan.work.options import FeatureOptions
 from tests.helpers.photos import texture
+from tests.helpers.scenes import copy_scene
 
 OPTIONS = ReconstructOptions(FeatureOptions(descriptor="bingan256-lite", max_keypoints=600))
 
@@ -42,7 +42,7 @@ def test_photos_of_two_places_give_two_models(tmp_path: Path, caplog: pytest.Log
     photos = tmp_path / "photos"
     wanted = {}
     for folder, seed, count in (("one", 0, 4), ("two", 1, 3)):
-        render_scene(tmp_path / folder, count + 1, seed)
+        copy_scene(tmp_path / folder, count + 1, seed)
         (photos / folder).mkdir(parents=True)
         for path in sorted((tmp_path / folder / "images").iterdir())[:count]:
             shutil.copy(path, photos / folder)

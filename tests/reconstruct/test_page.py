@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 from kornia_bingan.colmap.types import Camera, Model
-from kornia_bingan.datasets.rendered import render_scene
 from kornia_bingan.errors import UsageError
 from kornia_bingan.reconstruct import page
 from kornia_bingan.reconstruct.options import ReconstructOptions
@@ -23,6 +22,7 @@ from kornia_bingan.report import html
 from kornia_bingan.report.html import thumbnail
 from kornia_bingan.work.options import FeatureOptions
 from tests.helpers.browser import BROWSER, ask
+from tests.helpers.scenes import copy_scene
 
 NASTY = '<b>&".jpg'
 
@@ -30,7 +30,7 @@ NASTY = '<b>&".jpg'
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("page")
-    render_scene(folder, 3)
+    copy_scene(folder, 3)
     photos = folder / "images"
     first = sorted(photos.iterdir())[0]
     picture = cv2.imread(str(first))

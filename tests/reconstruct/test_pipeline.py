@@ -14,7 +14,7 @@ from PIL import Image
 
 from kornia_bingan.colmap import read_features, read_model
 from kornia_bingan.datasets.poses import pose_errors
-from kornia_bingan.datasets.rendered import Scene, render_scene
+from kornia_bingan.datasets.rendered import Scene
 from kornia_bingan.errors import JobError, UsageError
 from kornia_bingan.reconstruct import pipeline
 from kornia_bingan.reconstruct.features import Features, features_path
@@ -26,6 +26,7 @@ from kornia_bingan.work.files import sha256_of
 from kornia_bingan.work.options import FeatureOptions, WorkOptions
 from tests.conftest import run_and_die
 from tests.helpers.photos import texture
+from tests.helpers.scenes import copy_scene
 
 OPTIONS = ReconstructOptions(FeatureOptions(descriptor="bingan256-lite", max_keypoints=600))
 
@@ -41,7 +42,7 @@ def with_cameras(**changes: Any) -> ReconstructOptions:
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Scene]:
     folder = tmp_path_factory.mktemp("scene")
-    made = render_scene(folder, 5)
+    made = copy_scene(folder, 5)
     return folder / "images", made
 
 

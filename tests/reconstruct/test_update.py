@@ -13,7 +13,6 @@ import cv2
 import pytest
 
 from kornia_bingan.colmap import read_images, read_model, read_verification
-from kornia_bingan.datasets.rendered import render_scene
 from kornia_bingan.errors import JobError, UsageError
 from kornia_bingan.reconstruct import update
 from kornia_bingan.reconstruct.matches import Block, read_blocks
@@ -26,6 +25,7 @@ from kornia_bingan.work.identity import read_identity, write_identity
 from kornia_bingan.work.options import FeatureOptions
 from tests.conftest import run_and_die
 from tests.helpers.photos import texture
+from tests.helpers.scenes import copy_scene
 
 OPTIONS = ReconstructOptions(FeatureOptions(descriptor="bingan256-lite", max_keypoints=600))
 NAMES = [f"view_{number:03d}.jpg" for number in range(6)]
@@ -35,7 +35,7 @@ FIRST, LATER = [NAMES[1], NAMES[2], NAMES[3], NAMES[5]], [NAMES[0], NAMES[4]]
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("scene")
-    render_scene(folder, 6)
+    copy_scene(folder, 6)
     return folder / "images"
 
 

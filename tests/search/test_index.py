@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from kornia_bingan.search.index import Found, encoder, photo_codes, update_index
 from kornia_bingan.work.run_folder import alone_in
 from tests.helpers.browser import BROWSER, ask
 from tests.helpers.photos import texture
+from tests.helpers.programs import run_program
 
 LITE = "bingan256-lite"
 
@@ -115,8 +115,8 @@ def test_a_killed_run_goes_on(store: str, written: str, photos: Path, weights: s
         "search_index.encoder = lambda *_: (encode_or_die, about)\n"
         f"search_index.update_index(Path({str(photos)!r}), {index!r}, {weights!r})"
     )
-    done = subprocess.run([sys.executable, "-c", program], stderr=subprocess.DEVNULL, check=False)
-    assert done.returncode == -signal.SIGKILL
+    done = run_program(program)
+    assert done.returncode == -signal.SIGKILL, done.stderr
     with pytest.raises(UsageError, match="is not finished or damaged"):
         search_index.search_index(index, photos / "p1 1.png", 20, weights)
     summary = update_index(photos, index, weights)
@@ -129,10 +129,10 @@ def test_a_killed_run_goes_on(store: str, written: str, photos: Path, weights: s
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no such lock")
-def test_a_second_process_is_refused(photos: Path, tmp_path: Path) -> None:
-    update_index(photos, tmp_path / "index", LITE)
+def test_a_second_process_is_refused(photos: Path, weights: str, tmp_path: Path) -> None:
+    update_index(photos, tmp_path / "index", weights)
     with alone_in(tmp_path / "index"), pytest.raises(UsageError, match="another process works in"):
-        update_index(photos, tmp_path / "index", LITE)
+        update_index(photos, tmp_path / "index", weights)
 
 
 @pytest.mark.parametrize("kind", [ImageDiscriminator, PictureNetwork])
@@ -151,6 +151,9 @@ def test_a_network_for_whole_pictures(
 
 def test_bad_input_is_a_sentence(photos: Path, tmp_path: Path) -> None:
     index = tmp_path / "index"
+    shutil.rmtree(photos / "sub")
+    for path in [*photos.glob("p2 *"), *photos.glob("p3 *")]:
+        path.unlink()
     update_index(photos, index, LITE)
     with pytest.raises(UsageError, match=r"was made with bingan256-lite \(sha256 .*, not with bingan256-published"):
         update_index(photos, index, "bingan256-published")

@@ -16,12 +16,13 @@ import pytest
 
 from kornia_bingan.cli import main
 from kornia_bingan.datasets.brown import write_patch_set
-from kornia_bingan.datasets.rendered import render_scene
 from kornia_bingan.images.folders import Skipped, list_images
 from kornia_bingan.reconstruct import features
 from kornia_bingan.work.files import printable
 from kornia_bingan.work.run_folder import LOG, QUIET, log_to
 from tests.helpers.photos import texture
+from tests.helpers.programs import bingan
+from tests.helpers.scenes import copy_scene
 
 LITE = ("--descriptor", "bingan256-lite", "--max-keypoints", "400")
 LATIN = os.fsdecode(b"latin-\xe9")
@@ -31,7 +32,7 @@ LATIN = os.fsdecode(b"latin-\xe9")
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("scene")
-    render_scene(folder, 3)
+    copy_scene(folder, 3)
     return folder / "images"
 
 
@@ -85,8 +86,8 @@ def test_a_folder_that_is_not_utf8_holds_photos_all_the_same(scene: Path, tmp_pa
     assert main(["reconstruct", str(photos), str(tmp_path / f"{LATIN} out"), *LITE]) == 0
     first, second = sorted(photos.iterdir())[:2]
     picture = tmp_path / f"{LATIN}.png"
-    done = shell("match", first, second, "--out", picture, *LITE)
-    assert done.returncode == 0, done.stderr.decode()
+    done = bingan("match", first, second, "--out", picture, *LITE)
+    assert done.returncode == 0, done.stderr
     assert cv2.imdecode(np.fromfile(picture, np.uint8), cv2.IMREAD_COLOR) is not None
     assert main(["index", str(photos), str(tmp_path / f"{LATIN} index"), *LITE[:2]]) == 0
     page = tmp_path / f"{LATIN}.html"
@@ -213,7 +214,7 @@ def test_thousands_of_files_that_are_no_photos_are_named(tmp_path: Path) -> None
     photos = two_photos(tmp_path / "photos")
     for number in range(3000):
         (photos / f"{number}.jpg").write_bytes(b"no picture %d" % number)
-    done = shell("describe", photos, tmp_path / "out", "--json", *LITE)
+    done = bingan("describe", photos, tmp_path / "out", "--json", *LITE)
     assert done.returncode == 0
     values = json.loads(done.stdout)
     assert len(values["keypoints"]) == 2

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from eval.show.tables import ROOT, START, contents
-from kornia_bingan.datasets.rendered import render_scene
 from kornia_bingan.keypoints import Keypoints, support_regions
 from kornia_bingan.patches import build_pyramid, cut_patches
+from tests.helpers.scenes import copy_scene
 
 
 def snippets(name: str) -> list[str]:
@@ -27,7 +27,7 @@ SNIPPETS = snippets("README.md")
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("readme")
-    scene = render_scene(folder / "scene", 5)
+    scene = copy_scene(folder / "scene", 5)
     (folder / "photos").mkdir()
     for index, name in enumerate(sorted(scene.cameras)):
         picture = cv2.imread(str(folder / "scene" / "images" / name), cv2.IMREAD_REDUCED_COLOR_2)

@@ -22,7 +22,6 @@ from eval.quality import hpatches
 from kornia_bingan import BinGAN, colmap, match
 from kornia_bingan.cli import main
 from kornia_bingan.datasets.brown import read_patch_set
-from kornia_bingan.datasets.rendered import render_scene
 from kornia_bingan.descriptor import describe
 from kornia_bingan.errors import UsageError
 from kornia_bingan.images.folders import list_images
@@ -33,6 +32,7 @@ from kornia_bingan.reconstruct.features import Features
 from kornia_bingan.train.metrics import fpr95
 from tests.helpers.older_kornia import NO_WIDTH
 from tests.helpers.photos import texture
+from tests.helpers.scenes import copy_scene
 
 LITE = ("--descriptor", "bingan256-lite")
 
@@ -40,7 +40,7 @@ LITE = ("--descriptor", "bingan256-lite")
 @pytest.fixture(scope="module")
 def views(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("views")
-    render_scene(folder, 3)
+    copy_scene(folder, 3)
     return folder / "images"
 
 

@@ -42,6 +42,7 @@ from kornia_bingan.work.run_folder import TimeLimit
 from kornia_bingan.work.unit import Failed, Unit, local_file
 from tests.conftest import HEAR_CTRL_C, wait_for
 from tests.helpers.photos import texture, write_photos
+from tests.helpers.programs import run_program
 
 LITE = ("--descriptor", "bingan256-lite")
 FEW = ("--max-keypoints", "300")
@@ -114,7 +115,8 @@ def test_dask_is_not_loaded_where_it_is_not_used(tmp_path: Path) -> None:
         f"assert cli.main(['describe', {str(photos)!r}, {str(tmp_path / 'out')!r}, *{[*LITE, *FEW]}]) == 0\n"
         "assert not {'dask', 'distributed'} & set(sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.DEVNULL)
+    done = run_program(program)
+    assert done.returncode == 0, done.stderr
 
 
 def test_without_dask_there_is_one_sentence(
