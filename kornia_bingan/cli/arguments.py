@@ -18,6 +18,7 @@ Picture = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="PICTURE")
 Image0 = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE0")]
 Image1 = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE1")]
 OnnxFile = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="CODES.onnx")]
+TextFile = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT.txt")]
 Json = Annotated[bool, tyro.conf.arg(help="print one JSON object on stdout instead of a table.")]
 Strict = Annotated[bool, tyro.conf.arg(help="exit status 1 at the end if a photo could not be read.")]
 

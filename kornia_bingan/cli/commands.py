@@ -14,8 +14,9 @@ from typing import Annotated, Literal
 
 import tyro
 
-from kornia_bingan.cli.arguments import Image0, Image1, Index, Json, OnnxFile, Out, Photos, Picture, Scene, Strict
+from kornia_bingan.cli.arguments import Image0, Image1, Json, OnnxFile, Out, Photos, Scene, Strict
 from kornia_bingan.cli.results import exit_status, print_result, write_report
+from kornia_bingan.cli.search import index, search, vocabulary
 from kornia_bingan.datasets.patch_options import PatchSetOptions
 from kornia_bingan.errors import JobError, UsageError
 from kornia_bingan.reconstruct.options import MatchOptions, ReconstructOptions, check_matching
@@ -26,7 +27,6 @@ from kornia_bingan.work.options import (
     FeatureOptions,
     KeypointOptions,
     WeightsOptions,
-    WorkersOptions,
     WorkOptions,
 )
 
@@ -196,72 +196,6 @@ def demo(weights: WeightsOptions, out: Path = Path("demo"), json: Json = False) 
     return 0
 
 
-def index(
-    folder: Photos,
-    index: Index,
-    weights: WeightsOptions,
-    work: WorkersOptions,
-    json: Json = False,
-) -> int:
-    """Index a folder of photos, to be searched by bingan search; run it again to bring the index up to date.
-
-    Args:
-        folder: folder of photos, searched recursively, or a URL such as s3://BUCKET/PHOTOS, fetched to INDEX.photos/.
-        index: folder of the index, or lancedb://PATH-or-URL to scale out (lancedb://s3://bucket/index); run the
-            command again to resume after a kill.
-    """
-    from kornia_bingan.images.fetch import local_photos
-    from kornia_bingan.report.text import skipped_lines, text_table
-    from kornia_bingan.search.index import LANCEDB, update_index
-
-    keep_freed_memory()
-    place = index.removeprefix(LANCEDB)
-    if "://" in place and "://" in folder:
-        raise UsageError(
-            f"photos of a URL are fetched beside the index, but {index} is no folder; give a folder of photos"
-        )
-    photos = local_photos(folder, Path(place))
-    summary = update_index(photos, index, weights.descriptor, **vars(work))
-    values = dataclasses.asdict(summary)
-    skipped = [{"name": item.name, "reason": item.reason} for item in summary.skipped]
-    rows = [[name, f"{value:,}"] for name, value in values.items() if name != "skipped"]
-    rows.append(["skipped", f"{len(skipped):,}"])
-    print_result({**values, "skipped": skipped}, text_table(["", "count"], rows) + skipped_lines(skipped), json)
-    return 0
-
-
-def search(
-    index: Index,
-    picture: Picture,
-    top: int = 20,
-    out: Path | None = None,
-    descriptor: str | None = None,
-    json: Json = False,
-) -> int:
-    """Find the photos of an index that are most similar to a picture.
-
-    Args:
-        index: what bingan index was given.
-        picture: any picture.
-        top: how many photos.
-        out: HTML page with their thumbnails.
-        descriptor: weights file, if the index was made with weights that are not shipped.
-    """
-    from kornia_bingan.report.text import text_table
-    from kornia_bingan.search.index import search_index
-
-    keep_freed_memory()
-    found = search_index(index, picture, top, descriptor)
-    if out is not None:
-        from kornia_bingan.search.page import write_search_page
-
-        write_search_page(out, picture, index, found)
-    rows = [[one.name, str(one.distance)] for one in found]
-    values = {"found": [dataclasses.asdict(one) for one in found]}
-    print_result(values, text_table(["photo", "distance (bits)"], rows), json)
-    return 0
-
-
 def scene(
     out: Out,
     scene: Scene,
@@ -334,6 +268,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "patches": patches,
     "index": index,
     "search": search,
+    "vocabulary": vocabulary,
     "scene": scene,
     "export": export,
     "doctor": doctor,

@@ -33,6 +33,7 @@ from kornia_bingan.search.lance_store import LanceStore
 from kornia_bingan.search.photo_code import CELL_BITS, global_code
 from kornia_bingan.work.engine import Engine, check_engine, open_engine, run_units
 from kornia_bingan.work.files import sha256_of
+from kornia_bingan.work.options import Detector
 from kornia_bingan.work.run_folder import LOG_FILE, alone_in, log_to
 from kornia_bingan.work.unit import Failed, Unit, local_file
 
@@ -104,12 +105,14 @@ def _own_range(path: Path) -> Ranges:
     return sample_ranges(path.parent, [path.name], say=False)
 
 
-def photo_codes(model: BinGAN, path: Path) -> NDArray[np.uint8]:
+def photo_codes(
+    model: BinGAN, path: Path, detector: Detector = "dog", max_keypoints: int = MAX_KEYPOINTS
+) -> NDArray[np.uint8]:
     """Describe the strongest keypoints of a photo, reduced to at most 1,024 pixels: packed codes, uint8 (N, bytes)."""
     from kornia_bingan.descriptor import describe
 
     image = shrink(read_image(path, _own_range(path)), MAX_SIZE)
-    return describe(model, image, detect(image, "dog", MAX_KEYPOINTS))
+    return describe(model, image, detect(image, detector, max_keypoints))
 
 
 def open_store(index: Path | str) -> FaissStore | LanceStore:
