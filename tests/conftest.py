@@ -88,9 +88,12 @@ FEW_INITIAL_PATCHES = (
 @pytest.fixture
 def _few_initial_patches() -> Iterator[None]:
     """The same in this process; that 500 patches reach the network is a test of test_step."""
-    from kornia_bingan.network.published import PatchDiscriminator
+    from kornia_bingan.network.published import ImageDiscriminator, PatchDiscriminator
 
-    whole = PatchDiscriminator.initialise
+    def of_few(whole: Callable[..., None]) -> Callable[..., None]:
+        return lambda self, x: whole(self, x[:24])
+
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(PatchDiscriminator, "initialise", lambda self, x: whole(self, x[:24]))
+        for network in (ImageDiscriminator, PatchDiscriminator):
+            patched.setattr(network, "initialise", of_few(network.initialise))
         yield

@@ -1,6 +1,7 @@
 """Part of ``python -m eval speed``: cutting patches, a reconstruction stage by stage, and peak memory.
 
-``python -m eval.cost.speed_pipeline describe PHOTO NAME`` and ``... match COUNT`` print the memory of one job.
+``python -m eval.cost.speed_pipeline describe PHOTO NAME HEIGHT WIDTH`` and ``... match COUNT`` print the memory of one
+job.
 """
 
 from __future__ import annotations
@@ -112,14 +113,19 @@ def sift_here(report: Any, *, database: str, images: str, threads: int) -> None:
     pycolmap.match_exhaustive(database, matching, device=pycolmap.Device.cpu)
 
 
-def memory(photo: Path, name: str, num_codes: int = NUM_CODES) -> list[dict[str, Any]]:
+def memory(
+    photo: Path, name: str, num_codes: int = NUM_CODES, size: tuple[int, int] = MEGAPIXELS_12
+) -> list[dict[str, Any]]:
     """Measure peak resident memory in processes of their own: rows ``job``, ``peak_mb``, ``above_start_mb``.
 
     Start is after the libraries, the weights and the input are loaded.
     """
     rows = []
     for job, words in (
-        (f"describe a picture of 12 megapixels with {name}", ["describe", str(photo), name]),
+        (
+            f"describe a picture of {size[0] * size[1] / 1e6:.0f} megapixels with {name}",
+            ["describe", str(photo), name, *map(str, size)],
+        ),
         (f"match {num_codes:,} with {num_codes:,} codes", ["match", str(num_codes)]),
     ):
         command = [sys.executable, "-m", "eval.cost.speed_pipeline", *words]
@@ -130,7 +136,7 @@ def memory(photo: Path, name: str, num_codes: int = NUM_CODES) -> list[dict[str,
 
 def _here(words: list[str]) -> dict[str, float]:
     if words[:1] == ["describe"]:
-        size = MEGAPIXELS_12[::-1]
+        size = (int(words[4]), int(words[3]))
         image = np.asarray(cv2.resize(read_image(Path(words[1])), size, interpolation=cv2.INTER_CUBIC), np.uint8)
         model = BinGAN.from_pretrained(words[2], precision="auto")
         start = status_mb("VmRSS")

@@ -232,6 +232,7 @@ def test_the_published_network_for_pictures() -> None:
 SMALL = {"steps": 2, "batch_size": 6, "validate_every": 2, "validation_pairs": 10, "threads": 1, "device": "cpu"}
 
 
+@pytest.mark.usefixtures("_few_initial_patches")
 def test_training_with_the_published_objective(tree: Path, tmp_path: Path) -> None:
     result = train(preset_config("cifar10", tree, tmp_path / "run", **SMALL, log_every=1, bits=16))
     assert set(log_of(tmp_path / "run", "train")[0]) >= {"gan", "dmr", "bre", "generator"}

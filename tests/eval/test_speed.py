@@ -99,8 +99,10 @@ def test_former_forms_compute_the_same() -> None:
 
 def test_memory_is_that_of_a_process_of_its_own(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "photo.png"), texture(150, 200))
-    describing, matching = speed_pipeline.memory(tmp_path / "photo.png", "bingan256-lite", num_codes=2000)
+    describing, matching = speed_pipeline.memory(tmp_path / "photo.png", "bingan256-lite", 2000, (1500, 2000))
+    assert describing["job"] == "describe a picture of 3 megapixels with bingan256-lite"
     assert describing["peak_mb"] < 1024
+    assert describing["above_start_mb"] > 1500 * 2000 * 4 / 1e6, "the picture in floating point alone"
     assert 0 <= matching["above_start_mb"] < 100
 
 

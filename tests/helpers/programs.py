@@ -1,6 +1,7 @@
 """Programs in processes of their own, for what only the end of a process shows.
 
-A server that has loaded torch and done nothing else is forked for each, so that not every program loads it again (3 s).
+A server that has loaded torch, with what optimisers load of it, and done nothing else is forked for each program: to
+load them takes 6 s.
 What must start from nothing (imports, peaks of memory, the encoding of the terminal) is run by ``subprocess`` instead.
 """
 
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _SERVER = multiprocessing.get_context("forkserver")
-_SERVER.set_forkserver_preload(["torch", "cv2"])
+_SERVER.set_forkserver_preload(["torch", "torch._dynamo", "cv2"])
 
 
 @dataclass(frozen=True)

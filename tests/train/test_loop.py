@@ -1,14 +1,14 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch.distributed import TCPStore
 
 from kornia_bingan import BinGAN, cli
 from kornia_bingan.errors import JobError, UsageError
@@ -18,6 +18,7 @@ from kornia_bingan.train.loop import train
 from kornia_bingan.work.files import sha256_of
 from tests.conftest import FEW_INITIAL_PATCHES, run_and_die
 from tests.helpers.photos import write_photos
+from tests.helpers.programs import Ended, run_program
 
 pytestmark = pytest.mark.usefixtures("_few_initial_patches")
 
@@ -185,14 +186,21 @@ def test_two_processes_have_the_losses_of_one(data: Path, tmp_path: Path) -> Non
     """
     changes = {**PUBLISHED, "steps": 2, "validate_every": 2, "dropout": False, "precision": "float32"}
     train(preset_config("brown", data, tmp_path / "one", **changes))
-    program = tmp_path / "program.py"
     two = f"preset_config('brown', Path({str(data)!r}), Path({str(tmp_path / 'two')!r}), **{changes!r})"
-    program.write_text(
+    program = (
         f"{FEW_INITIAL_PATCHES}from pathlib import Path\nfrom kornia_bingan.train.config import preset_config\n"
         f"from kornia_bingan.train.loop import train\ntrain({two})\n"
     )
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(program)]
-    subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+    # what torchrun holds and sets, without its start
+    store = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
+    shared = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(store.port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
+
+    def run(rank: str) -> Ended:
+        return run_program(program, environment={**shared, "WORLD_SIZE": "2", "RANK": rank, "LOCAL_RANK": rank})
+
+    with ThreadPoolExecutor(2) as pool:
+        for ended in pool.map(run, ("0", "1")):
+            assert ended.returncode == 0, ended.stderr
     logs = [log_of(tmp_path / name, "train") for name in ("one", "two")]
     assert [len(log) for log in logs] == [2, 2]
     for a, b in zip(*logs, strict=True):
