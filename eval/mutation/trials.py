@@ -126,6 +126,8 @@ def run_tests(tree: Path, tests: list[str], plugins: list[object]) -> int:
     os.chdir(tree)
     sys.path.insert(0, str(tree))
     os.environ["PYTHONPATH"] = str(tree)
+    # bytecode of before a change counts as that of after it: the file has the same second and the same size
+    sys.dont_write_bytecode, os.environ["PYTHONDONTWRITEBYTECODE"] = True, "1"
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # to look for plugins takes longer than most tests
     words = ["-x", "-p", "no:cacheprovider", "-p", "_hypothesis_pytestplugin", "--hypothesis-seed=0", *tests]
     return int(pytest.main(words, plugins=plugins))
