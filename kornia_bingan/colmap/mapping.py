@@ -10,6 +10,7 @@ from typing import Any, get_args
 import cv2  # noqa: F401 - before pycolmap, see half_pixel
 import pycolmap
 
+from kornia_bingan.colmap.adjustment import limit_px, settle
 from kornia_bingan.colmap.database import open_database, read_verification
 from kornia_bingan.colmap.model import colour_points, open_model, read_model
 from kornia_bingan.colmap.types import Mapper, Model, NoModelError
@@ -33,6 +34,7 @@ def reconstruct(
     progress: Report | None = None,
     others: Path | None = None,
     start: Path | None = None,
+    robust: bool = False,
 ) -> Model:
     """Build sparse models from the verified pairs of a database, and give the largest.
 
@@ -54,6 +56,8 @@ def reconstruct(
             made where there are none. None leaves them out.
         start: folder of a model that was made from this database before images and pairs were added, which the
             incremental mapper continues.
+        robust: allow observations less than COLMAP does, and let the finished models settle
+            (:mod:`kornia_bingan.colmap.adjustment`); False gives what COLMAP gives.
 
     Raises:
         UsageError: the mapper is unknown or cannot continue a model, the file is no COLMAP database, has matched
@@ -79,6 +83,7 @@ def reconstruct(
             "min_model_size": min_model_size,
             "seed": seed,
             "threads": threads,
+            "robust": robust,
         }
         if start is not None:
             arguments |= {"start": str(start), "known": known}
@@ -119,6 +124,7 @@ def map_here(
     min_model_size: int,
     seed: int,
     threads: int,
+    robust: bool = False,
     start: str = "",
     known: int = 2,
 ) -> list[str]:
@@ -133,9 +139,14 @@ def map_here(
         part.random_seed = seed
     for part in (options, options.mapper):
         part.num_threads = threads
+    with open_database(Path(database), existing=True) as db:
+        cameras = db.read_all_cameras()
     if not refine:
-        with open_database(Path(database), existing=True) as db:
-            options.constant_cameras = {camera.camera_id for camera in db.read_all_cameras()}
+        options.constant_cameras = {camera.camera_id for camera in cameras}
+    if robust:
+        limit = limit_px(max(max(camera.width, camera.height) for camera in cameras))
+        options.mapper.filter_max_reproj_error = limit
+        options.triangulation.merge_max_reproj_error = options.triangulation.complete_max_reproj_error = limit
     registered = 0
     first = known
 
@@ -162,15 +173,22 @@ def map_here(
     if start:  # then COLMAP writes the first model only, into out itself
         for path in Path(out).iterdir():
             path.unlink()
-        for key, model in models.items():
-            folder = Path(out) / str(key)
-            folder.mkdir()
-            model.write(str(folder))
+        _write(models, Path(out))
+    if robust:
+        _settle(models, Path(out), refine, threads)
     return _by_size(models)
 
 
 def map_globally_here(
-    report: Report, *, database: str, out: str, refine: bool, min_model_size: int, seed: int, threads: int
+    report: Report,
+    *,
+    database: str,
+    out: str,
+    refine: bool,
+    min_model_size: int,
+    seed: int,
+    threads: int,
+    robust: bool = False,
 ) -> list[str]:
     """Do the work of :func:`reconstruct` by the global mapper in this process."""
     options = pycolmap.GlobalPipelineOptions()
@@ -183,7 +201,22 @@ def map_globally_here(
         part.random_seed = seed
     options.num_threads = options.mapper.num_threads = adjustment.ceres.solver_options.num_threads = threads
     with tempfile.TemporaryDirectory() as no_images:
-        return _by_size(pycolmap.global_mapping(database, no_images, out, options))
+        models = pycolmap.global_mapping(database, no_images, out, options)
+    if robust:
+        _settle(models, Path(out), refine, threads)
+    return _by_size(models)
+
+
+def _settle(models: dict[int, Any], out: Path, refine: bool, threads: int) -> None:
+    for model in models.values():
+        settle(model, refine=refine, threads=threads)
+    _write(models, out)
+
+
+def _write(models: dict[int, Any], out: Path) -> None:
+    for key, model in models.items():
+        (out / str(key)).mkdir(exist_ok=True)
+        model.write(str(out / str(key)))
 
 
 def _by_size(models: dict[int, Any]) -> list[str]:

@@ -1,7 +1,7 @@
 """Matched keypoints get exact: that of the second picture moves to where its patch looks most like that of the first.
 
-Inverse-compositional Gauss-Newton steps (Baker and Matthews, IJCV 2004, section 3.2) over position, size and angle of
-the second keypoint, on patches of equal mean and contrast under a Gaussian window.
+Inverse-compositional Gauss-Newton steps (Baker and Matthews, IJCV 2004, section 3.2) over the affine frame of the
+second keypoint, on patches of equal mean and contrast under a Gaussian window.
 """
 
 from __future__ import annotations
@@ -17,17 +17,19 @@ from kornia_bingan.patches import Pyramid, cut_patches
 
 Floats = NDArray[np.float32]
 
-HALF_SIDE = 2.0
-"""Half the side of the compared patches over a keypoint's size: of a blob, 8 sigma a side."""
+HALF_SIDE_PX, HALF_SIDE = 8.0, 0.5
+"""Half the side of the compared patches: so many pixels, and so many times the size of the keypoints. Large keypoints
+are compared by what is in their middle, since a small patch is sampled more finely."""
 
-CELLS, STEPS = 16, 6
+CELLS, STEPS = 20, 6
 MOST_PX = 2.5
 """A keypoint that has moved further, or by more than its size, was not exact but another one; it stays."""
 
 LEAST_GAIN = 0.1
 """Part by which the squared difference of the patches must fall, or the keypoint stays."""
 
-_WINDOW = 0.5  # deviation of the Gaussian window over half the side
+_WINDOW = 0.45  # deviation of the Gaussian window over half the side
+_MOST_STEP = 0.3  # of one step, in units of the frame
 _CHUNK = 2**12  # matches at a time: 16 MiB for the derivatives of their patches
 
 
@@ -73,7 +75,12 @@ def align(pyramid0: Pyramid, pyramid1: Pyramid, keypoints0: Keypoints, keypoints
     for rows in np.array_split(np.flatnonzero(usable), -(-int(usable.sum()) // _CHUNK) or 1):
         if not len(rows):
             continue
-        lafs = [_lafs(each[rows], angle[rows]) for each, angle in zip((keypoints0, keypoints1), angles, strict=True)]
+        sizes = [each.size[rows].astype(np.float64) for each in (keypoints0, keypoints1)]
+        factor = HALF_SIDE_PX / np.sqrt(sizes[0] * sizes[1]) + HALF_SIDE
+        lafs = [
+            _lafs(each.xy[rows], angle[rows], factor * size)
+            for each, angle, size in zip((keypoints0, keypoints1), angles, sizes, strict=True)
+        ]
         found, before[rows], after[rows] = _aligned(pyramid0, pyramid1, lafs[0], lafs[1])
         shift[rows] = found - keypoints1.xy[rows]
     return Alignment(shift, before, after)
@@ -107,10 +114,10 @@ def refine(
     return np.where(moved[:, None], keypoints1.xy + found.shift, keypoints1.xy), moved
 
 
-def _lafs(keypoints: Keypoints, angle_deg: Floats) -> NDArray[np.float64]:
-    angle, half = np.deg2rad(angle_deg.astype(np.float64)), HALF_SIDE * keypoints.size.astype(np.float64)
+def _lafs(xy: Floats, angle_deg: Floats, half: NDArray[np.float64]) -> NDArray[np.float64]:
+    angle = np.deg2rad(angle_deg.astype(np.float64))
     cos, sin = half * np.cos(angle), half * np.sin(angle)
-    x, y = keypoints.xy.astype(np.float64).T
+    x, y = xy.astype(np.float64).T
     return np.stack([np.stack([cos, -sin, x], 1), np.stack([sin, cos, y], 1)], 1)
 
 
@@ -134,19 +141,19 @@ def _aligned(
     slope_y, slope_x = (
         each.reshape(len(lafs0), -1) for each in np.gradient(wanted.reshape(-1, CELLS, CELLS), 2 / CELLS, axis=(1, 2))
     )
-    # how the patch changes with position, logarithm of the size, and angle
-    change = np.stack([slope_x, slope_y, slope_x * x + slope_y * y, slope_y * x - slope_x * y], 1)
+    # how the patch changes with position, and with the linear part of the frame
+    change = np.stack([slope_x, slope_y, slope_x * x, slope_x * y, slope_y * x, slope_y * y], 1)
     change -= np.einsum("mkp,p->mk", change, window)[:, :, None]
     weighted = change * window
-    normal = weighted @ change.transpose(0, 2, 1) + np.float32(1e-3) * np.eye(4, dtype=np.float32)
+    normal = weighted @ change.transpose(0, 2, 1) + np.float32(1e-3) * np.eye(6, dtype=np.float32)
     frames = lafs1.copy()
     misses = look(pyramid1, frames)[0] - wanted
     first = np.einsum("mp,mp,p->m", misses, misses, window)
     least, best = first.copy(), frames[:, :, 2].copy()
     for _ in range(STEPS):
         step = np.linalg.solve(normal, np.einsum("mpc,mc->mp", weighted, misses)[:, :, None])[:, :, 0]
-        # No step goes further than half a patch, so that frames keep their area.
-        step = np.clip(step.astype(np.float64), -0.5, 0.5)
+        # No step goes further than this, so that frames keep their area.
+        step = np.clip(step.astype(np.float64), -_MOST_STEP, _MOST_STEP)
         frames = _undone(frames, step)
         misses = look(pyramid1, frames)[0] - wanted
         squares = np.einsum("mp,mp,p->m", misses, misses, window)
@@ -156,8 +163,7 @@ def _aligned(
 
 
 def _undone(frames: NDArray[np.float64], step: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Put the inverse of the step, (M, 4) in units of the frame, before each frame, (M, 2, 3)."""
-    a, b = 1 + step[:, 2], step[:, 3]
-    turn = np.stack([np.stack([a, b], 1), np.stack([-b, a], 1)], 1) / (a**2 + b**2)[:, None, None]
-    linear = frames[:, :, :2] @ turn
+    """Put the inverse of the step, (M, 6) in units of the frame, before each frame, (M, 2, 3)."""
+    change = np.eye(2) + step[:, 2:].reshape(-1, 2, 2)
+    linear = frames[:, :, :2] @ np.linalg.inv(change)
     return np.concatenate([linear, frames[:, :, 2:] - linear @ step[:, :2, None]], 2)

@@ -20,14 +20,14 @@ from kornia_bingan.matching.refine import Alignment
 Pair = tuple[str, str]
 Complex = NDArray[np.complex64]
 
-MOST_DIFFERENCE = 0.4
+MOST_DIFFERENCE = 0.5
 """Patches that differ by more after alignment, see :class:`kornia_bingan.matching.refine.Alignment`, are not equal."""
 
 LEAST_REACH_PX, REACH = 2.0, 0.5
 """A keypoint moves less than its size, and less than the larger one of 2 pixels and half its size."""
 
-LEAST_MISS_PX, MISS = 0.5, 0.15
-"""A match whose keypoints, both moved, miss each other by more than the larger one of half a pixel and 0.15 of the
+LEAST_MISS_PX, MISS = 0.5, 0.1
+"""A match whose keypoints, both moved, miss each other by more than the larger one of half a pixel and 0.1 of the
 size is left out."""
 
 _TO_STAY = np.float32(0.3)  # weight of no shift; a match weighs 0.2 to 2

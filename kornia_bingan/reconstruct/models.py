@@ -53,6 +53,7 @@ def map_photos(run: Run, num_images: int, statistics: PairStatistics) -> Model:
                     progress=lambda registered: bar.update(registered - bar.n),
                     others=out / OTHERS,
                     start=start,
+                    robust=options.robust,
                 )
             except NoModelError as error:
                 raise NoModelError(f"{error}: {statistics.sentence()}{run.kept()}") from error

@@ -80,6 +80,8 @@ class ReconstructOptions:
             most similar), gps:K (with the K nearest), several of these with commas between, or a text file with two
             names per line.
         mapper: incremental, or global (GLOMAP), which is faster for hundreds of photos.
+        robust: allow observations in small photos less than COLMAP does, and adjust finished models once more, with
+            little weight for what misses by more than most; no-robust gives COLMAP's own model.
         gps: write the positions that photos say into the database.
         seed: seed of all random choices.
     """
@@ -90,6 +92,7 @@ class ReconstructOptions:
     work: WorkOptions = field(default_factory=WorkOptions)
     pairs: str = "exhaustive"
     mapper: Mapper = "incremental"
+    robust: bool = True
     gps: bool = True
     seed: int = 0
 

@@ -3,12 +3,16 @@
 from itertools import combinations
 from pathlib import Path
 
+import cv2  # noqa: F401 - before pycolmap
 import numpy as np
+import pycolmap
 import pytest
 
 from kornia_bingan import colmap
+from kornia_bingan.colmap.adjustment import limit_px, settle, usual_error_px
 from kornia_bingan.colmap.database import open_database
-from kornia_bingan.colmap.types import Camera
+from kornia_bingan.colmap.model import open_model
+from kornia_bingan.colmap.types import Camera, Mapper, Model
 from kornia_bingan.errors import UsageError
 from kornia_bingan.work.files import sha256_of
 
@@ -52,6 +56,68 @@ def test_two_places_give_two_models(two_places: Path, tmp_path: Path) -> None:
     alone = colmap.reconstruct(two_places, None, tmp_path / "alone", refine=False)
     assert alone.names == tuple(LARGE)
     assert {path.suffix for path in (tmp_path / "alone").iterdir()} == {".bin"}
+
+
+@pytest.mark.parametrize("mapper", ["incremental", "global"])
+def test_what_misses_by_far_more_than_most_has_no_say(mapper: Mapper, tmp_path: Path) -> None:
+    """A tenth of the keypoints lies 3 to 4 pixels beside its place, which COLMAP allows."""
+    rng = np.random.default_rng(5)
+    seen, wrong = views(0, LARGE), {name: rng.random(300) < 0.1 for name in LARGE}
+    for name, xy in seen.items():
+        way = rng.uniform(0, 2 * np.pi, int(wrong[name].sum()))
+        xy[wrong[name]] += rng.uniform(3, 3.8, len(way))[:, None] * np.column_stack([np.cos(way), np.sin(way)])
+    colmap.write_features(tmp_path / "database.db", seen, CAMERA)
+    colmap.write_matches(tmp_path / "database.db", all_pairs(LARGE))
+    misses, errors, counted = {}, {}, {}
+    for robust in (False, True):
+        folder = tmp_path / str(robust)
+        model = colmap.reconstruct(
+            tmp_path / "database.db", None, folder, refine=False, mapper=mapper, robust=robust, time_limit_s=120
+        )
+        assert model.names == tuple(LARGE)
+        misses[robust], errors[robust] = _missed(model), model.mean_reprojection_error_px
+        counted[robust] = sum(
+            wrong[image.name][row]
+            for image in open_model(folder).images.values()
+            for row, point in enumerate(image.points2D)
+            if point.has_point3D()
+        )
+    # the global mapper has a robust loss of its own
+    assert misses[True] < (0.9 if mapper == "incremental" else 1.1) * misses[False], (misses, errors, counted)
+    assert errors[True] < 0.85 * errors[False]
+    assert counted[False] > 100
+    assert counted[True] < 0.2 * counted[False]
+
+
+def test_noise_alone_leaves_nothing_out(tmp_path: Path) -> None:
+    """Errors of one kind, small or large, are all allowed: the limit is by how much most of them miss."""
+    rng = np.random.default_rng(6)
+    for deviation in (0.0, 1.0):
+        seen = {name: xy + rng.normal(0, deviation, xy.shape) for name, xy in views(0, LARGE).items()}
+        database = tmp_path / f"{deviation}.db"
+        colmap.write_features(database, seen, CAMERA)
+        colmap.write_matches(database, all_pairs(LARGE))
+        colmap.reconstruct(database, None, tmp_path / str(deviation), refine=False)
+        model = open_model(tmp_path / str(deviation))
+        before = model.compute_num_observations()
+        settle(model, refine=False, threads=1)
+        assert model.compute_num_observations() >= 0.999 * before > 1000
+
+
+def test_limits() -> None:
+    assert [limit_px(side) for side in (256, 1024, 2048, 4000)] == [0.5, 2, 4, 4]
+    assert usual_error_px(pycolmap.Reconstruction()) == 0
+
+
+def _missed(model: Model) -> float:
+    """Mean distance of the cameras from their places in :func:`views`, relative to the steps between them."""
+    centres = np.einsum("nji,nj->ni", -model.rotations, model.translations)
+    true = np.array([[number - 2.0, 0.2 * number, 0] for number in range(5)])
+    a, b = (points - points.mean(0) for points in (centres, true))
+    u, d, vt = np.linalg.svd(a.T @ b)
+    turn = u @ np.diag([1, 1, np.linalg.det(u @ vt)]) @ vt
+    scale = (d * [1, 1, np.linalg.det(u @ vt)]).sum() / (a**2).sum()
+    return float(np.linalg.norm(scale * a @ turn - b, axis=1).mean())
 
 
 def test_without_a_second_model_there_is_no_folder_of_others(tmp_path: Path) -> None:
