@@ -51,7 +51,7 @@ def mutual_matches(descriptors0: NDArray[Any], descriptors1: NDArray[Any], norm:
                 raise UsageError(f"l2 needs finite real values (N, D), got {dtype_and_shape(values)}")
         if descriptors0.shape[1] != descriptors1.shape[1]:
             raise UsageError(f"two widths: {dtype_and_shape(descriptors0)}, {dtype_and_shape(descriptors1)}")
-        distances: NDArray[Any] = _squared_distances(descriptors0, descriptors1)
+        distances: NDArray[Any] = squared_distances(descriptors0, descriptors1)
     elif norm == "hamming":
         distances = hamming_distances(descriptors0, descriptors1)
     else:
@@ -67,7 +67,8 @@ def mutual_matches(descriptors0: NDArray[Any], descriptors1: NDArray[Any], norm:
     return Matches(np.stack([rows0, rows1], 1).astype(np.int64), forward, np.maximum(forward, backward))
 
 
-def _squared_distances(values0: NDArray[Any], values1: NDArray[Any]) -> NDArray[np.float64]:
+def squared_distances(values0: NDArray[Any], values1: NDArray[Any]) -> NDArray[np.float64]:
+    """Compare all rows of (N0, D) with all of (N1, D), float64 (N0, N1)."""
     # float64: the subtraction would leave float32 with three digits between similar descriptors
     values0, values1 = values0.astype(np.float64), values1.astype(np.float64)
     squares0, squares1 = (np.einsum("ij,ij->i", values, values) for values in (values0, values1))

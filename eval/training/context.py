@@ -1,6 +1,7 @@
 """How likely is a match right, seen with its neighbours? Logistic models, fitted on scenes with true cameras.
 
     python -m eval context DATA/validate [--ours bingan256] [--test DATA/heldout] [--out FILE.json]
+    python -m eval context DATA/validate --peers rootsift@16 [--test DATA/heldout]
 
 Protocol. The pairs of ``m95`` of scenes with cameras; seeds (mutual nearest neighbours) and candidates are labelled by
 the epipolar distance. The first round sees distance and ratio of the seeds, the second one their support by neighbours
@@ -9,7 +10,8 @@ too, weighted by the probabilities of the first, and the third one judges candid
 weight, and the pairs of a scene. Judged by leaving one scene out: correct matches at 95 % precision, of the mutual
 nearest neighbours by the ratio of both directions, and of what is matched in context by the probability; Brier score,
 expected calibration error and reliability of ten bins of the latter; milliseconds a pair of one thread, the search of
-codes included. What is stored is fitted on all scenes; ``--test`` judges it on scenes of another split.
+codes included. What is stored is fitted on all scenes; ``--test`` judges it on scenes of another split. A peer that is
+named is fitted and judged instead of ours, to tell what the neighbours add from what the codes do.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from numpy.typing import NDArray
 from eval.harness.columns import Column, text_of
 from eval.harness.command import Split, command_line
 from eval.harness.features import cached_describe
+from eval.harness.matching import Norm, squared_distances
 from eval.harness.metrics import matches_at_precision
 from eval.harness.options import OURS_ALONE, RESULTS, MatchingOptions, setup
 from eval.harness.peers import Peer
@@ -36,11 +39,12 @@ from kornia_bingan.errors import UsageError
 from kornia_bingan.keypoints import Keypoints
 from kornia_bingan.matching.context import (
     ContextModel,
+    Pair,
     candidates,
     compare,
-    distances_of,
+    compare_nearest,
     logistic,
-    match_in_context,
+    match_pair,
     ratios,
     seed_features,
 )
@@ -64,13 +68,19 @@ class LabelledPair:
     """A pair of photos of which it is known which keypoints may be matched.
 
     Attributes:
-        codes, keypoints: of both photos.
-        pair: see :func:`kornia_bingan.matching.context.compare`.
+        rows, keypoints: of both photos.
+        search: finds the nearest of the rows.
+        pair: what was found, see :func:`kornia_bingan.matching.context.compare`.
     """
 
-    def __init__(self, codes: Sequence[Any], keypoints: Sequence[Keypoints], matrix: Floats) -> None:
-        self.codes, self.keypoints, self.matrix = codes, keypoints, matrix
-        self.pair = compare(codes[0], codes[1], keypoints[0], keypoints[1])
+    def __init__(self, norm: Norm, rows: Sequence[Any], keypoints: Sequence[Keypoints], matrix: Floats) -> None:
+        self.keypoints, self.matrix = keypoints, matrix
+        self.rows, self.search = rows, compare if norm == "hamming" else compare_floats
+        self.pair = self.compare()
+
+    def compare(self) -> Pair:
+        """Search, by one thread."""
+        return self.search(self.rows[0], self.rows[1], self.keypoints[0], self.keypoints[1], 1)
 
     def correct(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Say which rows of both photos (M, 2) agree with the cameras, bool (M,)."""
@@ -78,11 +88,22 @@ class LabelledPair:
         return errors < THRESHOLD_PX
 
 
+def compare_floats(
+    values0: Floats, values1: Floats, keypoints0: Keypoints, keypoints1: Keypoints, num_threads: int | None = None
+) -> Pair:
+    """Compare descriptors of unit length and real values as codes are compared."""
+    distances = np.sqrt(squared_distances(values0, values1)).astype(np.float32)
+    found = [(each.argmin(1), np.sort(np.partition(each, 1, 1)[:, :2], 1)) for each in (distances, distances.T)]
+    return compare_nearest(
+        (found[0], found[1]), lambda rows: distances[rows[:, 0], rows[:, 1]], 2, keypoints0, keypoints1
+    )
+
+
 def pairs_of(peer: Peer, problem: Problem, describe: Any) -> list[LabelledPair]:
     """Compare all pairs of a scene."""
     rows = [describe(image, points) for image, points in zip(problem.images, problem.keypoints, strict=True)]
     return [
-        LabelledPair((rows[i], rows[j]), (problem.keypoints[i], problem.keypoints[j]), F)
+        LabelledPair(peer.norm, (rows[i], rows[j]), (problem.keypoints[i], problem.keypoints[j]), F)
         for (i, j), F in zip(problem.pairs, problem.matrices, strict=True)
     ]
 
@@ -142,12 +163,12 @@ def m95(score: Floats, correct: NDArray[np.bool_]) -> int:
 def judge(name: str, pairs: Sequence[LabelledPair], model: ContextModel) -> dict[str, Any]:
     """Score a model on a scene that it was not fitted on."""
     started = time.process_time()
-    found = [match_in_context(*each.codes, *each.keypoints, threshold=0, model=model, num_threads=1) for each in pairs]
+    found = [match_pair(each.compare(), model, 0) for each in pairs]
     seconds = time.process_time() - started
     probability = np.concatenate([p[:, 0] for p, _ in found]).astype(np.float64)
     correct = np.concatenate([each.correct(rows) for each, (_, rows) in zip(pairs, found, strict=True)])
     seeds = [(each.pair, each.pair.seeds) for each in pairs]
-    ratio = np.concatenate([np.maximum(*ratios(pair, rows, distances_of(pair, rows))) for pair, rows in seeds])
+    ratio = np.concatenate([np.maximum(*ratios(pair, rows, pair.distances(rows))) for pair, rows in seeds])
     return {
         "scene": name,
         "pairs": len(pairs),
@@ -168,7 +189,7 @@ def main(data: Split, shared: MatchingOptions = OURS_ALONE, test: Path | None = 
         test: folder of another split, whose scenes with cameras the model is judged on, too.
     """
     run = setup("context", data, shared)
-    peer = next(peer for peer in run.peers if peer.norm == "hamming")
+    peer = run.peers[0] if shared.peers != OURS_ALONE.peers else next(p for p in run.peers if p.norm == "hamming")
     bits = 8 * peer.num_bytes
     problems = list(load_problems(run.data, run.only, run.cache, with_sequences=False))
     if len(problems) < 2:
@@ -180,7 +201,7 @@ def main(data: Split, shared: MatchingOptions = OURS_ALONE, test: Path | None = 
         for name, pairs in scenes.items()
     ]
     model = fit(list(scenes.values()), bits)
-    out = shared.out or RESULTS / f"context-{peer.name}.json"
+    out = shared.out or RESULTS / f"context-{peer.name.partition('@')[0]}.json"
     context = {"bits": bits, "rounds": [list(each) for each in model.rounds]}
     record = run.record("context")
     tested = []

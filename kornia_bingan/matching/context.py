@@ -11,9 +11,9 @@ Fitted by ``python -m eval context`` on scenes with known cameras.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -109,6 +109,11 @@ def match_in_context(
     pair = compare(codes0, codes1, keypoints0, keypoints1, num_threads)
     if 8 * codes0.shape[1] != model.bits:
         raise UsageError(f"the codes have {8 * codes0.shape[1]} bits; the model is one of codes of {model.bits}")
+    return match_pair(pair, model, threshold)
+
+
+def match_pair(pair: Pair, model: ContextModel, threshold: float) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Do the last step of :func:`match_in_context`, with the same results, for two images that were compared."""
     found = candidates(pair, seed_probability(pair, model.rounds[:2]))
     probability = logistic(found.values, model.rounds[2])
     kept = one_to_one(found.rows, probability)
@@ -121,17 +126,19 @@ class Pair:
     """What is known of two images before any model.
 
     Attributes:
-        codes: packed, of both.
         keypoints: of both.
-        nearest: of both, row of the nearest code in the other, (N,), and distances of the two nearest, (N, 2).
+        nearest: of both, row of the nearest descriptor in the other, (N,), and distances of the two nearest, (N, 2).
+        distances: gives the distances, float32 (C,), of rows of both, (C, 2).
+        width: the largest distance that there can be, of codes their bits.
         seeds: mutual nearest neighbours, int64 (M, 2), sorted by the row of image 0.
         around: of both, the seeds near each keypoint, (N, K); a seed is not near itself.
         moves: of the seeds, from image 0 to image 1 and back.
     """
 
-    codes: tuple[NDArray[np.uint8], NDArray[np.uint8]]
     keypoints: tuple[Keypoints, Keypoints]
     nearest: tuple[tuple[Rows, Floats], tuple[Rows, Floats]]
+    distances: Callable[[Rows], Floats]
+    width: float
     seeds: Rows
     around: tuple[Rows, Rows]
     moves: tuple[Moves, Moves]
@@ -150,7 +157,18 @@ def compare(
 ) -> Pair:
     """Find the seeds of two images with 2 codes or more, and who is near whom."""
     found = two_nearest(codes0, codes1, num_threads), two_nearest(codes1, codes0, num_threads)
-    rows0 = np.flatnonzero(found[1][0][found[0][0]] == np.arange(len(codes0)))
+    return compare_nearest(found, partial(hamming, codes0, codes1), 8 * codes0.shape[1], keypoints0, keypoints1)
+
+
+def compare_nearest(
+    found: tuple[tuple[Rows, Floats], tuple[Rows, Floats]],
+    distances: Callable[[Rows], Floats],
+    width: float,
+    keypoints0: Keypoints,
+    keypoints1: Keypoints,
+) -> Pair:
+    """Do the same with descriptors of any kind, of which the two nearest are known; see :class:`Pair`."""
+    rows0 = np.flatnonzero(found[1][0][found[0][0]] == np.arange(len(keypoints0)))
     seeds = np.stack([rows0, found[0][0][rows0]], 1)
     along = moves(keypoints0[seeds[:, 0]], keypoints1[seeds[:, 1]])
     around = []
@@ -159,7 +177,7 @@ def compare(
         own[seeds[:, side]] = np.arange(len(seeds))
         around.append(neighbours_of(way.here, points.xy.astype(np.float32), own))
     return Pair(
-        (codes0, codes1), (keypoints0, keypoints1), found, seeds, (around[0], around[1]), (along, along.reversed())
+        (keypoints0, keypoints1), found, distances, width, seeds, (around[0], around[1]), (along, along.reversed())
     )
 
 
@@ -176,9 +194,9 @@ def ratios(pair: Pair, rows: Rows, distances: NDArray[Any]) -> tuple[Floats, Flo
     return found[0], found[1]
 
 
-def distances_of(pair: Pair, rows: Rows) -> Floats:
-    """Count the bits in which codes of both images differ, float32 (C,)."""
-    codes = [side[rows[:, k]] for k, side in enumerate(pair.codes)]
+def hamming(codes0: NDArray[np.uint8], codes1: NDArray[np.uint8], rows: Rows) -> Floats:
+    """Count the bits in which packed codes of both images differ, float32 (C,)."""
+    codes = [side[rows[:, k]] for k, side in enumerate((codes0, codes1))]
     if codes[0].shape[1] % 8 == 0:
         codes = [np.ascontiguousarray(each).view(np.uint64) for each in codes]
     counts: Floats = np.bitwise_count(codes[0] ^ codes[1]).sum(1, dtype=np.int64).astype(np.float32)
@@ -205,12 +223,12 @@ def features(distance: Floats, ratio: Floats, support: Sequence[Floats]) -> Floa
 
 def seed_features(pair: Pair, probability: Doubles | None) -> Floats:
     """Give :func:`features` of the seeds; None leaves out their neighbours."""
-    distances = distances_of(pair, pair.seeds)
+    distances = pair.distances(pair.seeds)
     ratio = np.maximum(*ratios(pair, pair.seeds, distances))
     support: list[Floats] = []
     if probability is not None:
         support = [c for each in pair.neighbourhoods() for c in each.support(probability.astype(np.float32))]
-    return features(distances / (8 * pair.codes[0].shape[1]), ratio, support)
+    return features(distances / np.float32(pair.width), ratio, support)
 
 
 def seed_probability(pair: Pair, rounds: Sequence[Sequence[float]]) -> Doubles:
@@ -242,16 +260,16 @@ def candidates(pair: Pair, probability: Doubles) -> Candidates:
         for points, way, rows in zip(pair.keypoints, pair.moves, pair.around, strict=True)
     ]
     guided = [_guided(pair, side, maps[side]) for side in (0, 1)]
-    count1 = len(pair.codes[1])
+    count1 = len(pair.keypoints[1])
     keys = np.unique(np.concatenate([rows[:, 0] * count1 + rows[:, 1] for rows in (pair.seeds, *guided)]))
     rows = np.stack([keys // count1, keys % count1], 1)
-    distances = distances_of(pair, rows)
+    distances = pair.distances(rows)
     ratio0, ratio1 = ratios(pair, rows, distances)
     largest, least = np.maximum(ratio0, ratio1), np.minimum(ratio0, ratio1)
     along = moves(pair.keypoints[0][rows[:, 0]], pair.keypoints[1][rows[:, 1]])
     follow = [maps[side].features(way, rows[:, side]) for side, way in enumerate((along, along.reversed()))]
     both = [np.maximum(follow[0][k], follow[1][k]) for k in (0, 1)]
-    own = features(distances / (8 * pair.codes[0].shape[1]), largest, [])
+    own = features(distances / np.float32(pair.width), largest, [])
     return Candidates(rows, np.column_stack([own, least, least * largest, *follow[0], *follow[1], *both]))
 
 
@@ -263,7 +281,7 @@ def _guided(pair: Pair, side: int, maps: LocalMaps) -> Rows:
     query, place = np.nonzero(squares <= radius[:, None] ** 2)
     rows = np.stack([known[query], there[query, place]], 1)
     rows = rows if side == 0 else rows[:, ::-1]
-    order = np.lexsort((distances_of(pair, rows), query))
+    order = np.lexsort((pair.distances(rows), query))
     _, first = np.unique(query[order], return_index=True)
     chosen: Rows = rows[order[first]]
     return chosen

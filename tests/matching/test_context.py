@@ -121,7 +121,7 @@ def test_ratios_are_over_the_nearest_other_code() -> None:
     points = keypoints(np.zeros((3, 2)))
     pair = context.compare(codes, codes[[0, 2]], points, points[:2])
     rows = np.array([[0, 0], [1, 0], [1, 1], [2, 0]])
-    distances = context.distances_of(pair, rows)
+    distances = pair.distances(rows)
     assert distances.tolist() == [0, 4, 12, 16]
     first, second = context.ratios(pair, rows, distances)
     # code 2 has a twin at distance 0, beside which nothing else is near
@@ -251,6 +251,6 @@ def test_a_ratio_where_the_other_code_is_at_distance_0() -> None:
     points = keypoints(np.array([[0, 0], [5, 5]]))
     pair = context.compare(codes0, codes1, points, points)
     rows = np.array([[0, 0], [1, 0]])
-    ratio0, ratio1 = context.ratios(pair, rows, context.distances_of(pair, rows))
+    ratio0, ratio1 = context.ratios(pair, rows, pair.distances(rows))
     assert ratio0.tolist() == [1, 1]
     assert ratio1.tolist() == [0, 2]

@@ -1,0 +1,64 @@
+"""Models of context are fitted and judged on scenes that are left out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from eval.harness import problems
+from eval.training import context
+from kornia_bingan.datasets.rendered import render_scene
+from kornia_bingan.errors import UsageError
+from kornia_bingan.matching.context import compare
+from tests.matching.test_context import keypoints
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A split of two scenes of two views each."""
+    folder = tmp_path_factory.mktemp("context") / "made"
+    for seed in (0, 1):
+        render_scene(folder / f"room{seed}", 2, seed=seed)
+    return folder
+
+
+@pytest.mark.parametrize(("named", "bits"), [(("--ours", "bingan256-lite"), 256), (("--peers", "rootsift@16"), 4096)])
+def test_each_scene_is_judged_by_a_model_of_the_others(
+    named: tuple[str, str], bits: int, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(problems, "MAX_KEYPOINTS", 300)
+    out = tmp_path / "context.json"
+    words = [str(data), *named, "--out", str(out), "--cache", str(data.parent / "cache"), "--test", str(data)]
+    assert context.main(words) == 0
+    record = json.loads(out.read_text())
+    assert [row["scene"] for row in record["results"]] == ["room0", "room1"]
+    assert [len(each) for each in record["context"]["rounds"]] == [5, 14, 19]
+    assert record["context"]["bits"] == bits
+    for row in (*record["results"], *record["tested"]):
+        assert row["m95_context"] > 100
+        assert row["m95_context"] >= 0.9 * row["m95_ratio"]
+        assert row["correct"] / row["matches"] > 0.5
+    assert str(data) not in out.read_text()
+
+
+def test_one_scene_has_no_others(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="1 scenes with cameras; one is left out in turn"):
+        context.main([str(data), "--only", "room0", "--out", str(tmp_path / "no.json"), "--no-cache"])
+
+
+def test_real_values_are_compared_as_codes_are() -> None:
+    """Signs of codes at unit length: squared distances are Hamming distances but for a factor."""
+    rng = np.random.default_rng(0)
+    codes = [rng.integers(0, 256, (40, 32), dtype=np.uint8) for _ in range(2)]
+    codes[1][:30] = codes[0][:30] ^ (rng.random((30, 32)) < 0.1)
+    points = keypoints(rng.uniform(0, 100, (40, 2)))
+    signs = [(np.unpackbits(each, axis=1) * 2.0 - 1) / 16 for each in codes]
+    expected, found = compare(*codes, points, points), context.compare_floats(*signs, points, points)
+    np.testing.assert_array_equal(found.seeds[:30], expected.seeds[:30])
+    np.testing.assert_array_equal(found.around[0][:, :3].shape, expected.around[0][:, :3].shape)
+    np.testing.assert_allclose(
+        found.distances(found.seeds) ** 2 * 64, expected.distances(found.seeds), rtol=1e-4, atol=1e-4
+    )
