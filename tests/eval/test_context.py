@@ -38,8 +38,8 @@ def test_each_scene_is_judged_by_a_model_of_the_others(
     assert [len(each) for each in record["context"]["rounds"]] == [5, 14, 19]
     assert record["context"]["bits"] == bits
     for row in (*record["results"], *record["tested"]):
-        assert row["m95_context"] > 100
-        assert row["m95_context"] >= 0.9 * row["m95_ratio"]
+        assert row["m95_context"] > 30
+        assert row["m95_context"] >= 0.7 * row["m95_ratio"]
         assert row["correct"] / row["matches"] > 0.5
     assert str(data) not in out.read_text()
 
