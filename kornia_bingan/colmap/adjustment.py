@@ -8,9 +8,9 @@ import cv2  # noqa: F401 - before pycolmap, see half_pixel
 import numpy as np
 import pycolmap
 
-LOSS, MOST, LEAST_PX, ROUNDS = 2.0, 4.0, 0.5, 2
-"""An observation counts less and less beyond twice the usual reprojection error, and not at all beyond four times, but
-half a pixel is always allowed. Of errors that are normally distributed in both directions, five in a million are as
+LOSS, MOST, LEAST_PX, ROUNDS = 2.0, 5.0, 0.5, 2
+"""An observation counts less and less beyond twice the usual reprojection error, and not at all beyond five times, but
+half a pixel is always allowed. Of errors that are normally distributed in both directions, one in ten million is as
 large."""
 
 LIMIT_PX, LIMIT_SIDE = 4.0, 512
