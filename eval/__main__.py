@@ -22,6 +22,7 @@ COMMANDS = {
     "fuzz": ("eval.inputs.fuzz", "mutated files through everything that reads files"),
     "hosts": ("eval.quality.hosts", "our codes in other people's programs: lines to write, matches that are right"),
     "hpatches": ("eval.quality.hpatches", "matching on image sequences with homographies"),
+    "loops": ("eval.quality.loops", "which vocabulary knows a place again: of our codes, or of ORB's"),
     "m95": ("eval.quality.m95", "correct matches while 95 % of all matches are correct"),
     "mutants": ("eval.mutation.mutants", "single changes to a file that its tests must notice"),
     "overlap": ("eval.quality.overlap", "which code of a whole photo finds the photos of the same place"),
