@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import json
 import runpy
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -74,3 +76,17 @@ def test_the_panorama_finds_how_the_camera_turned() -> None:
     panorama = program["blend"](photos, cameras)
     assert panorama.shape[1] == pytest.approx(2 * np.deg2rad(12) * focal + width, rel=0.05)
     assert height - 20 < panorama.shape[0] < height + 60
+
+
+def test_the_notebook_runs_from_its_first_cell_to_its_last(capsys: pytest.CaptureFixture[str]) -> None:
+    notebook = json.loads((EXAMPLES / "first_steps.ipynb").read_text(encoding="utf-8"))
+    names: dict[str, Any] = {}
+    for number, cell in enumerate(notebook["cells"]):
+        if cell["cell_type"] == "code":
+            assert cell["outputs"] == [], "what cells give is not stored"
+            exec(compile("".join(cell["source"]), f"cell {number}", "exec"), names)
+    assert names["codes0"].shape == (500, 32)
+    assert names["error_px"] < 0.5
+    assert names["inliers"].sum() > 100
+    assert len(names["cv_matches"]) >= len(names["indices"])  # without a ratio test there are more
+    assert "of them agree with one homography" in capsys.readouterr().out
