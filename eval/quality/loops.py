@@ -137,7 +137,7 @@ def main(
     record = {
         "protocol": "loops",
         "command": f"python -m eval loops DATA/{data.name} DATA/{distractors.name} DATA/{training.parent.name}/"
-        f"{training.name}",
+        f"{training.name} --ours {','.join(ours)} --levels {','.join(levels)}",
         "scenes": [folder.name for folder in folders],
         "asked": len(asking),
         "photos": len(paths),
