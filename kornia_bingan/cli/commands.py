@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from kornia_bingan.cli.arguments import Image0, Image1, Json, OnnxFile, Out, Photos, Scene, Strict
+from kornia_bingan.cli.arguments import Image0, Image1, Json, NewPhotos, OnnxFile, Out, Photos, Scene, Strict, Video
 from kornia_bingan.cli.results import exit_status, print_result, write_report
 from kornia_bingan.cli.search import index, search, vocabulary
 from kornia_bingan.datasets.patch_options import PatchSetOptions
@@ -232,6 +232,23 @@ def scene(
     return 0
 
 
+def frames(video: Video, photos: NewPhotos, overlap: float = 0.9, json: Json = False) -> int:
+    """Write sharp frames of a video as photos to reconstruct: as many as the way of the camera needs.
+
+    Args:
+        video: file that OpenCV's FFmpeg reads, such as MP4 or MOV.
+        photos: folder to write, absent or empty.
+        overlap: part of a photo that the next one shows, too.
+    """
+    from kornia_bingan.images.video import extract_frames
+    from kornia_bingan.report.text import text_table
+
+    done = extract_frames(video, photos, overlap=overlap)
+    rows = [["frames", f"{done.frames:,}"], ["seconds", f"{done.seconds:,.1f}"], ["photos", f"{len(done.photos):,}"]]
+    print_result(dataclasses.asdict(done), text_table(["", "count"], rows), json)
+    return 0
+
+
 def export(
     out: OnnxFile, weights: WeightsOptions, input: Literal["patches", "image"] = "patches", json: Json = False
 ) -> int:
@@ -269,6 +286,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "index": index,
     "search": search,
     "vocabulary": vocabulary,
+    "frames": frames,
     "scene": scene,
     "export": export,
     "doctor": doctor,
