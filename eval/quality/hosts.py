@@ -8,7 +8,7 @@ within 3 pixels of where the homography puts it. The lines that are counted are 
 ``Host.theirs`` is what one writes there with any feature. All of it stands in this file.
 
 Every host that is asked for has to be there: ``PYTHONPATH`` may name folders of hloc and glue-factory, which no package
-index has.
+index has, and of vismatch without what else it asks for.
 """
 
 from __future__ import annotations
@@ -63,6 +63,14 @@ from kornia_bingan.patches import build_pyramid, cut_patches
 export_onnx("bingan256", folder / "codes.onnx")
 points = [detect(image, "dog", 1000) for image in (image0, image1)]
 patches0, patches1 = (cut_patches(build_pyramid(i), support_regions(p)) for i, p in zip((image0, image1), points))
+"""
+_FRAMES = """
+from kornia_bingan.keypoints import detect, support_regions
+from kornia_bingan.network.onnx import export_onnx
+export_onnx("bingan256", folder / "codes.onnx", input="image")
+points = [detect(image, "dog", 1000) for image in (image0, image1)]
+lafs0, lafs1 = (support_regions(each) for each in points)
+grey0, grey1 = (image[None, None].astype(np.float32) / 255 for image in (image0, image1))
 """
 _BY_BITS = """
 matches = cv2.BFMatcher(cv2.NORM_HAMMING, crossCheck=True).match(codes0, codes1)
@@ -140,6 +148,28 @@ codes0, codes1 = (session.run(["codes"], {"patches": patches})[0] for patches in
 """,
         _BY_BITS,
     ),
+    "cv2.dnn (image)": Host(
+        "cv2",
+        "the file of bingan export --input image",
+        """
+network = cv2.dnn.readNetFromONNX(str(folder / "codes.onnx"))
+codes0, codes1 = [], []
+for grey, lafs, codes in ((grey0, lafs0, codes0), (grey1, lafs1, codes1)):
+    network.setInput(grey, "image"), network.setInput(lafs, "lafs")
+    codes.extend(network.forward("codes"))
+""",
+        "codes0, codes1 = np.array(codes0), np.array(codes1)" + _BY_BITS,
+    ),
+    "onnxruntime (image)": Host(
+        "onnxruntime",
+        "the file of bingan export --input image",
+        """
+session = onnxruntime.InferenceSession(str(folder / "codes.onnx"), providers=["CPUExecutionProvider"])
+codes0 = session.run(["codes"], {"image": grey0, "lafs": lafs0})[0]
+codes1 = session.run(["codes"], {"image": grey1, "lafs": lafs1})[0]
+""",
+        _BY_BITS,
+    ),
     "hloc": Host(
         "hloc",
         "extract_features, match_features; a test goes on to triangulation",
@@ -154,6 +184,19 @@ settings["model"]["max_keypoints"] = 1000
 features = extract_features.main(settings, folder, folder, image_list=["0.png", "1.png"])
 indices, _ = get_matches(match_features.main(matching, folder / "pairs.txt", features.stem, folder), "0.png", "1.png")
 xy0, xy1 = (get_keypoints(features, f"{k}.png")[indices[:, k]] for k in (0, 1))
+""",
+    ),
+    "vismatch": Host(
+        "vismatch",
+        "the matcher orb-nn with ours in it",
+        """
+from kornia_bingan.opencv import BinGANExtractor
+matcher = vismatch.get_matcher("orb-nn", lowe_thresh=0.8)
+matcher.det_descr = BinGANExtractor(max_keypoints=1000)
+""",
+        """
+found = matcher(*(np.float32(cv2.merge([image] * 3)).transpose(2, 0, 1) / 255 for image in (image0, image1)))
+xy0, xy1 = found["matched_kpts0"], found["matched_kpts1"]
 """,
     ),
     "glue-factory": Host(
@@ -179,6 +222,7 @@ xy1 = found["keypoints1"][0][found["matches0"][0][rows]].numpy() - 0.5
 
 _BEFORE = {
     "Kornia": "import kornia.feature as KF",
+    "vismatch": "import vismatch",
     "hloc": "from hloc import extract_features, match_features",
     "cv2.detail": """
 photos = [image0, image1]
@@ -186,6 +230,8 @@ features = cv2.detail.computeImageFeatures(cv2.ORB.create(1), photos)
 """,
     "cv2.dnn": _PATCHES,
     "onnxruntime": _PATCHES + "import onnxruntime",
+    "cv2.dnn (image)": _FRAMES,
+    "onnxruntime (image)": _FRAMES + "import onnxruntime",
 }
 """What is run before and not counted: what one writes with any feature, and patches, which a program cuts itself."""
 

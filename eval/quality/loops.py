@@ -1,6 +1,6 @@
 """Which vocabulary knows a place again: of our codes, or of ORB's, as ORB-SLAM would use them?
 
-    python -m eval loops DATA/validate DATA/train DATA/train_clear/single [--levels 4,5] [--out FILE.json]
+    python -m eval loops DATA/validate DATA/train_scenes DATA/train_clear/single/coco_by [--levels 4,5] [--out FILE.json]
 
 Protocol. There is no driving sequence among the data, so places stand in for it: every photo of the scenes (first
 folder) asks the photos of all scenes and the distractors (second folder) but itself, by the L1 score of its bag of
@@ -17,6 +17,7 @@ draw photos.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -136,8 +137,8 @@ def main(
             print(json.dumps(row), file=sys.stderr, flush=True)
     record = {
         "protocol": "loops",
-        "command": f"python -m eval loops DATA/{data.name} DATA/{distractors.name} DATA/{training.parent.name}/"
-        f"{training.name} --ours {','.join(ours)} --levels {','.join(levels)}",
+        "command": f"python -m eval loops {' '.join(_named(path, data) for path in (data, distractors, training))} "
+        f"--ours {','.join(ours)} --levels {','.join(levels)}",
         "scenes": [folder.name for folder in folders],
         "asked": len(asking),
         "photos": len(paths),
@@ -170,6 +171,10 @@ def _describers(ours: tuple[str, ...]) -> list[tuple[str, str, Any, str]]:
             describe = partial(photo_codes, model, detector=detector)
             found.append((name, detector, describe, sha256_of(find_weights(given))))
     return [*found, ("ORB", "orb", orb_codes, cv2.__version__)]
+
+
+def _named(folder: Path, data: Path) -> str:
+    return f"DATA/{os.path.relpath(folder.resolve(), data.resolve().parent)}"
 
 
 def _photos(folder: Path) -> list[Path]:
