@@ -12,6 +12,7 @@ import pycolmap
 
 from kornia_bingan.colmap.adjustment import limit_px, settle
 from kornia_bingan.colmap.database import open_database, read_verification
+from kornia_bingan.colmap.georeference import georeference
 from kornia_bingan.colmap.model import colour_points, open_model, read_model
 from kornia_bingan.colmap.types import Mapper, Model, NoModelError
 from kornia_bingan.errors import UsageError
@@ -35,6 +36,7 @@ def reconstruct(
     others: Path | None = None,
     start: Path | None = None,
     robust: bool = False,
+    place: bool = False,
 ) -> Model:
     """Build sparse models from the verified pairs of a database, and give the largest.
 
@@ -58,6 +60,8 @@ def reconstruct(
             incremental mapper continues.
         robust: allow observations less than COLMAP does, and let the finished models settle
             (:mod:`kornia_bingan.colmap.adjustment`); False gives what COLMAP gives.
+        place: move the models to where the positions in the database put them
+            (:mod:`kornia_bingan.colmap.georeference`).
 
     Raises:
         UsageError: the mapper is unknown or cannot continue a model, the file is no COLMAP database, has matched
@@ -100,9 +104,11 @@ def reconstruct(
                 "no model was found: no two images have enough inliers and a wide enough angle to start one"
             )
         largest, *smaller = [temporary / name for name in by_size[: 1 if others is None else None]]
-        if images is not None:
-            for folder in (largest, *smaller):
+        for folder in (largest, *smaller):
+            if images is not None:
                 colour_points(folder, images)
+            if place:
+                georeference(folder, database, seed)
         if others is not None and smaller:
             with atomic_folder(others) as beside:
                 for number, folder in enumerate(smaller, 1):

@@ -109,6 +109,41 @@ class Model:
         return float(self.error_px.mean()) if len(self.xyz) else 0.0
 
 
+GEOREFERENCE = "georeference.json"
+"""Name of the file, in the folder of a model, with its :class:`Georeference`."""
+
+
+@dataclass(frozen=True)
+class Georeference:
+    """Where a model is. Its axes point east, north and up, in metres, from the origin.
+
+    Attributes:
+        latitude, longitude: of the origin, WGS84, degrees.
+        altitude: of the origin, metres, as the photos say it.
+        photos: that agree with the model, of those that say a position.
+        positions: photos of the model that say a position.
+        median_error_m: between their positions and the cameras.
+        reason: why the model has no place, if it has none; then all numbers but ``positions`` are 0.
+    """
+
+    latitude: float = 0.0
+    longitude: float = 0.0
+    altitude: float = 0.0
+    photos: int = 0
+    positions: int = 0
+    median_error_m: float = 0.0
+    reason: str = ""
+
+    def sentence(self) -> str:
+        """Say it in one line."""
+        if self.reason:
+            return f"no: {self.reason}"
+        return (
+            f"metres east, north, up of {self.latitude:.6f}, {self.longitude:.6f}, {self.altitude:.1f} m; "
+            f"{self.photos} / {self.positions} positions agree, by {self.median_error_m:.1f} m"
+        )
+
+
 def cameras_for(
     sizes: Mapping[str, tuple[int, int]],
     sharing: Sharing = "per-size",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
 
-from kornia_bingan.colmap.types import Model, NoModelError, Verification
+from kornia_bingan.colmap.types import GEOREFERENCE, Georeference, Model, NoModelError, Verification
 from kornia_bingan.images.folders import Skipped
 from kornia_bingan.reconstruct.pairs import Pair
 from kornia_bingan.reconstruct.run import Run
@@ -54,12 +55,19 @@ def map_photos(run: Run, num_images: int, statistics: PairStatistics) -> Model:
                     others=out / OTHERS,
                     start=start,
                     robust=options.robust,
+                    place=options.gps,
                 )
             except NoModelError as error:
                 raise NoModelError(f"{error}: {statistics.sentence()}{run.kept()}") from error
     if not (out / "points.ply").exists():
         colmap.write_points(folder, out / "points.ply")
     return colmap.read_model(folder)
+
+
+def place_of(model: Path) -> Georeference | None:
+    """Read where a model is on the earth; None where no photo of it says its position."""
+    path = model / GEOREFERENCE
+    return Georeference(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
 
 
 def photos_of_models(out: Path, largest: Model) -> list[ModelPhotos]:

@@ -82,7 +82,8 @@ class ReconstructOptions:
         mapper: incremental, or global (GLOMAP), which is faster for hundreds of photos.
         robust: allow observations in small photos less than COLMAP does, and adjust finished models once more, with
             little weight for what misses by more than most; no-robust gives COLMAP's own model.
-        gps: write the positions that photos say into the database.
+        gps: use the positions that photos say: they are in the database, and the model is in metres to the east, north
+            and up of where they say, if they agree with it.
         seed: seed of all random choices.
     """
 

@@ -34,7 +34,7 @@ from kornia_bingan.images.read import image_header, sample_ranges
 from kornia_bingan.reconstruct.describe import describe_photos
 from kornia_bingan.reconstruct.features import Features, features_path
 from kornia_bingan.reconstruct.matches import context_for, match_photos, words_for
-from kornia_bingan.reconstruct.models import in_no_model, log_models, map_photos, photos_of_models
+from kornia_bingan.reconstruct.models import LARGEST, in_no_model, log_models, map_photos, photos_of_models, place_of
 from kornia_bingan.reconstruct.options import ReconstructOptions, check_options
 from kornia_bingan.reconstruct.pairs import Pair, Way, choose_pairs, parse_choice, read_pairs
 from kornia_bingan.reconstruct.run import Matched, Run
@@ -157,6 +157,7 @@ def _summary(
         matcher=words_for(run.options.matches, context_for(run.options.matches, run.weights)),
         models=models,
         unregistered=[asdict(item) for item in unregistered],
+        place=place_of(run.out / LARGEST),
     )
 
 

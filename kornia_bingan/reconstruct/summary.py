@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from kornia_bingan.colmap.types import Georeference
 from kornia_bingan.errors import UsageError
 from kornia_bingan.report.text import skipped_lines, text_table
 from kornia_bingan.work.files import printable, write_json
@@ -95,6 +96,8 @@ class Summary:
         models: all models with their photos, the largest first; a photo may be in two.
         unregistered: name and reason of each photo that took part and is in no model.
         matcher: how photos were matched, in words.
+        place: where the largest model is on the earth, see :class:`kornia_bingan.colmap.types.Georeference`; None
+            where no photo says its position.
     """
 
     images: int
@@ -118,6 +121,7 @@ class Summary:
     models: list[ModelPhotos] = field(default_factory=list)
     unregistered: list[dict[str, str]] = field(default_factory=list)
     matcher: str = ""
+    place: Georeference | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Give what JSON can hold."""
@@ -137,6 +141,7 @@ class Summary:
         try:
             value = json.loads(path.read_text(encoding="utf-8"))
             value["pairs"] = PairStatistics(**value["pairs"])
+            value["place"] = None if value.get("place") is None else Georeference(**value["place"])
             value["models"] = [ModelPhotos(**model) for model in value.get("models", [])]
             return cls(**value)
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -170,6 +175,7 @@ class Summary:
             *([f"seconds, {stage}", f"{value:.1f}"] for stage, value in self.seconds.items()),
             ["descriptor", f"{self.descriptor} ({self.sha256[:12]})"],
             *([["matched by", self.matcher]] if self.matcher else []),
+            *([["on the earth", self.place.sentence()]] if self.place is not None else []),
         ]
         note = f"\n\n{self.turned_note()}" if self.turned else ""
         return text_table(["", "value"], rows) + note + self._models_lines() + skipped_lines(self.skipped)

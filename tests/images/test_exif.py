@@ -246,6 +246,7 @@ def test_photos_without_position_or_altitude_are_named_and_reach_the_model(
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["unplaced"] == ["3.jpg"]
     assert summary["registered"] == 4
+    assert summary["place"]["reason"] == "2 photos of the model say their position, 3 are needed"
     log = (tmp_path / "out" / "log" / "bingan.txt").read_text()
     assert "WARNING 3.jpg does not say where it was taken: paired with similar photos instead" in log
     assert "WARNING 1 photos say no altitude" in log
