@@ -3,16 +3,19 @@ from __future__ import annotations
 import os
 import random
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from itertools import groupby
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import pytest
 import torch
 
-from tests.helpers.programs import run_program
+from kornia_bingan.work import isolated
+from tests.helpers.programs import ForkedPython, run_program
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
@@ -36,6 +39,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _threads() -> None:
     torch.set_num_threads(THREADS)
     cv2.setNumThreads(THREADS)
+
+
+@pytest.fixture(autouse=True)
+def _children_are_forked(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Children of `run_in_child` need not load their libraries, but where they themselves are tested.
+
+    Those of the programs that tests run are as they are without tests.
+    """
+    if request.path.name != "test_isolated.py":
+        monkeypatch.setattr(isolated, "subprocess", SimpleNamespace(Popen=ForkedPython, PIPE=subprocess.PIPE))
 
 
 @pytest.fixture(params=["cpu", *(["cuda"] if torch.cuda.is_available() else [])])

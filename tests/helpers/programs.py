@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import IO, Any
 
 _SERVER = multiprocessing.get_context("forkserver")
-_SERVER.set_forkserver_preload(["torch", "torch._dynamo", "cv2"])
+_SERVER.set_forkserver_preload(["torch", "torch._dynamo", "cv2", "pycolmap"])  # pycolmap last, see half_pixel
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,54 @@ def run_program(program: str, cwd: Path | None = None, environment: Mapping[str,
 def bingan(*words: str | Path) -> Ended:
     """Run a command of ``bingan``."""
     return run_program(f"from kornia_bingan.cli import main\nraise SystemExit(main({[*map(str, words)]}))")
+
+
+class ForkedPython:
+    """What ``subprocess.Popen`` is to `run_in_child`: a program with two pipes, in a session of its own."""
+
+    def __init__(
+        self, command: list[str], *, stdin: int, stdout: int, stderr: IO[bytes], start_new_session: bool
+    ) -> None:
+        executable, *options, program = command
+        assert (executable, options, start_new_session) == (sys.executable, ["-P", "-c"], True)
+        assert stdin == stdout == subprocess.PIPE
+        (reads, writes_to), (reads_from, writes) = os.pipe(), os.pipe()
+        self.stdin, self.stdout = os.fdopen(writes_to, "wb"), os.fdopen(reads_from, "rb")
+        given = Connection(reads), Connection(writes), Connection(os.dup(stderr.fileno()))
+        self._process = _SERVER.Process(target=_serve, args=(program, given, Path.cwd(), dict(os.environ)))
+        self._process.start()
+        for end in given:
+            end.close()
+
+    def __enter__(self) -> ForkedPython:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stdout.close()
+        self.stdin.close()
+        self._process.join()
+
+    def kill(self) -> None:
+        """Kill it; nothing happens where it has ended."""
+        self._process.kill()
+
+    @property
+    def returncode(self) -> int | None:
+        """How it ended, as of ``subprocess.Popen``."""
+        return self._process.exitcode
+
+
+def _serve(program: str, given: tuple[Connection, ...], cwd: Path, environment: dict[str, str]) -> None:
+    os.setsid()
+    for number, end in enumerate(given):
+        os.dup2(end.fileno(), number)
+        end.close()
+    sys.stdin = os.fdopen(0, encoding="utf-8", closefd=False)
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(cwd)
+    variables: dict[str, Any] = {"__name__": "__main__"}
+    exec(compile(program, "<program>", "exec"), variables)
 
 
 def _run(program: str, said: tuple[Path, Path], cwd: Path, environment: dict[str, str]) -> None:
