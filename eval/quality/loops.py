@@ -1,6 +1,6 @@
 """Which vocabulary knows a place again: of our codes, or of ORB's, as ORB-SLAM would use them?
 
-    python -m eval loops DATA/validate DATA/train_scenes DATA/train_clear/single/coco_by [--levels 4,5] [--out FILE.json]
+    python -m eval loops DATA/validate DATA/train_scenes DATA/train_clear/single/coco_by [--levels 4,5] [--out FILE]
 
 Protocol. There is no driving sequence among the data, so places stand in for it: every photo of the scenes (first
 folder) asks the photos of all scenes and the distractors (second folder) but itself, by the L1 score of its bag of

@@ -8,8 +8,10 @@ import subprocess
 import tomllib
 from pathlib import Path
 
+import jinja2
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 import kornia_bingan
@@ -56,6 +58,30 @@ def test_every_requirement_is_pinned_within_its_range() -> None:
     for text in requirements:
         requirement = Requirement(text)
         assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), text
+
+
+def test_the_conda_recipe_is_what_pip_installs() -> None:
+    def load_file_regex(name: str, pattern: str, from_recipe_dir: bool) -> re.Match[str] | None:
+        assert from_recipe_dir
+        return re.search(pattern, read(f".ci/conda/{name}"))
+
+    recipe = jinja2.Template(read(".ci/conda/meta.yaml")).render(load_file_regex=load_file_regex)
+    assert f'version: "{kornia_bingan.__version__}"' in recipe
+    project = tomllib.loads(read("pyproject.toml"))["project"]
+    for name, entry in project["scripts"].items():
+        assert f"    - {name} = {entry}\n" in recipe
+    assert f"summary: {project['description']}" in recipe
+    parts = re.search(r"  host:\n(.*?)  run:\n(.*?)test:\n", recipe, re.DOTALL)
+    assert parts is not None
+    host, run = (re.findall(r"- (\S+) ?(.*)", part) for part in parts.groups())
+    pip = [Requirement(text) for text in [f"python{project['requires-python']}", *project["dependencies"]]]
+    opencv = Requirement(project["optional-dependencies"]["opencv"][0])
+    named = {"torch": "pytorch", opencv.name: "py-opencv"}
+    assert {name: SpecifierSet(text) for name, text in run} == {
+        named.get(each.name, each.name): each.specifier for each in [*pip, opencv]
+    }
+    build = Requirement(tomllib.loads(read("pyproject.toml"))["build-system"]["requires"][0])
+    assert dict(host)[build.name] == str(build.specifier)
 
 
 def test_the_build_files_name_no_host_and_no_absolute_path() -> None:
