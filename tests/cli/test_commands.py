@@ -105,8 +105,8 @@ def test_wrong_use_is_one_sentence_and_exit_2(photos: Path, tmp_path: Path, caps
     (tmp_path / "empty").mkdir()
     (tmp_path / "bad.safetensors").write_bytes(b"nothing")
     for command in (
-        ["match", first, str(tmp_path / "absent.jpg")],
-        ["match", first, str(tmp_path / "text.jpg")],
+        ["match", first, str(tmp_path / "absent.jpg"), *FEW],
+        ["match", first, str(tmp_path / "text.jpg"), *FEW],
         ["match", first, first, "--out", str(tmp_path / "m.xyz"), *FEW],
         ["match", first, first, "--out", str(tmp_path / "absent" / "m.png"), *FEW],
         ["match", first, first, "--ratio", "3", *FEW],

@@ -7,7 +7,7 @@ from kornia_bingan.cli.demo import demo_table, run_demo
 
 
 def test_the_demo_finds_its_scene_again_and_goes_on(tmp_path: Path) -> None:
-    words: dict[str, Any] = {"descriptor": "bingan256-lite", "num_views": 3, "max_keypoints": 1500}
+    words: dict[str, Any] = {"descriptor": "bingan256-lite", "num_views": 3, "max_keypoints": 1000}
     result = run_demo(tmp_path / "demo", **words)
     assert result["images"] == 3
     for kind in ("bingan", "sift"):
@@ -18,4 +18,4 @@ def test_the_demo_finds_its_scene_again_and_goes_on(tmp_path: Path) -> None:
     table = demo_table(result)
     assert "our codes (32 bytes)" in table
     assert "3 / 3" in table
-    assert "at most 1,500 keypoints of a photo for both" in table
+    assert "at most 1,000 keypoints of a photo for both" in table

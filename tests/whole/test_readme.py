@@ -29,7 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("readme")
     scene = copy_scene(folder / "scene", 5)
     (folder / "photos").mkdir()
-    for index, name in enumerate(sorted(scene.cameras)):
+    for index, name in enumerate(sorted(scene.cameras)[:3]):
         picture = cv2.imread(str(folder / "scene" / "images" / name), cv2.IMREAD_REDUCED_COLOR_2)
         cv2.imwrite(str(folder / "photos" / f"{index}.jpg"), picture)
     return folder
@@ -48,8 +48,8 @@ def test_snippet(
     if library == "OpenCV":
         assert int(printed) > 100
     if library == "COLMAP":
-        assert "10 verified pairs" in printed
-        assert "5 registered images" in printed
+        assert "3 verified pairs" in printed
+        assert "3 registered images" in printed
 
 
 def test_the_snippets_of_the_documentation_are_those_of_the_readme() -> None:
