@@ -333,7 +333,8 @@ def test_forty_pictures_of_every_kind_reconstruct_in_one_command(scene: tuple[Pa
     refuse("float.tif", "samples").write_bytes(cv2.imencode(".tif", views[0].astype(np.float32))[1].tobytes())
     refuse("trash.webp", "cut short").write_bytes((photos / "alpha\n0.webp").read_bytes()[:500])
     assert len(good) + len(bad) == 40
-    options = replace(with_features(max_keypoints=300), pairs="sequential:6")
+    plain = MatchOptions("ratio", align=False)
+    options = replace(with_features(max_keypoints=300), matches=plain, pairs="sequential:6")
     summary = reconstruct_photos(photos, tmp_path / "out", options)
     assert summary.images == summary.registered == len(good) == 25
     reasons = {item["name"]: item["reason"] for item in summary.skipped}
