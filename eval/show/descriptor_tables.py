@@ -128,8 +128,10 @@ def changed_copies(name: str) -> str:
 def context(key: str, split: str, *names: str) -> str:
     """What neighbours add to distance and ratio, on scenes left out (results) or of another split (tested).
 
-    RootSIFT stands beside it by its ratio test, at the support region that suits it best, on the same pairs.
+    RootSIFT stands beside it by its ratio test, at the support region that suits it best, on the same pairs, and in its
+    own rows in context, where that was measured.
     """
+    names += tuple(name for name in ("rootsift",) if is_measured(f"context-{name}"))
     records = [read_record(f"context-{name}") for name in names]
     rows = [{"codes": n, **r} for n, record in zip(names, records, strict=True) for r in record.get(key, [])]
     if not rows:

@@ -20,6 +20,8 @@ MAX_POINTS = 50_000
 """Points that the page shows at most, those with the longest tracks; keeps it near 10 MB."""
 MAX_THUMBNAILS = 300
 MAX_PAIRS = 2000
+MAX_COVERAGE = 300
+"""Photos whose pairs are drawn as squares; of more, each would be smaller than a pixel."""
 
 
 def write_page(out: Path, photos: Path) -> Path:
@@ -56,6 +58,8 @@ def write_page(out: Path, photos: Path) -> Path:
         ("seconds", f"{sum(summary.seconds.values()):.0f}"),
         ("descriptor", summary.descriptor),
     ]
+    if summary.place is not None:
+        cards.append(("on the earth", summary.place.sentence()))
     page = render(
         "reconstruction.html",
         f"Reconstruction of {photos.name or 'photos'}",
@@ -71,6 +75,7 @@ def write_page(out: Path, photos: Path) -> Path:
         pair_header=["photo", "with", "inliers", "verified"],
         pair_rows=pair_rows[:MAX_PAIRS],
         pair_note=note,
+        coverage_figure=coverage_figure(names, inliers) if len(names) <= MAX_COVERAGE else None,
         turned_note=summary.turned_note(),
         seconds_figure=seconds_figure(summary.seconds),
         skipped=[
@@ -99,6 +104,29 @@ def _photo_rows(
         place = places.get(name, "")  # empty for a photo without keypoints
         rows.append([Cell(name, name, image=image), text_cell(place), number_cell(count), number_cell(totals[name])])
     return rows
+
+
+def coverage_figure(names: Sequence[str], inliers: dict[tuple[str, str], int]) -> dict[str, Any]:
+    """Draw a square for each pair of photos, dark where they have many inliers: gaps show where photos are missing."""
+    row_of = {name: row for row, name in enumerate(names)}
+    counts = np.zeros((len(names), len(names)), np.int64)
+    for (a, b), count in inliers.items():
+        if a in row_of and b in row_of:
+            counts[row_of[a], row_of[b]] = counts[row_of[b], row_of[a]] = count
+    labels = [name.replace("<", "&lt;") for name in names]
+    squares = {
+        "type": "heatmap",
+        "z": counts.tolist(),
+        "x": labels,
+        "y": labels,
+        "colorscale": [[0, "#f4f4f4"], [0.02, "#c9d7ea"], [1, "#16365f"]],
+        "hovertemplate": "%{y}<br>%{x}<br>%{z} inliers<extra></extra>",
+    }
+    hidden = {"showticklabels": False, "constrain": "domain"}
+    return {
+        "data": [squares],
+        "layout": {"xaxis": hidden, "yaxis": {**hidden, "autorange": "reversed", "scaleanchor": "x"}},
+    }
 
 
 def model_figure(model: Model, shown: NDArray[np.int64]) -> dict[str, Any]:

@@ -116,6 +116,12 @@ def test_cameras_stand_and_look_where_the_model_has_them() -> None:
                 np.testing.assert_allclose(np.array(found, float), wanted, atol=1e-4)
 
 
+def test_squares_of_pairs_have_their_inliers() -> None:
+    (squares,) = page.coverage_figure(["a", "b<", "c"], {("a", "c"): 7, ("c", "b<"): 2, ("a", "gone"): 9})["data"]
+    assert squares["z"] == [[0, 0, 7], [0, 0, 2], [7, 2, 0]]
+    assert squares["x"] == squares["y"] == ["a", "b&lt;", "c"]
+
+
 def test_far_points_are_left_out_of_the_view_and_cameras_never_are() -> None:
     rng = np.random.default_rng(0)
     xyz = np.concatenate([rng.uniform(-1, 1, (200, 3)), [[1000, 0, 0]]])
@@ -138,7 +144,8 @@ const button = document.querySelectorAll("#photos th button")[3];
 button.click(); const up = values(); button.click(); const down = values();
 const canvas = document.querySelector("#model canvas");
 const drawn = canvas ? canvas.width * canvas.height : 0;
-return {up, down, drawn, bars: document.querySelectorAll("#seconds .bars path").length};
+const squares = document.querySelectorAll("#coverage .heatmaplayer image").length;
+return {up, down, drawn, squares, bars: document.querySelectorAll("#seconds .bars path").length};
 """
 
 
@@ -152,3 +159,4 @@ def test_in_a_browser(report: Path, tmp_path: Path) -> None:
     assert len(answer["up"]) == 3
     assert answer["drawn"] > 100 * 100
     assert answer["bars"] == 4
+    assert answer["squares"] == 1
