@@ -25,6 +25,7 @@ from tests.helpers.photos import texture
 from tests.helpers.scenes import copy_scene
 
 TAG = ExifTags.Base
+PLAIN = ("--descriptor", "bingan256-lite", "--max-keypoints", "700", "--matcher", "ratio", "--no-align")
 
 
 def photo(path: Path, camera: dict[int, object], gps: dict[int, object] | None = None, orientation: int = 1) -> Path:
@@ -115,8 +116,8 @@ def test_positions_and_focal_lengths_reach_the_database(tmp_path: Path) -> None:
         Image.open(path).save(photos / f"{number}.jpg", exif=exif, quality=97)
     for gps, expected in (((), 3), (("--no-gps",), 0)):
         out = tmp_path / f"out{expected}"
-        words = ["reconstruct", str(photos), str(out), "--max-keypoints", "700", "--json", *gps]
-        assert main([*words, "--descriptor", "bingan256-lite"]) == 0
+        words = ["reconstruct", str(photos), str(out), "--json", *gps]
+        assert main([*words, *PLAIN]) == 0
         db = pycolmap.Database.open(str(out / "database.db"))
         priors = [prior for prior in db.read_all_pose_priors() if prior.has_position()]
         camera = db.read_all_cameras()[0]
@@ -153,13 +154,13 @@ def test_known_cameras_are_kept(tmp_path: Path, capsys: pytest.CaptureFixture[st
         f"# a comment\n\n1 PINHOLE {width} {height} {params}\n2 PINHOLE 9 9 8 8 4 4\n"
     )
     words = ["reconstruct", str(photos), str(tmp_path / "out"), "--cameras", str(tmp_path / "cameras.txt"), "--json"]
-    assert main([*words, "--descriptor", "bingan256-lite", "--max-keypoints", "700"]) == 0
+    assert main([*words, *PLAIN]) == 0
     assert json.loads(capsys.readouterr().out)["registered"] == 3
     model = pycolmap.Reconstruction(str(tmp_path / "out" / "model"))
     assert [list(camera.params) for camera in model.cameras.values()] == [[float(word) for word in params.split()]]
     numbers = ",".join(str(value) for value in (K[0, 0], K[1, 1], K[0, 2], K[1, 2], 0.01))
     words = ["reconstruct", str(photos), str(tmp_path / "out2"), "--intrinsics", numbers, "--json"]
-    assert main([*words, "--descriptor", "bingan256-lite", "--max-keypoints", "700"]) == 0
+    assert main([*words, *PLAIN]) == 0
     camera = next(iter(pycolmap.Reconstruction(str(tmp_path / "out2" / "model")).cameras.values()))
     assert camera.model.name == "OPENCV"
     assert list(camera.params[4:]) == [0.01, 0, 0, 0]
@@ -240,8 +241,8 @@ def test_photos_without_position_or_altitude_are_named_and_reach_the_model(
         place: dict[int, object] = {1: "N", 2: (48.0, 30.0, 0.0), 3: "E", 4: (2.0, 0.0, 0.1 * number)}
         place |= {} if number == 1 else {6: 520.0}
         Image.open(path).save(photos / f"{number}.jpg", exif=with_camera(28, place if number < 3 else {}), quality=97)
-    words = ["reconstruct", str(photos), str(tmp_path / "out"), "--max-keypoints", "700", "--pairs", "gps:1"]
-    assert main([*words, "--descriptor", "bingan256-lite"]) == 0
+    words = ["reconstruct", str(photos), str(tmp_path / "out"), "--pairs", "gps:1"]
+    assert main([*words, *PLAIN]) == 0
     assert "photos without a position" in capsys.readouterr().out
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["unplaced"] == ["3.jpg"]
