@@ -7,7 +7,7 @@ from functools import partial
 
 from eval.harness.columns import plain_columns
 from eval.inputs import fuzz
-from eval.quality import cifar10, hosts, overlap
+from eval.quality import cifar10, hosts, loops, overlap
 from eval.show.markdown import best_first, markdown, table
 from eval.training import ablation, adapt, recipe_search
 
@@ -69,5 +69,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "recipe-search": partial(table, "recipe-search", recipe_search.COLUMNS),
     "fuzz": partial(table, "fuzz", fuzz.COLUMNS),
     "hosts": partial(table, "hosts", hosts.COLUMNS),
+    "loops": partial(table, "loops", loops.COLUMNS),
     "reads": partial(table, "reads", plain_columns),
 }
