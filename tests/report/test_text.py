@@ -1,9 +1,11 @@
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from kornia_bingan.colmap.types import Georeference
 from kornia_bingan.errors import UsageError
 from kornia_bingan.reconstruct.summary import ModelPhotos, PairStatistics, Summary
 from kornia_bingan.report.pictures import draw_matches
@@ -61,9 +63,20 @@ def test_summary_has_the_promised_keys_and_comes_back(tmp_path):
         "models",
         "unregistered",
         "matcher",
+        "place",
     ]
     assert value["pairs"]["verified"] == 50
     assert Summary.read(path) == SUMMARY
+
+
+def test_a_place_on_the_earth_comes_back_and_is_said(tmp_path: Path) -> None:
+    placed = replace(SUMMARY, place=Georeference(47.0, 8.5, 400.0, 9, 10, 1.3))
+    placed.write(tmp_path / "summary.json")
+    assert Summary.read(tmp_path / "summary.json") == placed
+    line = "metres east, north, up of 47.000000, 8.500000, 400.0 m; 9 / 10 positions agree, by 1.3 m"
+    assert line in placed.table()
+    assert "no: too few" in replace(SUMMARY, place=Georeference(positions=1, reason="too few")).table()
+    assert "on the earth" not in SUMMARY.table()
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"pairs": {}}', '{"pairs": 3}'])
