@@ -101,29 +101,36 @@ def pixels_from_colmap(xy: NDArray[Any]) -> NDArray[Any]:
     return moved
 
 
-def read_cameras(path: Path) -> list[Camera]:
+def read_cameras(path: Path) -> dict[int, Camera]:
     """Read COLMAP's ``cameras.txt``: a line ``ID MODEL WIDTH HEIGHT PARAMETERS`` a camera, ``#`` for comments.
 
+    Returns:
+        The cameras by their numbers, in the order of the file.
+
     Raises:
-        UsageError: the file cannot be read, has no camera, or a line is none; the message names the line.
+        UsageError: the file cannot be read, has no camera or two of one number, or a line is none; the message names
+            the line.
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} cannot be read as a list of cameras: {error}") from error
-    cameras = []
+    cameras: dict[int, Camera] = {}
     for number, line in enumerate(lines, 1):
         words = line.split()
         if not words or words[0].startswith("#"):
             continue
         try:
+            key = int(words[0])
             made = pycolmap.Camera.create_from_model_name(1, words[1], 1.0, int(words[2]), int(words[3]))
             params = [float(word) for word in words[4:]]
             if len(params) != len(made.params):
                 raise UsageError(f"{path}, line {number}: {words[1]} has the parameters {made.params_info}")
             made.params = params
-            cameras.append(camera_from_colmap(made))
-            camera_to_colmap(cameras[-1])
+            if key in cameras:
+                raise UsageError(f"{path}, line {number}: there is a camera {key} before")
+            cameras[key] = camera_from_colmap(made)
+            camera_to_colmap(cameras[key])
         except (IndexError, ValueError, RuntimeError) as error:
             if isinstance(error, UsageError):
                 raise

@@ -57,7 +57,8 @@ class CameraOptions:
         focal_px: focal length in pixels, as a start; what the photos say of their lens if not given, and 1.2 times the
             longer side where they say nothing.
         intrinsics: fx,fy,cx,cy[,k1,k2,p1,p2], kept fixed; the centre of the first pixel is (0, 0).
-        cameras: COLMAP's cameras.txt with one camera for each size of photos, kept fixed.
+        cameras: COLMAP's cameras.txt, kept fixed: one camera for each size of photos, or as camera-of says.
+        camera_of: which photos have which camera of cameras.txt, as FOLDER=NUMBER or 'PATTERN=NUMBER': left=1 right=2.
     """
 
     camera: Sharing = "per-size"
@@ -65,6 +66,7 @@ class CameraOptions:
     focal_px: float | None = None
     intrinsics: tuple[float, ...] | None = None
     cameras: Path | None = None
+    camera_of: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -150,5 +152,23 @@ def _check_cameras(options: CameraOptions) -> None:
         raise UsageError("intrinsics and cameras say the same thing; give one of them")
     if options.intrinsics is not None:
         fixed_camera((1, 1), options.intrinsics)
+    if options.cameras is None and options.camera_of:
+        raise UsageError("camera-of says which camera of cameras.txt a photo has; give cameras, too")
     if options.cameras is not None:
-        read_cameras(options.cameras)
+        known = read_cameras(options.cameras)
+        for words in options.camera_of:
+            if number_in(words) not in known:
+                there = ", ".join(map(str, known))
+                raise UsageError(f"{options.cameras} has no camera {number_in(words)} for '{words}'; it has {there}")
+
+
+def number_in(words: str) -> int:
+    """Read the number of the camera in ``FOLDER=NUMBER``.
+
+    Raises:
+        UsageError: it is something else.
+    """
+    pattern, _, number = words.rpartition("=")
+    if not (pattern and number.isdecimal()):
+        raise UsageError(f"camera-of '{words}' is no FOLDER=NUMBER or 'PATTERN=NUMBER', such as left=1")
+    return int(number)

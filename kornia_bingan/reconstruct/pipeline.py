@@ -31,6 +31,7 @@ from kornia_bingan.images.exif import read_exif
 from kornia_bingan.images.folders import Skipped, list_images, log_skipped, no_photos, without_copies
 from kornia_bingan.images.masks import find_masks
 from kornia_bingan.images.read import image_header, sample_ranges
+from kornia_bingan.reconstruct.cameras import check_names
 from kornia_bingan.reconstruct.describe import describe_photos
 from kornia_bingan.reconstruct.features import Features, features_path
 from kornia_bingan.reconstruct.matches import context_for, match_photos, words_for
@@ -74,6 +75,7 @@ def reconstruct_photos(photos: Path, out: Path, options: ReconstructOptions | No
     names, passed_over = list_images(photos, options.features.masks)
     if not names:
         raise no_photos(photos, passed_over)
+    check_names(names, options.cameras)
     weights = find_weights(options.features.descriptor)
     masks = {} if options.features.masks is None else find_masks(photos, names, options.features.masks)
     sums = checksums(photos, names)

@@ -5,17 +5,14 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 
-from kornia_bingan.colmap.types import Camera, Verification, by, cameras_for, fixed_camera
-from kornia_bingan.errors import UsageError
-from kornia_bingan.images.exif import Exif, Position, read_exif
+from kornia_bingan.colmap.types import Verification
+from kornia_bingan.images.exif import Position, read_exif
+from kornia_bingan.reconstruct.cameras import cameras_of
 from kornia_bingan.reconstruct.matches import exact_matches, read_matches
-from kornia_bingan.reconstruct.options import CameraOptions
 from kornia_bingan.reconstruct.run import Matched, Run
 from kornia_bingan.reconstruct.update import matched_pairs
 from kornia_bingan.work.files import atomic_path
 from kornia_bingan.work.run_folder import LOG
-
-Cameras = dict[str, Camera]
 
 
 def verify_pairs(run: Run, matched: Matched) -> Verification:
@@ -44,7 +41,7 @@ def verify_pairs(run: Run, matched: Matched) -> Verification:
         gps = run.options.gps
         positions = _priors({name: found.position for name, found in exif.items() if found.position and gps})
         with atomic_path(unverified) as temporary:
-            cameras = _cameras(sizes, exif, run.options.cameras)
+            cameras = cameras_of(sizes, exif, run.options.cameras)
             if known is None:
                 colmap.write_features(temporary, keypoints, cameras, positions)
             else:
@@ -65,31 +62,3 @@ def _priors(positions: Mapping[str, Position]) -> dict[str, tuple[float, float, 
     if without := sum(height is None for height in heights.values()):
         LOG.warning("%d photos say no altitude, as others do: the database has no positions of them", without)
     return {name: (lat, lon, height) for name, (lat, lon, height) in positions.items() if height is not None}
-
-
-def _cameras(sizes: Mapping[str, tuple[int, int]], exif: Mapping[str, Exif], options: CameraOptions) -> Cameras:
-    if options.cameras is not None:
-        from kornia_bingan.colmap import read_cameras
-
-        known: dict[tuple[int, int], Camera] = {}
-        for camera in read_cameras(options.cameras):
-            size = (camera.width, camera.height)
-            if size in known:
-                raise UsageError(f"{options.cameras} has two cameras of {by(size)}; give one for each size of photos")
-            known[size] = camera
-        for name, size in sizes.items():
-            if size not in known:
-                raise UsageError(f"{name} is {by(size)}, but {options.cameras} has no camera of that size")
-        return {name: known[size] for name, size in sizes.items()}
-    if options.intrinsics is None:
-        said = {name: found.focal_px(sizes[name]) for name, found in exif.items()}
-        focals = {name: focal for name, focal in said.items() if focal is not None}
-        return cameras_for(sizes, options.camera, options.camera_model, options.focal_px or focals)
-    (first, size), *others = sizes.items()
-    for name, other in others:
-        if other != size:
-            raise UsageError(
-                f"intrinsics are those of one size, but {first} is {by(size)} and {name} is {by(other)}; "
-                "give a cameras.txt with one camera for each size"
-            )
-    return dict.fromkeys(sizes, fixed_camera(size, options.intrinsics))

@@ -33,6 +33,8 @@ from kornia_bingan.errors import JobError, UsageError
         ("1 PINHOLE 80 60 0 1 2 3\n", "impossible parameters"),
         ("1 PINHOLE 80 60 a 1 2 3\n", "line 1 is no camera"),
         ("1 PINHOLE 80 60 70 70 40 30\n2 PINHOLE 80 60 0 70 40 30\n", "impossible parameters"),
+        ("1 PINHOLE 80 60 70 70 40 30\n1 PINHOLE 80 60 80 70 40 30\n", "line 2: there is a camera 1 before"),
+        ("left PINHOLE 80 60 70 70 40 30\n", "line 1 is no camera"),
     ],
 )
 def test_wrong_cameras_are_named(tmp_path: Path, text: str, words: str) -> None:
@@ -45,7 +47,8 @@ def test_wrong_cameras_are_named(tmp_path: Path, text: str, words: str) -> None:
 
 def test_cameras_of_an_editor_that_writes_a_byte_order_mark(tmp_path: Path) -> None:
     (tmp_path / "cameras.txt").write_text("# mine\n1 PINHOLE 80 60 70 70 40 30\n", encoding="utf-8-sig")
-    assert [(camera.width, camera.height) for camera in read_cameras(tmp_path / "cameras.txt")] == [(80, 60)]
+    cameras = read_cameras(tmp_path / "cameras.txt")
+    assert {number: (camera.width, camera.height) for number, camera in cameras.items()} == {1: (80, 60)}
 
 
 def test_folders_on_the_way_to_a_database_are_made(tmp_path: Path) -> None:

@@ -1,0 +1,104 @@
+"""What the options, the photos and their folders say of cameras becomes a camera of each photo."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
+
+from kornia_bingan.colmap.types import Camera, by, cameras_for, fixed_camera
+from kornia_bingan.errors import UsageError
+from kornia_bingan.images.exif import Exif
+from kornia_bingan.reconstruct.options import CameraOptions, number_in
+
+Size = tuple[int, int]
+
+
+def check_names(names: Iterable[str], options: CameraOptions) -> None:
+    """Refuse patterns that do not give each photo one camera, before any work is done.
+
+    Raises:
+        UsageError: a pattern matches no photo, a photo none of them, or two of different cameras.
+    """
+    names = list(names)
+    for words in options.camera_of:
+        pattern = words.rpartition("=")[0]
+        if not any(matches(name, pattern) for name in names):
+            raise UsageError(f"camera-of '{words}': no photo matches '{pattern}'")
+    if options.camera_of:
+        for name in names:
+            _number(name, options.camera_of)
+
+
+def matches(name: str, pattern: str) -> bool:
+    """Say whether a photo matches a pattern, ``*`` for anything, or is in a folder that does."""
+    return fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern.rstrip('/')}/*")
+
+
+def cameras_of(sizes: Mapping[str, Size], exif: Mapping[str, Exif], options: CameraOptions) -> dict[str, Camera]:
+    """Give each photo a camera; photos that share one get the same object.
+
+    Args:
+        sizes: width and height of each photo.
+        exif: of each photo.
+        options: what is known.
+
+    Raises:
+        UsageError: what is known is of other sizes than the photos, or does not say which photo has which camera.
+    """
+    if options.cameras is not None:
+        return _calibrated(sizes, options)
+    if options.intrinsics is not None:
+        return _all_alike(sizes, options.intrinsics)
+    said = {name: found.focal_px(sizes[name]) for name, found in exif.items()}
+    focals = {name: focal for name, focal in said.items() if focal is not None}
+    return cameras_for(sizes, options.camera, options.camera_model, options.focal_px or focals)
+
+
+def _calibrated(sizes: Mapping[str, Size], options: CameraOptions) -> dict[str, Camera]:
+    from kornia_bingan.colmap import read_cameras
+
+    assert options.cameras is not None
+    known = read_cameras(options.cameras)
+    if options.camera_of:
+        cameras = {name: known[_number(name, options.camera_of)] for name in sizes}
+        for name, camera in cameras.items():
+            if sizes[name] != (camera.width, camera.height):
+                number = next(number for number, each in known.items() if each is camera)
+                raise UsageError(
+                    f"{name} is {by(sizes[name])}, but its camera {number} in {options.cameras} is "
+                    f"{by((camera.width, camera.height))}"
+                )
+        return cameras
+    of_size: dict[Size, Camera] = {}
+    for camera in known.values():
+        size = (camera.width, camera.height)
+        if size in of_size:
+            raise UsageError(
+                f"{options.cameras} has two cameras of {by(size)}; say with camera-of which photo has which"
+            )
+        of_size[size] = camera
+    for name, size in sizes.items():
+        if size not in of_size:
+            raise UsageError(f"{name} is {by(size)}, but {options.cameras} has no camera of that size")
+    return {name: of_size[size] for name, size in sizes.items()}
+
+
+def _number(name: str, camera_of: Iterable[str]) -> int:
+    found = {number_in(words): words for words in camera_of if matches(name, words.rpartition("=")[0])}
+    if len(found) == 1:
+        return next(iter(found))
+    if found:
+        first, second, *_ = found.values()
+        raise UsageError(f"{name} has two cameras, by camera-of '{first}' and '{second}'")
+    raise UsageError(f"{name} has no camera: it matches none of camera-of {', '.join(camera_of)}")
+
+
+def _all_alike(sizes: Mapping[str, Size], intrinsics: tuple[float, ...]) -> dict[str, Camera]:
+    (first, size), *others = sizes.items()
+    for name, other in others:
+        if other != size:
+            raise UsageError(
+                f"intrinsics are those of one size, but {first} is {by(size)} and {name} is {by(other)}; "
+                "give a cameras.txt with one camera for each size"
+            )
+    return dict.fromkeys(sizes, fixed_camera(size, intrinsics))
