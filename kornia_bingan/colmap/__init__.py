@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     )
     from kornia_bingan.colmap.half_pixel import CAMERA_MODELS, read_cameras
     from kornia_bingan.colmap.mapping import reconstruct
-    from kornia_bingan.colmap.model import read_model, write_points
+    from kornia_bingan.colmap.model import read_model, read_poses, write_points
+    from kornia_bingan.colmap.triangulation import triangulate
     from kornia_bingan.colmap.types import Camera, Model, NoModelError, Verification, cameras_for
 
 _MODULE_OF = {
@@ -45,8 +46,10 @@ _MODULE_OF = {
     "read_features": "database",
     "read_images": "database",
     "read_model": "model",
+    "read_poses": "model",
     "read_verification": "database",
     "reconstruct": "mapping",
+    "triangulate": "triangulation",
     "verify": "database",
     "write_features": "database",
     "write_matches": "database",
@@ -65,8 +68,10 @@ __all__ = [
     "read_features",
     "read_images",
     "read_model",
+    "read_poses",
     "read_verification",
     "reconstruct",
+    "triangulate",
     "verify",
     "write_features",
     "write_matches",

@@ -26,18 +26,20 @@ def limit_px(longest_side: int) -> float:
     return min(LIMIT_PX, longest_side / LIMIT_SIDE)
 
 
-def settle(model: Any, *, refine: bool, threads: int) -> None:
+def settle(model: Any, *, refine: bool, threads: int, move: bool = True) -> None:
     """Adjust a model once more, by a robust loss, and leave out the observations that miss by far more than most.
 
     Args:
         model: ``pycolmap.Reconstruction``, which is changed.
         refine: False keeps the intrinsics as they are.
         threads: of the solver.
+        move: False keeps the poses as they are.
     """
     for _ in range(ROUNDS):
         options = pycolmap.BundleAdjustmentOptions()
         options.print_summary = False
         options.refine_focal_length = options.refine_extra_params = refine
+        options.refine_rig_from_world = move
         options.ceres.loss_function_type = pycolmap.LossFunctionType.SOFT_L1
         options.ceres.loss_function_scale = max(LOSS * usual_error_px(model), LEAST_PX / MOST)
         solver = options.ceres.solver_options

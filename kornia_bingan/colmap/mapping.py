@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -77,7 +78,7 @@ def reconstruct(
         raise UsageError(f"the {mapper} mapper cannot continue the model {start}; take the incremental one")
     for folder in (out, *([] if others is None else [others])):
         check_empty(folder)
-    _check_mappable(database, images)
+    check_mappable(database, images)
     known = 0 if start is None else open_model(start).num_reg_images()
     with atomic_folder(out) as temporary:
         arguments: dict[str, Any] = {
@@ -138,21 +139,12 @@ def map_here(
 
     ``known`` are the images of the model that is continued, or those of the pair that starts a new one.
     """
-    options = pycolmap.IncrementalPipelineOptions()
-    options.min_model_size = min_model_size
-    options.extract_colors = False
-    for part in (options, options.mapper, options.triangulation):
-        part.random_seed = seed
-    for part in (options, options.mapper):
-        part.num_threads = threads
     with open_database(Path(database), existing=True) as db:
         cameras = db.read_all_cameras()
+    options = pipeline_options(cameras, seed=seed, threads=threads, robust=robust)
+    options.min_model_size = min_model_size
     if not refine:
         options.constant_cameras = {camera.camera_id for camera in cameras}
-    if robust:
-        limit = limit_px(max(max(camera.width, camera.height) for camera in cameras))
-        options.mapper.filter_max_reproj_error = limit
-        options.triangulation.merge_max_reproj_error = options.triangulation.complete_max_reproj_error = limit
     registered = 0
     first = known
 
@@ -183,6 +175,21 @@ def map_here(
     if robust:
         _settle(models, Path(out), refine, threads)
     return _by_size(models)
+
+
+def pipeline_options(cameras: Sequence[Any], *, seed: int, threads: int, robust: bool) -> Any:
+    """Give COLMAP's options for photos of some cameras, pycolmap's; the others are those of :func:`reconstruct`."""
+    options = pycolmap.IncrementalPipelineOptions()
+    options.extract_colors = False
+    for part in (options, options.mapper, options.triangulation):
+        part.random_seed = seed
+    for part in (options, options.mapper):
+        part.num_threads = threads
+    if robust:
+        limit = limit_px(max(max(camera.width, camera.height) for camera in cameras))
+        options.mapper.filter_max_reproj_error = limit
+        options.triangulation.merge_max_reproj_error = options.triangulation.complete_max_reproj_error = limit
+    return options
 
 
 def map_globally_here(
@@ -231,7 +238,12 @@ def _by_size(models: dict[int, Any]) -> list[str]:
     return [str(key) for _, _, key in sorted(sizes)]
 
 
-def _check_mappable(database: Path, images: Path | None) -> None:
+def check_mappable(database: Path, images: Path | None) -> None:
+    """Refuse a database without verified pairs, or with images that are not in the folder.
+
+    Raises:
+        UsageError, NoModelError: as :func:`reconstruct`.
+    """
     state = read_verification(database)
     if state.pairs == 0:
         raise UsageError(f"{database} has no matched pairs; add them with write_matches")

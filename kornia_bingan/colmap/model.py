@@ -51,6 +51,23 @@ def read_model(folder: Path) -> Model:
     )
 
 
+def read_poses(folder: Path) -> Model:
+    """Read the poses and cameras of a model, binary or text, whose points are not needed.
+
+    Raises:
+        UsageError: the folder holds no readable model, or no image of it has a pose.
+    """
+    try:
+        model = read_model(folder)
+    except UsageError as error:
+        raise UsageError(
+            f"{folder} holds no readable COLMAP model: cameras, images and points3D (it may be empty), .txt or .bin"
+        ) from error
+    if not model.names:
+        raise UsageError(f"the COLMAP model in {folder} has no image with a pose")
+    return model
+
+
 def write_points(model: Path, path: Path) -> None:
     """Write the points of a model's folder as a PLY file, with colours.
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from fnmatch import fnmatchcase
+from pathlib import Path
 
 from kornia_bingan.colmap.types import Camera, by, cameras_for, fixed_camera
 from kornia_bingan.errors import UsageError
 from kornia_bingan.images.exif import Exif
+from kornia_bingan.images.folders import Skipped
+from kornia_bingan.images.read import ImageError, image_header
 from kornia_bingan.reconstruct.options import CameraOptions, number_in
 
 Size = tuple[int, int]
@@ -29,6 +35,56 @@ def check_names(names: Iterable[str], options: CameraOptions) -> None:
             _number(name, options.camera_of)
 
 
+def with_poses(names: Sequence[str], options: CameraOptions) -> tuple[list[str], list[Skipped]]:
+    """Leave out photos without a pose, where poses are known.
+
+    Raises:
+        UsageError: there is a pose of a photo that is not there, or none of those that are.
+    """
+    if options.poses is None:
+        return list(names), []
+    from kornia_bingan.colmap import read_poses
+
+    posed = read_poses(options.poses).names
+    known = set(posed)
+    kept = [name for name in names if name in known]
+    if not kept:
+        raise UsageError(f"none of {len(names)} photos has a pose in {options.poses}; its first is of {posed[0]}")
+    if unknown := sorted(known - set(names)):
+        more = f" and of {len(unknown) - 1} others" if len(unknown) > 1 else ""
+        raise UsageError(f"{options.poses} has a pose of {unknown[0]}{more}, but there is no such photo")
+    return kept, [Skipped(name, f"has no pose in {options.poses}") for name in names if name not in known]
+
+
+def poses_checksum(options: CameraOptions) -> str | None:
+    """Give a SHA-256 of the known poses and their cameras; None if there are none."""
+    if options.poses is None:
+        return None
+    from kornia_bingan.colmap import read_poses
+
+    model = read_poses(options.poses)
+    cameras = [(camera.width, camera.height, camera.model, camera.params) for camera in model.cameras]
+    values = [model.names, model.rotations.tolist(), model.translations.tolist(), cameras]
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()
+
+
+def check_sizes(photos: Path, names: Iterable[str], options: CameraOptions) -> None:
+    """Refuse calibrated cameras of other sizes than the photos, before any work is done.
+
+    Raises:
+        UsageError: as :func:`cameras_of`; photos that cannot be read are refused later.
+    """
+    if not options.known:
+        return
+    sizes = {}
+    for name in names:
+        with suppress(ImageError):
+            header = image_header(photos / name)
+            turned = header.orientation > 4
+            sizes[name] = (header.height, header.width) if turned else (header.width, header.height)
+    cameras_of(sizes, {}, options)
+
+
 def matches(name: str, pattern: str) -> bool:
     """Say whether a photo matches a pattern, ``*`` for anything, or is in a folder that does."""
     return fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern.rstrip('/')}/*")
@@ -47,6 +103,8 @@ def cameras_of(sizes: Mapping[str, Size], exif: Mapping[str, Exif], options: Cam
     """
     if options.cameras is not None:
         return _calibrated(sizes, options)
+    if options.poses is not None:
+        return _posed(sizes, options.poses)
     if options.intrinsics is not None:
         return _all_alike(sizes, options.intrinsics)
     said = {name: found.focal_px(sizes[name]) for name, found in exif.items()}
@@ -81,6 +139,19 @@ def _calibrated(sizes: Mapping[str, Size], options: CameraOptions) -> dict[str, 
         if size not in of_size:
             raise UsageError(f"{name} is {by(size)}, but {options.cameras} has no camera of that size")
     return {name: of_size[size] for name, size in sizes.items()}
+
+
+def _posed(sizes: Mapping[str, Size], poses: Path) -> dict[str, Camera]:
+    from kornia_bingan.colmap import read_poses
+
+    model = read_poses(poses)
+    cameras = dict(zip(model.names, model.cameras, strict=True))
+    for name, size in sizes.items():
+        camera = cameras[name]
+        if size != (camera.width, camera.height):
+            there = by((camera.width, camera.height))
+            raise UsageError(f"{name} is {by(size)}, but its camera in {poses} is {there}")
+    return {name: cameras[name] for name in sizes}
 
 
 def _number(name: str, camera_of: Iterable[str]) -> int:

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
 from kornia_bingan.colmap.types import GEOREFERENCE, Georeference, Model, NoModelError, Verification
@@ -33,35 +34,62 @@ def map_photos(run: Run, num_images: int, statistics: PairStatistics) -> Model:
     folder = out / LARGEST
     if not folder.exists():
         shutil.rmtree(out / OTHERS, ignore_errors=True)  # of an attempt that was killed between the two
-        start = None if run.base is None or options.mapper != "incremental" else run.base / LARGEST
-        if start is not None and not start.exists():
-            start = None
-        if start is not None:
-            LOG.info("map: goes on from %s", printable(str(start)))
         if statistics.matched == 0:
             raise NoModelError(f"no two photos have a match: {statistics.sentence()}{run.kept()}")
-        with tqdm(total=num_images, desc="map", unit="photo", disable=no_progress()) as bar:
-            try:
-                colmap.reconstruct(
-                    out / "database.db",
-                    run.photos,
-                    folder,
-                    mapper=options.mapper,
-                    refine=options.cameras.intrinsics is None and options.cameras.cameras is None,
-                    seed=options.seed,
-                    time_limit_s=run.limit.left_s(),
-                    log=run.home / "log" / "map.txt",
-                    progress=lambda registered: bar.update(registered - bar.n),
-                    others=out / OTHERS,
-                    start=start,
-                    robust=options.robust,
-                    place=options.gps,
-                )
-            except NoModelError as error:
-                raise NoModelError(f"{error}: {statistics.sentence()}{run.kept()}") from error
+        try:
+            if options.cameras.poses is None:
+                _map(run, folder, num_images)
+            else:
+                _triangulate(run, folder, options.cameras.poses)
+        except NoModelError as error:
+            raise NoModelError(f"{error}: {statistics.sentence()}{run.kept()}") from error
     if not (out / "points.ply").exists():
         colmap.write_points(folder, out / "points.ply")
     return colmap.read_model(folder)
+
+
+def _map(run: Run, folder: Path, num_images: int) -> None:
+    from kornia_bingan import colmap
+
+    out, options = run.out, run.options
+    start = None if run.base is None or options.mapper != "incremental" else run.base / LARGEST
+    if start is not None and not start.exists():
+        start = None
+    if start is not None:
+        LOG.info("map: goes on from %s", printable(str(start)))
+    with tqdm(total=num_images, desc="map", unit="photo", disable=no_progress()) as bar:
+        colmap.reconstruct(
+            out / "database.db",
+            run.photos,
+            folder,
+            mapper=options.mapper,
+            refine=not options.cameras.known,
+            seed=options.seed,
+            time_limit_s=run.limit.left_s(),
+            log=run.home / "log" / "map.txt",
+            progress=lambda registered: bar.update(registered - bar.n),
+            others=out / OTHERS,
+            start=start,
+            robust=options.robust,
+            place=options.gps,
+        )
+
+
+def _triangulate(run: Run, folder: Path, known: Path) -> None:
+    from kornia_bingan import colmap
+
+    model = colmap.read_poses(known)
+    poses = np.concatenate([model.rotations, model.translations[:, :, None]], 2)
+    colmap.triangulate(
+        run.out / "database.db",
+        run.photos,
+        folder,
+        dict(zip(model.names, poses, strict=True)),
+        seed=run.options.seed,
+        time_limit_s=run.limit.left_s(),
+        log=run.home / "log" / "map.txt",
+        robust=run.options.robust,
+    )
 
 
 def place_of(model: Path) -> Georeference | None:

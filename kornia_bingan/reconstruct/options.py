@@ -59,6 +59,7 @@ class CameraOptions:
         intrinsics: fx,fy,cx,cy[,k1,k2,p1,p2], kept fixed; the centre of the first pixel is (0, 0).
         cameras: COLMAP's cameras.txt, kept fixed: one camera for each size of photos, or as camera-of says.
         camera_of: which photos have which camera of cameras.txt, as FOLDER=NUMBER or 'PATTERN=NUMBER': left=1 right=2.
+        poses: folder of a COLMAP model whose poses and cameras are kept: no mapping, only points, of the photos in it.
     """
 
     camera: Sharing = "per-size"
@@ -67,6 +68,12 @@ class CameraOptions:
     intrinsics: tuple[float, ...] | None = None
     cameras: Path | None = None
     camera_of: tuple[str, ...] = ()
+    poses: Path | None = None
+
+    @property
+    def known(self) -> bool:
+        """Whether the cameras are calibrated, and so kept as they are."""
+        return any(value is not None for value in (self.intrinsics, self.cameras, self.poses))
 
 
 @dataclass(frozen=True)
@@ -133,6 +140,8 @@ def check_options(options: ReconstructOptions) -> None:
         raise UsageError(f"the seed is {options.seed}; give 0 or more")
     check_matching(options.matches, options.features.descriptor)
     _check_cameras(options.cameras)
+    if options.cameras.poses is not None and options.mapper != "incremental":
+        raise UsageError(f"poses leave nothing to do for the {options.mapper} mapper; give one of them")
 
 
 def _check_cameras(options: CameraOptions) -> None:
@@ -145,11 +154,11 @@ def _check_cameras(options: CameraOptions) -> None:
     lengths = [options.focal_px or 1.0] if options.intrinsics is None else [*options.intrinsics[:2]]
     if not all(0 < length < float("inf") for length in lengths):
         raise UsageError(f"the focal length is {lengths[0]:g}; give pixels, more than 0")
-    fixed = [name for name in ("intrinsics", "cameras") if getattr(options, name) is not None]
+    fixed = [name for name in ("intrinsics", "cameras", "poses") if getattr(options, name) is not None]
     if fixed and (options.focal_px, options.camera_model) != (None, "SIMPLE_RADIAL"):
         raise UsageError(f"{fixed[0]} say all about the camera; give no focal length and no model")
-    if len(fixed) == 2:
-        raise UsageError("intrinsics and cameras say the same thing; give one of them")
+    if len(fixed) > 1:
+        raise UsageError(f"{fixed[0]} and {fixed[1]} say the same thing; give one of them")
     if options.intrinsics is not None:
         fixed_camera((1, 1), options.intrinsics)
     if options.cameras is None and options.camera_of:

@@ -31,7 +31,7 @@ from kornia_bingan.images.exif import read_exif
 from kornia_bingan.images.folders import Skipped, list_images, log_skipped, no_photos, without_copies
 from kornia_bingan.images.masks import find_masks
 from kornia_bingan.images.read import image_header, sample_ranges
-from kornia_bingan.reconstruct.cameras import check_names
+from kornia_bingan.reconstruct.cameras import check_names, check_sizes, poses_checksum, with_poses
 from kornia_bingan.reconstruct.describe import describe_photos
 from kornia_bingan.reconstruct.features import Features, features_path
 from kornia_bingan.reconstruct.matches import context_for, match_photos, words_for
@@ -79,16 +79,18 @@ def reconstruct_photos(photos: Path, out: Path, options: ReconstructOptions | No
     weights = find_weights(options.features.descriptor)
     masks = {} if options.features.masks is None else find_masks(photos, names, options.features.masks)
     sums = checksums(photos, names)
-    names, copies = without_copies(names, sums)
     ways = parse_choice(options.pairs)
-    listed = read_pairs(options.pairs, names) if ways is None else []
+    posed, poseless = with_poses(names, options.cameras)
+    names, copies = without_copies(posed, sums)
+    check_sizes(photos, names, options.cameras)
+    listed = read_pairs(options.pairs, [*names, *(item.name for item in poseless)]) if ways is None else []
     identity = _identity(options, weights, listed, sums, masks)
     with open_run(out, identity, other_photos=True), log_to(out / LOG_FILE):
         place, base = place_for(out, identity, names)
         if (place / "summary.json").exists():
             return Summary.read(place / "summary.json")
         run = Run(photos, out, place, base, options, weights, masks, limit, Stopwatch(place / "seconds.json"))
-        matched = _describe_and_match(run, names, [*passed_over, *copies], ways, listed)
+        matched = _describe_and_match(run, names, [*passed_over, *poseless, *copies], ways, listed)
         with run.watch.stage("verify"):
             verification = verify_pairs(run, matched)
         statistics = PairStatistics(
@@ -122,6 +124,7 @@ def _identity(
         del values[name]
     values["masks"] = {name: sha256_of(path) for name, path in masks.items()}
     values["cameras"] = None if options.cameras.cameras is None else sha256_of(options.cameras.cameras)
+    values["poses"] = poses_checksum(options.cameras)
     if parse_choice(options.pairs) is None:
         lines = "\n".join("\t".join(pair) for pair in pairs)
         values["pairs"] = f"a list with SHA-256 {hashlib.sha256(lines.encode()).hexdigest()[:16]}"

@@ -1,4 +1,4 @@
-"""Several calibrated cameras of one size."""
+"""Several calibrated cameras of one size; poses that are known."""
 
 from __future__ import annotations
 
@@ -7,16 +7,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 
 from kornia_bingan.cli import entry
 from kornia_bingan.colmap import read_model
 from kornia_bingan.colmap.types import Camera
-from kornia_bingan.datasets.poses import pose_errors
+from kornia_bingan.datasets.poses import PosedCamera, pose_errors
 from kornia_bingan.datasets.rendered import Scene
 from kornia_bingan.errors import UsageError
-from kornia_bingan.reconstruct.cameras import cameras_of, check_names, matches
+from kornia_bingan.reconstruct.cameras import cameras_of, check_names, matches, with_poses
 from kornia_bingan.reconstruct.options import CameraOptions, ReconstructOptions, check_options
+from kornia_bingan.reconstruct.pipeline import reconstruct_photos
+from tests.helpers.known_scene import trace, write_text_model
 from tests.helpers.scenes import copy_scene
 
 SIZE = (700, 520)
@@ -116,3 +119,78 @@ def test_impossible_cameras_of(two_cameras: tuple[Path, Scene], camera_of: str, 
 def test_cameras_of_need_cameras() -> None:
     with pytest.raises(UsageError, match="give cameras, too"):
         check_options(ReconstructOptions(cameras=CameraOptions(camera_of=("left=1",))))
+
+
+@pytest.fixture(scope="module")
+def posed(two_cameras: tuple[Path, Scene]) -> dict[str, PosedCamera]:
+    """The cameras of four of the five photos, in ``FOLDER/poses`` as text; that of a point file is empty."""
+    folder, scene = two_cameras
+    cameras = {}
+    for name in sorted(path.relative_to(folder / "photos").as_posix() for path in folder.glob("photos/*/*"))[1:]:
+        camera = scene.cameras[Path(name).stem]
+        x, y = (0, 0) if name.startswith("left") else (100, 80)
+        K = camera.K - [[0, 0, x], [0, 0, y], [0, 0, 0]]
+        cameras[name] = PosedCamera(K, camera.R, camera.t, *SIZE)
+    write_text_model(folder / "poses", cameras, np.zeros((0, 3)), [])
+    return cameras
+
+
+def test_known_poses_are_kept(
+    two_cameras: tuple[Path, Scene],
+    posed: dict[str, PosedCamera],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Points get their places in the frame of the poses; the photo without a pose is named."""
+    folder, scene = two_cameras
+    words = ["reconstruct", str(folder / "photos"), str(tmp_path / "out"), "--poses", str(folder / "poses")]
+    words += ["--descriptor", "bingan256-lite", "--max-keypoints", "600"]
+    assert entry.main([*words, "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["images"] == summary["registered"] == 4
+    assert summary["skipped"] == [{"name": "left/view_000.jpg.png", "reason": f"has no pose in {folder / 'poses'}"}]
+    model = read_model(tmp_path / "out" / "model")
+    assert list(model.names) == list(posed)
+    for row, (name, camera) in enumerate(posed.items()):
+        np.testing.assert_allclose(model.rotations[row], camera.R, atol=1e-9)
+        np.testing.assert_allclose(model.translations[row], camera.t, atol=1e-9)
+        assert model.cameras[row].params == pytest.approx((700, 700, *camera.K[:2, 2]))
+        seen = camera.project(model.xyz)
+        _, there = trace(scene.planes, camera, seen)
+        assert np.median(np.linalg.norm(there - model.xyz, axis=1)) < 0.02, name  # metres, of a room of 14
+    assert len(model.xyz) > 200
+    assert model.rgb.any()
+    assert entry.main(words) == 0, "a finished run"
+    assert f"left/view_000.jpg.png: has no pose in {folder / 'poses'}" in capsys.readouterr().out
+
+
+def test_poses_that_do_not_fit_the_photos_are_refused(
+    two_cameras: tuple[Path, Scene], posed: dict[str, PosedCamera], tmp_path: Path
+) -> None:
+    folder, _ = two_cameras
+    first, *others = posed
+    options = ReconstructOptions(cameras=CameraOptions(poses=folder / "poses"))
+    for gone, sentence in (
+        ([first], f"has a pose of {first}, but there is no such photo"),
+        ([first, others[0]], f"has a pose of {first} and of 1 others, but"),
+    ):
+        with pytest.raises(UsageError, match=sentence):
+            with_poses([name for name in ["left/view_000.jpg.png", *posed] if name not in gone], options.cameras)
+    with pytest.raises(UsageError, match=f"none of 1 photos has a pose in .*; its first is of {first}"):
+        with_poses(["left/view_000.jpg.png"], options.cameras)
+    with pytest.raises(UsageError, match=r"2 is 520 x 700, but its camera in .* is 700 x 520".replace("2", first, 1)):
+        cameras_of(dict.fromkeys(posed, SIZE) | {first: (520, 700)}, {}, options.cameras)
+    (tmp_path / "photos" / "left").mkdir(parents=True)
+    for number, name in enumerate(posed):
+        (tmp_path / "photos" / name).parent.mkdir(exist_ok=True)
+        picture = np.zeros((SIZE[0], SIZE[1]) if number == 1 else (SIZE[1], SIZE[0]), np.uint8) + number
+        cv2.imwrite(str(tmp_path / "photos" / name), picture)
+    with pytest.raises(UsageError, match=f"{others[0]} is 520 x 700"):
+        reconstruct_photos(tmp_path / "photos", tmp_path / "out", options)
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(UsageError, match="nothing to do for the global mapper"):
+        check_options(replace(options, mapper="global"))
+    with pytest.raises(UsageError, match="cameras and poses say the same thing"):
+        check_options(replace(options, cameras=replace(options.cameras, cameras=folder / "cameras.txt")))
+    with pytest.raises(UsageError, match="poses say all about the camera"):
+        check_options(replace(options, cameras=replace(options.cameras, focal_px=700.0)))
