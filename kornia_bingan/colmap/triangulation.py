@@ -97,6 +97,8 @@ def triangulate_here(
         if image.name in poses:
             posed = pycolmap.Image(name=image.name, camera_id=image.camera_id, image_id=image.image_id)
             model.add_image_with_trivial_frame(posed, pycolmap.Rigid3d(np.array(poses[image.name])))
+    if model.num_images() < 2:
+        return 0
     with tempfile.TemporaryDirectory() as no_images:  # the folder must exist, and nothing is read from it
         pycolmap.triangulate_points(model, database, no_images, out, clear_points=True, options=options)
     if robust and model.num_points3D():
