@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kornia_bingan.colmap.types import Model
-from kornia_bingan.reconstruct.features import Features, features_path
-from kornia_bingan.reconstruct.summary import Summary
-from kornia_bingan.report.html import Cell, number_cell, render, text_cell, thumbnail, write_html
+from kornia_bingan.reconstruct.drawings import read_drawings
+from kornia_bingan.reconstruct.features import features_path
+from kornia_bingan.reconstruct.pairs import Pair
+from kornia_bingan.reconstruct.summary import Summary, count_photos
+from kornia_bingan.report.html import Cell, number_cell, preview, render, text_cell, write_html
 from kornia_bingan.work.files import printable
 
 MAX_POINTS = 50_000
-"""Points that the page shows at most, those with the longest tracks; keeps it near 10 MB."""
-MAX_THUMBNAILS = 300
+"""Points that the page shows at most, those with the longest tracks."""
+MAX_PICTURES = 2000
+PICTURE_BYTES, PICTURES_BYTES = 60_000, 6_000_000
+"""Of the small picture of a photo and of all of them, at most; the page of 1,000 photos has less than 20 MB."""
 MAX_PAIRS = 2000
-MAX_COVERAGE = 300
-"""Photos whose pairs are drawn as squares; of more, each would be smaller than a pixel."""
+MAX_SQUARES = 300
+"""Rows of squares for pairs; of more, each would be smaller than a pixel."""
+ROWS = 50
+"""Of a table that are shown at a time."""
+NO_MODEL = "none: "
 
 
 def write_page(out: Path, photos: Path) -> Path:
@@ -43,11 +51,12 @@ def write_page(out: Path, photos: Path) -> Path:
     run = json.loads((out / "run.json").read_text(encoding="utf-8"))
     names = sorted(name for name in run["identity"]["photos"] if features_path(folder, name).is_file())
     shown = np.argsort(-model.track_length, kind="stable")[:MAX_POINTS]
-    pair_rows = [
-        [text_cell(a), text_cell(b), number_cell(count), text_cell("yes" if count else "no")]
-        for (a, b), count in sorted(inliers.items(), key=lambda item: -item[1])
-    ]
-    note = f"the {MAX_PAIRS:,} of {len(pair_rows):,} pairs with the most inliers" if len(pair_rows) > MAX_PAIRS else ""
+    pairs = pairs_to_show(inliers)
+    row_of = {name: row for row, name in enumerate(names)}
+    drawings = read_drawings(out / "database.db", names, pairs)
+    drawings["cameras"] = [row_of.get(name, -1) for name in model.names]
+    keypoints = [photo["keypoints"] for photo in drawings["photos"]]
+    in_no_model = len(summary.unregistered)
     cards = [
         ("registered photos", f"{summary.registered} / {summary.images}"),
         ("points", f"{summary.points:,}"),
@@ -71,11 +80,20 @@ def write_page(out: Path, photos: Path) -> Path:
             f"{len(shown):,} of {len(model.xyz):,} points and {len(model.names)} cameras; drag to turn, scroll to zoom"
         ),
         photo_header=["photo", "model", "keypoints", "inlier matches"],
-        photo_rows=_photo_rows(names, folder, photos, summary, inliers),
+        photo_rows=_photo_rows(names, keypoints, photos, summary, inliers),
+        photo_note=f"{count_photos(in_no_model)} in no model" if in_no_model else "",
+        no_model=NO_MODEL,
         pair_header=["photo", "with", "inliers", "verified"],
-        pair_rows=pair_rows[:MAX_PAIRS],
-        pair_note=note,
-        coverage_figure=coverage_figure(names, inliers) if len(names) <= MAX_COVERAGE else None,
+        pair_rows=[
+            [text_cell(a), text_cell(b), number_cell(inliers[a, b]), text_cell("yes" if inliers[a, b] else "no")]
+            for a, b in pairs
+        ],
+        pair_note=f"{len(pairs):,} of {len(inliers):,} pairs: the best of each photo"
+        if len(pairs) < len(inliers)
+        else "",
+        rows=ROWS,
+        drawings=drawings,
+        coverage_figure=coverage_figure(names, inliers),
         turned_note=summary.turned_note(),
         seconds_figure=seconds_figure(summary.seconds),
         skipped=[
@@ -87,33 +105,57 @@ def write_page(out: Path, photos: Path) -> Path:
     return path
 
 
+def pairs_to_show(inliers: Mapping[Pair, int], most: int = MAX_PAIRS) -> list[Pair]:
+    """Choose pairs, the best of each photo before the second of any; those with the most inliers come first.
+
+    Args:
+        inliers: of each pair.
+        most: pairs.
+    """
+    by_inliers = sorted(inliers, key=lambda pair: -inliers[pair])
+    before: Counter[str] = Counter()
+    rank = {}
+    for pair in by_inliers:
+        rank[pair] = min(before[name] for name in pair)
+        before.update(pair)
+    return sorted(sorted(by_inliers, key=rank.__getitem__)[:most], key=lambda pair: -inliers[pair])
+
+
 def _photo_rows(
-    names: Sequence[str], folder: Path, photos: Path, summary: Summary, inliers: dict[tuple[str, str], int]
+    names: Sequence[str], keypoints: Sequence[int], photos: Path, summary: Summary, inliers: Mapping[Pair, int]
 ) -> list[list[Cell]]:
-    places = {item["name"]: f"none: {item['reason']}" for item in summary.unregistered}
+    places = {item["name"]: NO_MODEL + item["reason"] for item in [*summary.skipped, *summary.unregistered]}
     for model in summary.models[::-1]:  # of two, the larger is named
         places |= dict.fromkeys(model.photos, model.folder)
     totals = dict.fromkeys(names, 0)
     for pair, count in inliers.items():
         for name in pair:
             totals[name] = totals.get(name, 0) + count
+    most = min(PICTURE_BYTES, PICTURES_BYTES // max(1, min(len(names), MAX_PICTURES)))
     rows = []
-    for number, name in enumerate(names):
-        image = thumbnail(photos / name) if number < MAX_THUMBNAILS else ""
-        count = len(Features.read(features_path(folder, name)).keypoints)
-        place = places.get(name, "")  # empty for a photo without keypoints
-        rows.append([Cell(name, name, image=image), text_cell(place), number_cell(count), number_cell(totals[name])])
+    for number, (name, count) in enumerate(zip(names, keypoints, strict=True)):
+        image = preview(photos / name, most) if number < MAX_PICTURES else ""
+        place = text_cell(places.get(name, ""))
+        rows.append([Cell(name, name, image=image), place, number_cell(count), number_cell(totals[name])])
     return rows
 
 
-def coverage_figure(names: Sequence[str], inliers: dict[tuple[str, str], int]) -> dict[str, Any]:
-    """Draw a square for each pair of photos, dark where they have many inliers: gaps show where photos are missing."""
-    row_of = {name: row for row, name in enumerate(names)}
-    counts = np.zeros((len(names), len(names)), np.int64)
+def coverage_figure(names: Sequence[str], inliers: Mapping[Pair, int]) -> dict[str, Any]:
+    """Draw a square for each pair of photos, dark where they have many inliers: gaps show where photos are missing.
+
+    Of more than :data:`MAX_SQUARES` photos, as many neighbours as needed share a row, and a square has their sum.
+    """
+    step = max(1, -(-len(names) // MAX_SQUARES))
+    row_of = {name: row // step for row, name in enumerate(names)}
+    labels = []
+    for start in range(0, len(names), step):
+        others = len(names[start : start + step]) - 1
+        labels.append(names[start].replace("<", "&lt;") + (f" and {others} more" if others else ""))
+    counts = np.zeros((len(labels), len(labels)), np.int64)
     for (a, b), count in inliers.items():
         if a in row_of and b in row_of:
-            counts[row_of[a], row_of[b]] = counts[row_of[b], row_of[a]] = count
-    labels = [name.replace("<", "&lt;") for name in names]
+            for i, j in {(row_of[a], row_of[b]), (row_of[b], row_of[a])}:
+                counts[i, j] += count
     squares = {
         "type": "heatmap",
         "z": counts.tolist(),

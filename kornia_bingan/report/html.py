@@ -15,12 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
+from numpy.typing import NDArray
 
 from kornia_bingan.errors import UsageError
-from kornia_bingan.images.read import read_color, sample_ranges
+from kornia_bingan.images.read import read_color, sample_ranges, shrink
 from kornia_bingan.work.files import atomic_path
 
 THUMBNAIL_HEIGHT = 64
+PREVIEW_SIDES = (480, 360, 270, 200, 150, 112, 84, 64)
 INSTALL = "pip install 'kornia_bingan[report]'"
 
 
@@ -88,11 +91,37 @@ def number_cell(value: float) -> Cell:
 
 def thumbnail(path: Path, height: int = THUMBNAIL_HEIGHT) -> str:
     """Give a small JPEG of a photo as a data URL; empty if the photo cannot be read any more."""
-    try:
-        image = read_color(path, sample_ranges(path.parent, [path.name], say=False))
-    except UsageError:
+    image = _read(path)
+    if image is None:
         return ""
     width = max(1, round(image.shape[1] * height / image.shape[0]))
-    small = cv2.resize(image, (min(width, 4 * height), height), interpolation=cv2.INTER_AREA)
-    data = cv2.imencode(".jpg", cv2.cvtColor(small, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 80])[1]
+    return _data_url(cv2.resize(image, (min(width, 4 * height), height), interpolation=cv2.INTER_AREA), 80)
+
+
+def preview(path: Path, most_bytes: int) -> str:
+    """Give a JPEG of a photo as a data URL of at most so many bytes, as large as that allows, up to 480 pixels.
+
+    It is empty if the photo cannot be read any more, or does not fit with 64.
+    """
+    image = _read(path)
+    if image is None:
+        return ""
+    longest = min(max(image.shape[:2]), PREVIEW_SIDES[0])
+    for side in (longest, *(side for side in PREVIEW_SIDES if side < longest)):
+        image = shrink(image, side)
+        url = _data_url(image, 75)
+        if len(url) <= most_bytes:
+            return url
+    return ""
+
+
+def _read(path: Path) -> NDArray[np.uint8] | None:
+    try:
+        return read_color(path, sample_ranges(path.parent, [path.name], say=False))
+    except UsageError:
+        return None
+
+
+def _data_url(image: NDArray[Any], quality: int) -> str:
+    data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
     return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()
