@@ -36,14 +36,21 @@ from kornia_bingan.matching.context import ContextModel
 from kornia_bingan.network.weights import context_of
 from kornia_bingan.reconstruct.features import Features
 from kornia_bingan.reconstruct.features_h5 import UNCERTAINTY_PX, hloc_arrays
-from kornia_bingan.reconstruct.options import DEFAULT_PROBABILITY, DEFAULT_RATIO, MatchOptions, check_matching
+from kornia_bingan.reconstruct.options import MatchOptions, check_matching
 from kornia_bingan.work.options import KeypointOptions
 
 NAME = "bingan"
 """What hloc calls our extractor and our matcher."""
 
 EXTRACTOR = {"weights": SHIPPED, **vars(KeypointOptions())}
-MATCHER = {"weights": SHIPPED, "matcher": "ratio", "ratio": DEFAULT_RATIO, "probability": DEFAULT_PROBABILITY}
+_MATCHES = MatchOptions(matcher="ratio")
+MATCHER = {
+    "weights": SHIPPED,
+    "matcher": _MATCHES.matcher,
+    "ratio": _MATCHES.ratio,
+    "probability": _MATCHES.probability,
+    "min_matches": _MATCHES.min_matches,
+}
 """The settings of both, with their defaults; the matcher is ``ratio`` or ``context``."""
 
 
@@ -77,7 +84,7 @@ def match_features(data: Mapping[str, Tensor], conf: Mapping[str, Any]) -> dict[
     Args:
         data: ``descriptors0`` and ``descriptors1``, float (1, bits, N), whose signs are the codes; for matches in
             context ``keypoints``, ``scales`` and ``oris`` of both, too.
-        conf: ``weights``, ``matcher``, ``ratio`` and ``probability``, see
+        conf: ``weights``, ``matcher``, ``ratio``, ``probability`` and ``min_matches``, see
             :class:`kornia_bingan.reconstruct.options.MatchOptions`.
 
     Returns:
@@ -88,7 +95,15 @@ def match_features(data: Mapping[str, Tensor], conf: Mapping[str, Any]) -> dict[
     if conf["matcher"] == "context":
         points0, points1 = _keypoints(data, 0), _keypoints(data, 1)
         model = ContextModel.of(context_of(conf["weights"]))
-        values, indices = match_in_context(codes0, codes1, points0, points1, threshold=conf["probability"], model=model)
+        values, indices = match_in_context(
+            codes0,
+            codes1,
+            points0,
+            points1,
+            threshold=conf["probability"],
+            min_matches=conf["min_matches"],
+            model=model,
+        )
     else:
         ratios, indices = match(codes0, codes1, "smnn", conf["ratio"])
         values = 1 - ratios
@@ -153,7 +168,9 @@ if _is_there("hloc"):
         def _init(self, conf: Mapping[str, Any]) -> None:
             if conf["matcher"] not in ("ratio", "context"):
                 raise UsageError(f"the matcher is '{conf['matcher']}'; choose ratio or context")
-            check_matching(MatchOptions(conf["matcher"], conf["ratio"], conf["probability"]), conf["weights"])
+            check_matching(
+                MatchOptions(conf["matcher"], conf["ratio"], conf["probability"], conf["min_matches"]), conf["weights"]
+            )
 
         def _forward(self, data: Mapping[str, Tensor]) -> dict[str, Tensor]:
             return match_features(data, self.conf)

@@ -3,8 +3,7 @@
 Layouts:
 
 - scene: ``NAME/images/*`` and, where there is ground truth, ``NAME/cameras.json``
-(:func:`kornia_bingan.datasets.rendered
-  .load_cameras`);
+  (:func:`kornia_bingan.datasets.poses.load_cameras`), or a COLMAP model of PINHOLE cameras, ``NAME/sparse/0``;
 - sequence: ``NAME/1.jpg`` .. and ``NAME/H_1_2`` .., any picture format (HPatches: ``1.ppm``); Oxford's own names
   ``img1.ppm`` and ``H1to2p``; EVD's own folders ``1/NAME.png``, ``2/NAME.png``, ``h/NAME.txt``. A matrix maps the first
   picture to the k-th, in the pixels of the files;
@@ -25,6 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kornia_bingan.colmap import read_model
 from kornia_bingan.datasets.poses import PosedCamera, load_cameras
 from kornia_bingan.errors import UsageError
 from kornia_bingan.images.folders import EXTENSIONS, list_images
@@ -101,7 +101,7 @@ def find_scenes(folder: Path, only: Sequence[str] = (), *, with_cameras: bool = 
     Args:
         folder: where to look.
         only: names to keep; empty keeps all.
-        with_cameras: only those with ``cameras.json``.
+        with_cameras: only those with ``cameras.json`` or ``sparse/0``.
 
     Raises:
         UsageError: the folder does not exist.
@@ -109,7 +109,7 @@ def find_scenes(folder: Path, only: Sequence[str] = (), *, with_cameras: bool = 
     found = [path for path in [_existing(folder), *_subfolders(folder)] if (path / "images").is_dir()]
     found = [path for path in found if not (path / "pairs.json").is_file()]
     if with_cameras:
-        found = [path for path in found if (path / "cameras.json").is_file()]
+        found = [path for path in found if (path / "cameras.json").is_file() or (path / "sparse" / "0").is_dir()]
     return [path for path in found if not only or path.name in only]
 
 
@@ -147,10 +147,13 @@ def read_scene(folder: Path) -> Scene:
     if len(names) < 2:
         raise UsageError(f"{folder / 'images'} has {len(names)} photos ({len(skipped)} other files); 2 are needed")
     images = tuple(read_image(folder / "images" / name) for name in names)
-    truth = folder / "cameras.json"
-    if not truth.is_file():
+    truth, model = folder / "cameras.json", folder / "sparse" / "0"
+    if truth.is_file():
+        cameras = load_cameras(truth)
+    elif model.is_dir():
+        truth, cameras = model, cameras_of_model(model)
+    else:
         return Scene(folder.name, tuple(names), images, None)
-    cameras = load_cameras(truth)
     for name, image in zip(names, images, strict=True):
         if name not in cameras:
             raise UsageError(f"{truth} has no camera for {name}; remove the photo or add its camera")
@@ -161,6 +164,22 @@ def read_scene(folder: Path) -> Scene:
                 "the camera must belong to the file"
             )
     return Scene(folder.name, tuple(names), images, tuple(cameras[name] for name in names))
+
+
+def cameras_of_model(folder: Path) -> dict[str, PosedCamera]:
+    """Read the cameras of a COLMAP model of photos without distortion, by the names of the photos.
+
+    Raises:
+        UsageError: the folder holds no readable model, or a camera with distortion.
+    """
+    model = read_model(folder)
+    cameras = {}
+    for name, R, t, camera in zip(model.names, model.rotations, model.translations, model.cameras, strict=True):
+        if camera.model != "PINHOLE" or camera.params is None:
+            raise UsageError(f"{folder}: the camera of {name} is {camera.model}; undistort it by bingan scene")
+        fx, fy, cx, cy = camera.params
+        cameras[name] = PosedCamera(np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]]), R, t, camera.width, camera.height)
+    return cameras
 
 
 def read_sequence(path: Path) -> HomographySequence:

@@ -21,7 +21,7 @@ import torch
 
 from eval.harness import learned_pipelines as learned
 from eval.harness import pipeline
-from eval.harness.cache import code_digest
+from eval.harness.cache import code_digest, digest
 from eval.harness.peers import AbsentError
 from eval.harness.pipeline import Extractor, Features, Indices, Picture, Pipeline, features_of, sorted_pairs
 from kornia_bingan import BinGAN, bits, descriptor, keypoints, patches
@@ -59,7 +59,10 @@ def ours(name_or_path: str) -> tuple[Extractor, list[Pipeline]]:
     known = context.ContextModel.of(context_of(name_or_path))
     matchers: dict[str, tuple[Any, Callable[[Features, Features], Indices]]] = {
         "ratio": (MatchOptions().ratio, match_by_ratio),
-        "context": ([MatchOptions().probability, known.rounds], partial(match_by_context, known)),
+        "context": (
+            [MatchOptions().probability, MatchOptions().min_matches, known.rounds, digest(*known.layers)],
+            partial(match_by_context, known),
+        ),
         "adalam": (version("kornia"), match_by_adalam),
         "gms": (cv2.__version__, match_by_gms),
         "logos": (cv2.__version__, match_by_logos),
@@ -87,9 +90,9 @@ def match_by_ratio(features0: Features, features1: Features) -> Indices:
 
 def match_by_context(model: context.ContextModel, features0: Features, features1: Features) -> Indices:
     """Match codes in context, as ``bingan match --matcher context`` does."""
-    threshold = MatchOptions().probability
+    options = MatchOptions()
     pair = (features0.rows, features1.rows, features0.keypoints, features1.keypoints)
-    return match_in_context(*pair, threshold=threshold, model=model)[1]
+    return match_in_context(*pair, threshold=options.probability, min_matches=options.min_matches, model=model)[1]
 
 
 @torch.no_grad()

@@ -1,17 +1,19 @@
-"""How likely is a match right, seen with its neighbours? Logistic models, fitted on scenes with true cameras.
+"""How likely is a match right, seen with its neighbours? Models that are fitted on scenes with true cameras.
 
-    python -m eval context DATA/validate [--ours bingan256] [--test DATA/heldout] [--out FILE.json]
-    python -m eval context DATA/validate --peers rootsift@16 [--test DATA/heldout]
+    python -m eval context DATA/validate [--ours bingan256] [--more SCENES] [--test DATA/heldout] [--out FILE.json]
+    python -m eval context DATA/validate --peers rootsift@16 [--more SCENES] [--test DATA/heldout]
 
 Protocol. The pairs of ``m95`` of scenes with cameras; seeds (mutual nearest neighbours) and candidates are labelled by
 the epipolar distance. The first round sees distance and ratio of the seeds, the second one their support by neighbours
-too, weighted by the probabilities of the first, and the third one judges candidates
-(``kornia_bingan.matching.context``). Maximum likelihood with a small ridge on standardised numbers; scenes have equal
-weight, and the pairs of a scene. Judged by leaving one scene out: correct matches at 95 % precision, of the mutual
-nearest neighbours by the ratio of both directions, and of what is matched in context by the probability; Brier score,
-expected calibration error and reliability of ten bins of the latter; milliseconds a pair of one thread, the search of
-codes included. What is stored is fitted on all scenes; ``--test`` judges it on scenes of another split. A peer that is
-named is fitted and judged instead of ours, to tell what the neighbours add from what the codes do.
+too, weighted by the probabilities of the first: logistic models, by maximum likelihood with a small ridge on
+standardised numbers. The third one, a perceptron with two layers of ``WIDTH`` units, judges candidates
+(``kornia_bingan.matching.context``). Scenes have equal weight, and the pairs of a scene, of which ``MOST_PAIRS`` are
+drawn. ``--more`` names a folder of further scenes to fit on, such as own reconstructions by ``bingan scene OUT
+SCENES/NAME --for 3dgs``. Judged by leaving one scene out: correct matches at 95 % precision, of the mutual nearest
+neighbours by the ratio of both directions, and of what is matched in context by the probability; Brier score, expected
+calibration error and reliability of ten bins of the latter; milliseconds a pair of one thread, the search of codes
+included. What is stored is fitted on all scenes; ``--test`` judges it on scenes of another split. A peer that is named
+is fitted and judged instead of ours, to tell what the neighbours add from what the codes do.
 """
 
 from __future__ import annotations
@@ -22,10 +24,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from eval.harness.columns import Column, text_of
 from eval.harness.command import Split, command_line
+from eval.harness.data import find_scenes
 from eval.harness.features import cached_describe
 from eval.harness.matching import Norm, squared_distances
 from eval.harness.metrics import matches_at_precision
@@ -50,6 +54,12 @@ from kornia_bingan.matching.context import (
 )
 
 Floats = NDArray[np.float64]
+
+WIDTH, EPOCHS, BATCH, RATE, DECAY = 24, 12, 2048, 5e-3, 1e-2
+"""Of the perceptron and its training by AdamW: units a layer, passes, candidates a step, largest rate, decay."""
+
+MOST_PAIRS, SEED = 60, 0
+"""Pairs of a scene that a model is fitted to, and the seed of what is drawn."""
 
 COLUMNS = (
     Column("scene", "scene"),
@@ -92,11 +102,14 @@ def compare_floats(
     values0: Floats, values1: Floats, keypoints0: Keypoints, keypoints1: Keypoints, num_threads: int | None = None
 ) -> Pair:
     """Compare descriptors of unit length and real values as codes are compared."""
-    distances = np.sqrt(squared_distances(values0, values1)).astype(np.float32)
-    found = [(each.argmin(1), np.sort(np.partition(each, 1, 1)[:, :2], 1)) for each in (distances, distances.T)]
-    return compare_nearest(
-        (found[0], found[1]), lambda rows: distances[rows[:, 0], rows[:, 1]], 2, keypoints0, keypoints1
-    )
+    every = np.sqrt(squared_distances(values0, values1)).astype(np.float32)
+    found = [(each.argmin(1), np.sort(np.partition(each, 1, 1)[:, :2], 1)) for each in (every, every.T)]
+
+    def distances(rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        apart = values0[rows[:, 0]] - values1[rows[:, 1]]
+        return np.asarray(np.linalg.norm(apart, axis=1), np.float32)
+
+    return compare_nearest((found[0], found[1]), distances, 2, keypoints0, keypoints1)
 
 
 def pairs_of(peer: Peer, problem: Problem, describe: Any) -> list[LabelledPair]:
@@ -108,14 +121,19 @@ def pairs_of(peer: Peer, problem: Problem, describe: Any) -> list[LabelledPair]:
     ]
 
 
+def some_of(pairs: Sequence[LabelledPair]) -> list[LabelledPair]:
+    """Draw ``MOST_PAIRS`` at most, in their order."""
+    drawn = np.random.default_rng(SEED).permutation(len(pairs))[:MOST_PAIRS]
+    return [pairs[k] for k in sorted(drawn)]
+
+
 def fit_round(values: Floats, correct: NDArray[np.bool_], weights: Floats) -> tuple[float, ...]:
     """Fit one logistic model; its coefficients are of the values as they are, the intercept last.
 
     Raises:
         UsageError: all matches are right, or all wrong.
     """
-    if correct.all() or not correct.any():
-        raise UsageError("a model of context needs right and wrong matches")
+    _check_both(correct)
     weights = weights / weights.sum()
     mean = weights @ values
     deviation = np.sqrt(weights @ (values - mean) ** 2) + 1e-9
@@ -132,27 +150,71 @@ def fit_round(values: Floats, correct: NDArray[np.bool_], weights: Floats) -> tu
     return (*(round(float(value), 6) for value in slopes), round(float(theta[-1] - slopes @ mean), 6))
 
 
+def fit_perceptron(values: Floats, correct: NDArray[np.bool_], weights: Floats) -> tuple[Floats, ...]:
+    """Fit :func:`kornia_bingan.matching.context.perceptron` by AdamW on weighted log loss; one cycle of the rate.
+
+    Raises:
+        UsageError: all matches are right, or all wrong.
+    """
+    _check_both(correct)
+    generator = torch.Generator().manual_seed(SEED)
+    weights = weights / weights.sum()
+    mean = weights @ values
+    deviation = np.sqrt(weights @ (values - mean) ** 2) + 1e-9
+    x = torch.tensor((values - mean) / deviation, dtype=torch.float32)
+    right = torch.tensor(correct, dtype=torch.float32)
+    weight = torch.tensor(weights * len(weights), dtype=torch.float32)
+    layers = []
+    for inputs, outputs in ((x.shape[1], WIDTH), (WIDTH, WIDTH), (WIDTH, 1)):
+        bound = inputs**-0.5
+        start = (2 * torch.rand(inputs + 1, outputs, generator=generator) - 1) * bound
+        layers.append(start.requires_grad_())
+    batches = -(-len(x) // BATCH)
+    optimizer = torch.optim.AdamW(layers, RATE, weight_decay=DECAY)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=EPOCHS * batches + 1)
+    for _ in range(EPOCHS):
+        for rows in torch.randperm(len(x), generator=generator).tensor_split(batches):
+            y = x[rows]
+            for layer in layers[:-1]:
+                y = (y @ layer[:-1] + layer[-1]).relu()
+            log_odds = (y @ layers[-1][:-1] + layers[-1][-1])[:, 0]
+            loss = torch.nn.functional.binary_cross_entropy_with_logits(log_odds, right[rows], weight[rows])
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            schedule.step()
+    first, *others = (layer.detach().numpy().astype(np.float64) for layer in layers)
+    slopes = first[:-1] / deviation[:, None]
+    first = np.vstack([slopes, first[-1] - mean @ slopes])
+    return tuple(each.round(5) for each in (first, *others))
+
+
+def _check_both(correct: NDArray[np.bool_]) -> None:
+    if correct.all() or not correct.any():
+        raise UsageError("a model of context needs right and wrong matches")
+
+
 def fit(scenes: Sequence[Sequence[LabelledPair]], bits: int) -> ContextModel:
     """Fit all rounds; scenes have equal weight, and the pairs of a scene."""
     pairs = [(each, 1 / len(scene)) for scene in scenes for each in scene]
     seeds = [each.pair.seeds for each, _ in pairs]
     values = [seed_features(each.pair, None) for each, _ in pairs]
-    alone = _fit_on(pairs, seeds, values)
+    alone = fit_round(*_labelled(pairs, seeds, values))
     values = [seed_features(each.pair, logistic(v, alone)) for (each, _), v in zip(pairs, values, strict=True)]
-    supported = _fit_on(pairs, seeds, values)
+    supported = fit_round(*_labelled(pairs, seeds, values))
     found = [candidates(each.pair, logistic(v, supported)) for (each, _), v in zip(pairs, values, strict=True)]
-    judged = _fit_on(pairs, [each.rows for each in found], [each.values for each in found])
-    return ContextModel(bits, (alone, supported, judged))
+    layers = fit_perceptron(*_labelled(pairs, [each.rows for each in found], [each.values for each in found]))
+    return ContextModel(bits, (alone, supported), layers)
 
 
-def _fit_on(
+def _labelled(
     pairs: Sequence[tuple[LabelledPair, float]],
     rows: Sequence[NDArray[np.int64]],
     values: Sequence[NDArray[np.float32]],
-) -> tuple[float, ...]:
+) -> tuple[Floats, NDArray[np.bool_], Floats]:
     correct = [each.correct(r) for (each, _), r in zip(pairs, rows, strict=True)]
     weights = [np.full(len(r), weight / max(len(r), 1)) for (_, weight), r in zip(pairs, rows, strict=True)]
-    return fit_round(np.concatenate(values).astype(np.float64), np.concatenate(correct), np.concatenate(weights))
+    return np.concatenate(values).astype(np.float64), np.concatenate(correct), np.concatenate(weights)
 
 
 def m95(score: Floats, correct: NDArray[np.bool_]) -> int:
@@ -182,34 +244,43 @@ def judge(name: str, pairs: Sequence[LabelledPair], model: ContextModel) -> dict
 
 
 @command_line("context")
-def main(data: Split, shared: MatchingOptions = OURS_ALONE, test: Path | None = None) -> int:
-    """Fit the model, and judge it.
+def main(data: Split, shared: MatchingOptions = OURS_ALONE, more: Path | None = None, test: Path | None = None) -> int:
+    """Fit the models, and judge them.
 
     Args:
-        test: folder of another split, whose scenes with cameras the model is judged on, too.
+        more: folder of further scenes with cameras that all models are fitted on, too.
+        test: folder of another split, whose scenes with cameras the models are judged on, too.
     """
     run = setup("context", data, shared)
     peer = run.peers[0] if shared.peers != OURS_ALONE.peers else next(p for p in run.peers if p.norm == "hamming")
     bits = 8 * peer.num_bytes
-    problems = list(load_problems(run.data, run.only, run.cache, with_sequences=False))
-    if len(problems) < 2:
-        raise UsageError(f"{run.data} has {len(problems)} scenes with cameras; one is left out in turn, give 2 or more")
     describe = cached_describe(peer, run.cache)
-    scenes = {problem.name: pairs_of(peer, problem, describe) for problem in problems}
+
+    def compared(folder: Path, only: Sequence[str] = ()) -> dict[str, list[LabelledPair]]:
+        problems = load_problems(folder, only, run.cache, with_sequences=False)
+        return {problem.name: pairs_of(peer, problem, describe) for problem in problems}
+
+    if (count := len(find_scenes(run.data, run.only, with_cameras=True))) < 2:
+        raise UsageError(f"{run.data} has {count} scenes with cameras; one is left out in turn, give 2 or more")
+    scenes = compared(run.data, run.only)
+    further = {} if more is None else compared(more)
+    others = [some_of(pairs) for pairs in further.values()]
+    drawn = {name: some_of(pairs) for name, pairs in scenes.items()}
     rows = [
-        judge(name, pairs, fit([other for key, other in scenes.items() if key != name], bits))
+        judge(name, pairs, fit([*(other for key, other in drawn.items() if key != name), *others], bits))
         for name, pairs in scenes.items()
     ]
-    model = fit(list(scenes.values()), bits)
-    out = shared.out or RESULTS / f"context-{peer.name.partition('@')[0]}.json"
-    context = {"bits": bits, "rounds": [list(each) for each in model.rounds]}
+    model = fit([*drawn.values(), *others], bits)
     record = run.record("context")
+    record["command"] += " --more SCENES" if further else ""
     tested = []
     if test is not None:
         record["command"] += f" --test DATA/{test.resolve().name}"
-        others = list(load_problems(test, run.only, run.cache, with_sequences=False))
-        tested = [judge(problem.name, pairs_of(peer, problem, describe), model) for problem in others]
-    write_json(out, {**record, "context": context, "results": rows, "tested": tested})
+        tested = [judge(name, pairs, model) for name, pairs in compared(test).items()]
+    rounds, layers = [list(each) for each in model.rounds], [each.tolist() for each in model.layers]
+    context = {"bits": bits, "rounds": rounds, "layers": layers}
+    record |= {"context": context, "fitted_on": [*scenes, *further], "results": rows, "tested": tested}
+    write_json(shared.out or RESULTS / f"context-{peer.name.partition('@')[0]}.json", record)
     print(text_of(COLUMNS, rows))
     if tested:
         print(text_of(COLUMNS, tested))

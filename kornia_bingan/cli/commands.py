@@ -116,7 +116,8 @@ def match(
     from kornia_bingan.matching.geometry import fundamental_inliers
     from kornia_bingan.patches import build_pyramid
     from kornia_bingan.reconstruct.describe import describe_photo
-    from kornia_bingan.reconstruct.matches import context_for, exact_matches, match_features
+    from kornia_bingan.reconstruct.matches import exact_matches, match_features
+    from kornia_bingan.reconstruct.options import context_for
     from kornia_bingan.report.pictures import draw_matches
     from kornia_bingan.report.text import text_table
 

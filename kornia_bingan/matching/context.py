@@ -4,7 +4,8 @@ Seeds are mutual nearest neighbours in Hamming distance. Distance and ratio give
 (position, size, angle) of a seed define a similarity transform, which predicts where the seeds near it went; of a right
 one most predictions hold, in both pictures, of a wrong one hardly any: that gives a second probability. Weighted by it,
 the seeds near any keypoint say by an affine map where it must lie in the other picture. The most similar code there is
-a candidate, too, and all candidates are judged by distance, ratios and how well they follow the maps of both pictures.
+a candidate, too, and a small perceptron judges all candidates by distance, ratios and how well they follow the maps of
+both pictures.
 
 Fitted by ``python -m eval context`` on scenes with known cameras.
 """
@@ -38,6 +39,9 @@ from kornia_bingan.network.weights import context_of
 
 Doubles = NDArray[np.float64]
 
+DOUBTFUL = 0.2
+"""Least probability of matches that are kept because there are few others."""
+
 SEARCHED, LEAST_PX, MOST_PX, LEAST_MASS = 6, 3.0, 8.0, 0.5
 """Where a map says that a keypoint lies, so many keypoints are compared, within twice its spread but within these
 radii; a map needs seeds that together count as much as half a certain one."""
@@ -45,21 +49,24 @@ radii; a map needs seeds that together count as much as half a certain one."""
 
 @dataclass(frozen=True)
 class ContextModel:
-    """Logistic models of how likely a match is right.
+    """Models of how likely a match is right.
 
     Attributes:
         bits: width of the codes.
-        rounds: coefficients, the last one of each is the intercept: of seeds by :func:`features` without and with
-            support, and of candidates by :class:`Candidates`.
+        rounds: of seeds, by :func:`features` without and with support: coefficients of two logistic models, the last
+            one of each is the intercept.
+        layers: of candidates, by :class:`Candidates`: matrices of :func:`perceptron`.
     """
 
     bits: int
     rounds: tuple[tuple[float, ...], ...]
+    layers: tuple[Doubles, ...]
 
     @classmethod
     def of(cls, shipped: Mapping[str, Any]) -> ContextModel:
         """Read what :func:`kornia_bingan.network.weights.context_of` gives."""
-        return cls(int(shipped["bits"]), tuple(tuple(float(x) for x in each) for each in shipped["rounds"]))
+        rounds = tuple(tuple(float(x) for x in each) for each in shipped["rounds"])
+        return cls(int(shipped["bits"]), rounds, tuple(np.array(each, np.float64) for each in shipped["layers"]))
 
 
 @lru_cache(maxsize=1)
@@ -74,6 +81,7 @@ def match_in_context(
     keypoints1: Keypoints,
     *,
     threshold: float = 0.5,
+    min_matches: int = 0,
     model: ContextModel | None = None,
     num_threads: int | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -86,6 +94,8 @@ def match_in_context(
             in both images.
         keypoints1: of image 1, N1 rows.
         threshold: least probability of a match, in [0, 1].
+        min_matches: where fewer matches are as probable as the threshold, so many of the most probable ones are kept,
+            down to a probability of ``DOUBTFUL``.
         model: of the weights that made the codes, see :func:`kornia_bingan.network.weights.context_of`; None takes that
             of ``bingan256``.
         num_threads: of the search; None takes torch's number.
@@ -95,28 +105,34 @@ def match_in_context(
         an image has fewer than 2 codes, since a ratio needs a second neighbour.
 
     Raises:
-        UsageError: codes and keypoints have different lengths, the codes have another width than the model's, or a
-            threshold outside [0, 1].
+        UsageError: codes and keypoints have different lengths, the codes have another width than the model's, a
+            threshold outside [0, 1], or ``min_matches`` below 0.
     """
     for name, codes, keypoints in (("0", codes0, keypoints0), ("1", codes1, keypoints1)):
         if len(codes) != len(keypoints):
             raise UsageError(f"image {name} has {len(codes)} codes and {len(keypoints)} keypoints; give one code each")
     if not 0 <= threshold <= 1:
         raise UsageError(f"the threshold is {threshold}; it is a probability, give one in [0, 1]")
+    if min_matches < 0:
+        raise UsageError(f"min_matches is {min_matches}; give 0 or more")
     if min(len(codes0), len(codes1)) < 2:
         return np.empty((0, 1), np.float32), np.empty((0, 2), np.int64)
     model = model or _default_model()
     pair = compare(codes0, codes1, keypoints0, keypoints1, num_threads)
     if 8 * codes0.shape[1] != model.bits:
         raise UsageError(f"the codes have {8 * codes0.shape[1]} bits; the model is one of codes of {model.bits}")
-    return match_pair(pair, model, threshold)
+    return match_pair(pair, model, threshold, min_matches)
 
 
-def match_pair(pair: Pair, model: ContextModel, threshold: float) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def match_pair(
+    pair: Pair, model: ContextModel, threshold: float, min_matches: int = 0
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Do the last step of :func:`match_in_context`, with the same results, for two images that were compared."""
-    found = candidates(pair, seed_probability(pair, model.rounds[:2]))
-    probability = logistic(found.values, model.rounds[2])
+    found = candidates(pair, seed_probability(pair, model.rounds))
+    probability = perceptron(found.values, model.layers)
     kept = one_to_one(found.rows, probability)
+    if fewest := min(min_matches, len(kept)):
+        threshold = min(threshold, max(np.sort(probability[kept])[-fewest], DOUBTFUL))
     kept = kept[probability[kept] >= threshold]
     return probability[kept, None].astype(np.float32), found.rows[kept]
 
@@ -241,7 +257,10 @@ def seed_probability(pair: Pair, rounds: Sequence[Sequence[float]]) -> Doubles:
 
 @dataclass(frozen=True)
 class Candidates:
-    """Matches to be judged: rows of both images, int64 (C, 2), sorted, and the numbers that decide, float32 (C, 18)."""
+    """Matches to be judged: rows of both images, int64 (C, 2), sorted, and the numbers that decide, float32 (C, 16).
+
+    These do not tell one picture from the other: first come those of the picture whose map is missed by more.
+    """
 
     rows: Rows
     values: Floats
@@ -267,10 +286,13 @@ def candidates(pair: Pair, probability: Doubles) -> Candidates:
     ratio0, ratio1 = ratios(pair, rows, distances)
     largest, least = np.maximum(ratio0, ratio1), np.minimum(ratio0, ratio1)
     along = moves(pair.keypoints[0][rows[:, 0]], pair.keypoints[1][rows[:, 1]])
-    follow = [maps[side].features(way, rows[:, side]) for side, way in enumerate((along, along.reversed()))]
-    both = [np.maximum(follow[0][k], follow[1][k]) for k in (0, 1)]
+    follow = [
+        np.stack(maps[side].features(way, rows[:, side]), 1) for side, way in enumerate((along, along.reversed()))
+    ]
+    swapped = (follow[1][:, 0] > follow[0][:, 0])[:, None]
+    worse, better = np.where(swapped, follow[1], follow[0]), np.where(swapped, follow[0], follow[1])
     own = features(distances / np.float32(pair.width), largest, [])
-    return Candidates(rows, np.column_stack([own, least, least * largest, *follow[0], *follow[1], *both]))
+    return Candidates(rows, np.column_stack([own, least, least * largest, worse, better]))
 
 
 def _guided(pair: Pair, side: int, maps: LocalMaps) -> Rows:
@@ -295,7 +317,21 @@ def one_to_one(rows: Rows, probability: Doubles) -> NDArray[np.int64]:
     return kept
 
 
-def logistic(values: Floats, coefficients: Sequence[float]) -> Doubles:
+def logistic(values: NDArray[Any], coefficients: Sequence[float] | Doubles) -> Doubles:
     """Give probabilities, float64 (M,), of numbers (M, F) and F coefficients with the intercept behind them."""
     log_odds = values.astype(np.float64) @ np.asarray(coefficients[:-1]) + coefficients[-1]
     return np.asarray(1 / (1 + np.exp(-np.clip(log_odds, -30, 30))), np.float64)
+
+
+def perceptron(values: Floats, layers: Sequence[Doubles]) -> Doubles:
+    """Give probabilities, float64 (M,), of numbers (M, F).
+
+    Args:
+        values: a row for each match.
+        layers: matrices (inputs + 1, outputs), the last row is the bias; the first one has F inputs, the last one 1
+            output. Between two of them, negative values become 0.
+    """
+    x = values.astype(np.float64)
+    for layer in layers[:-1]:
+        x = np.maximum(x @ layer[:-1] + layer[-1], 0)
+    return logistic(x, layers[-1][:, 0])

@@ -87,7 +87,7 @@ def calibration_of(name: str) -> dict[str, float]:
 
 
 def context_of(name_or_path: str | Path) -> dict[str, Any]:
-    """Give ``bits`` and ``rounds`` of :class:`kornia_bingan.matching.ContextModel`, for shipped weights or their file.
+    """Give what :meth:`kornia_bingan.matching.ContextModel.of` takes, for shipped weights or their file.
 
     Raises:
         UsageError: there are no such weights, or no model of context for them.

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,15 +16,12 @@ from kornia_bingan.images.read import Ranges, read_image
 from kornia_bingan.keypoints import Keypoints
 from kornia_bingan.patches import Pyramid, build_pyramid
 from kornia_bingan.reconstruct.features import DAMAGED, Features, features_path, read_features
-from kornia_bingan.reconstruct.options import MatchOptions
+from kornia_bingan.reconstruct.options import Context
 from kornia_bingan.reconstruct.pairs import Pair
 from kornia_bingan.work.engine import Engine, run_units
 from kornia_bingan.work.files import atomic_path
 from kornia_bingan.work.run_folder import TimeLimit
 from kornia_bingan.work.unit import Failed, Unit
-
-if TYPE_CHECKING:
-    from kornia_bingan.matching.context import ContextModel
 
 BLOCK_PAIRS = 64
 """Pairs in one file: few files for thousands of pairs, and little work lost by a kill."""
@@ -150,23 +146,26 @@ def match_block(pairs: Sequence[Pair], codes: Callable[[str], NDArray[np.uint8]]
     return Block(tuple(pairs), tuple(found))
 
 
-def match_block_in_context(
-    pairs: Sequence[Pair], features: Callable[[str], Features], model: ContextModel, probability: float
-) -> Block:
-    """Match the codes of each pair by mutual nearest neighbours whose neighbours agree.
+def match_block_in_context(pairs: Sequence[Pair], features: Callable[[str], Features], context: Context) -> Block:
+    """Match the keypoints of each pair by codes and by their neighbours.
 
     Args:
         pairs: names of the photos.
         features: gives the keypoints and codes of a photo; with fewer than 2 there is no match.
-        model: of the weights.
-        probability: least probability of a match.
+        context: what decides.
     """
     from kornia_bingan.matching.context import match_in_context
 
     found = []
     for first, second in ((features(a), features(b)) for a, b in pairs):
         _, rows = match_in_context(
-            first.codes, second.codes, first.keypoints, second.keypoints, threshold=probability, model=model
+            first.codes,
+            second.codes,
+            first.keypoints,
+            second.keypoints,
+            threshold=context.probability,
+            min_matches=context.min_matches,
+            model=context.model,
         )
         found.append(rows.astype(np.int32))
     return Block(tuple(pairs), tuple(found))
@@ -179,7 +178,7 @@ def match_photos(
     ratio: float,
     engine: Engine,
     limit: TimeLimit,
-    context: tuple[ContextModel, float] | None = None,
+    context: Context | None = None,
     photos: tuple[Path, Ranges] | None = None,
 ) -> None:
     """Write the matches of all pairs that have none yet, or a damaged file, in new blocks.
@@ -191,7 +190,7 @@ def match_photos(
         ratio: largest Hamming ratio.
         engine: does the blocks.
         limit: of the time.
-        context: the model and the least probability, instead of the ratio.
+        context: decides instead of the ratio.
         photos: their folder and the ranges of their samples, to align the patches of matches; None aligns none.
 
     Raises:
@@ -218,7 +217,7 @@ def match_unit(
     features: str,
     target: str,
     ratio: float,
-    context: tuple[ContextModel, float] | None = None,
+    context: Context | None = None,
     photos: tuple[str, Ranges] | None = None,
 ) -> None:
     """Write the matches of one block, unless they are there and whole."""
@@ -237,14 +236,14 @@ def match_features(
     pairs: Sequence[Pair],
     features: Callable[[str], Features],
     ratio: float,
-    context: tuple[ContextModel, float] | None,
+    context: Context | None,
     pyramids: Callable[[str], Pyramid] | None,
 ) -> Block:
     """Match the features of each pair, and align the patches of its matches if there are pyramids of the photos."""
     if context is None:
         block = match_block(pairs, lambda name: features(name).codes, ratio)
     else:
-        block = match_block_in_context(pairs, features, *context)
+        block = match_block_in_context(pairs, features, context)
     return block if pyramids is None else align_block(block, features, pyramids)
 
 
@@ -254,26 +253,6 @@ def _features_in(folder: Path, name: str) -> Features:
 
 def _pyramid_in(folder: Path, ranges: tuple[tuple[int, tuple[int, int]], ...], name: str) -> Pyramid:
     return read_pyramid(folder / name, ranges)
-
-
-def context_for(options: MatchOptions, weights: str | Path) -> tuple[ContextModel, float] | None:
-    """Give the model of context of weights and the least probability, or None where the ratio test decides.
-
-    Raises:
-        UsageError: context is asked for, and there is no model of it for the weights.
-    """
-    from kornia_bingan.matching.context import ContextModel
-    from kornia_bingan.network.weights import context_of, has_context
-
-    if options.matcher == "ratio" or (options.matcher == "auto" and not has_context(weights)):
-        return None
-    return ContextModel.of(context_of(weights)), options.probability
-
-
-def words_for(options: MatchOptions, context: tuple[ContextModel, float] | None) -> str:
-    """Say how photos are matched, for summaries."""
-    matcher = f"ratio below {options.ratio:g}" if context is None else f"context, probability {context[1]:g} or more"
-    return f"{matcher}, {'aligned' if options.align else 'not aligned'}"
 
 
 def exact_matches(

@@ -8,11 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from kornia_bingan.colmap.types import Mapper, Sharing, fixed_camera
 from kornia_bingan.errors import UsageError
 from kornia_bingan.work.options import FeatureOptions, WorkOptions, check_features
+
+if TYPE_CHECKING:
+    from kornia_bingan.matching.context import ContextModel
 
 Matcher = Literal["auto", "ratio", "context"]
 """What decides on matches: a ratio test, or a probability that sees their neighbours too; ``auto`` takes context where
@@ -21,8 +24,9 @@ the weights have a model of it, as the shipped ones of local patches have, and t
 DEFAULT_RATIO = 0.8
 """Largest Hamming ratio of a match, see :func:`kornia_bingan.match`."""
 
-DEFAULT_PROBABILITY = 0.8
-"""Least probability of a match, see :func:`kornia_bingan.matching.match_in_context`."""
+DEFAULT_PROBABILITY, MIN_MATCHES = 0.65, 50
+"""Least probability of a match, and the number of matches of two photos below which less probable ones count, see
+:func:`kornia_bingan.matching.match_in_context`."""
 
 MAX_KEYPOINTS = 8192
 """Of a photo that is reconstructed, as in COLMAP."""
@@ -37,6 +41,7 @@ class MatchOptions:
             context where the weights have a model of it.
         ratio: largest Hamming ratio of a match, between 0 and 1.
         probability: least probability of a match in context, between 0 and 1.
+        min_matches: where fewer matches of two photos are as probable, so many of the most probable ones, down to 0.2.
         align: move matched keypoints by fractions of a pixel to where their patches agree; matches whose patches cannot
             be aligned are left out.
     """
@@ -44,6 +49,7 @@ class MatchOptions:
     matcher: Matcher = "auto"
     ratio: float = DEFAULT_RATIO
     probability: float = DEFAULT_PROBABILITY
+    min_matches: int = MIN_MATCHES
     align: bool = True
 
 
@@ -107,6 +113,21 @@ class ReconstructOptions:
     seed: int = 0
 
 
+@dataclass(frozen=True)
+class Context:
+    """What decides on matches in context, see :func:`kornia_bingan.matching.match_in_context`.
+
+    Attributes:
+        model: of the weights.
+        probability: least probability of a match.
+        min_matches: of two photos, below which less probable ones count.
+    """
+
+    model: ContextModel
+    probability: float
+    min_matches: int = 0
+
+
 def check_matching(options: MatchOptions, descriptor: str) -> None:
     """Refuse an impossible way of matching.
 
@@ -118,10 +139,36 @@ def check_matching(options: MatchOptions, descriptor: str) -> None:
     for name, value in (("ratio", options.ratio), ("probability", options.probability)):
         if not 0 <= value <= 1:
             raise UsageError(f"the {name} is {value}; give one between 0 and 1")
+    if options.min_matches < 0:
+        raise UsageError(f"the least number of matches is {options.min_matches}; give 0 or more")
     if options.matcher == "context":
         from kornia_bingan.network.weights import context_of
 
         context_of(descriptor)
+
+
+def context_for(options: MatchOptions, weights: str | Path) -> Context | None:
+    """Give what decides on matches in context, or None where the ratio test decides.
+
+    Raises:
+        UsageError: context is asked for, and there is no model of it for the weights.
+    """
+    from kornia_bingan.matching.context import ContextModel
+    from kornia_bingan.network.weights import context_of, has_context
+
+    if options.matcher == "ratio" or (options.matcher == "auto" and not has_context(weights)):
+        return None
+    return Context(ContextModel.of(context_of(weights)), options.probability, options.min_matches)
+
+
+def words_for(options: MatchOptions, context: Context | None) -> str:
+    """Say how photos are matched, for summaries."""
+    if context is None:
+        matcher = f"ratio below {options.ratio:g}"
+    else:
+        matcher = f"context, probability {context.probability:g} or more"
+        matcher += f" or the {context.min_matches} likeliest" * (context.min_matches > 0)
+    return f"{matcher}, {'aligned' if options.align else 'not aligned'}"
 
 
 def check_options(options: ReconstructOptions) -> None:

@@ -34,9 +34,9 @@ from kornia_bingan.images.read import image_header, sample_ranges
 from kornia_bingan.reconstruct.cameras import check_names, check_sizes, poses_checksum, with_poses
 from kornia_bingan.reconstruct.describe import describe_photos
 from kornia_bingan.reconstruct.features import Features, features_path
-from kornia_bingan.reconstruct.matches import context_for, match_photos, words_for
+from kornia_bingan.reconstruct.matches import match_photos
 from kornia_bingan.reconstruct.models import LARGEST, in_no_model, log_models, map_photos, photos_of_models, place_of
-from kornia_bingan.reconstruct.options import ReconstructOptions, check_options
+from kornia_bingan.reconstruct.options import ReconstructOptions, check_options, context_for, words_for
 from kornia_bingan.reconstruct.pairs import Pair, Way, choose_pairs, parse_choice, read_pairs
 from kornia_bingan.reconstruct.run import Matched, Run
 from kornia_bingan.reconstruct.summary import ModelPhotos, PairStatistics, Summary

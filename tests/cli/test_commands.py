@@ -72,7 +72,13 @@ def test_match_in_context(photos: Path, capsys: pytest.CaptureFixture[str]) -> N
     first, second = sorted(photos.iterdir())[:2]
     words = ["match", str(first), str(second), "--json", *FEW, "--descriptor", "bingan256-lite"]
     found = []
-    for more in (["--matcher", "ratio"], ["--matcher", "context"], ["--probability", "0.99"], ["--no-align"], []):
+    for more in (
+        ["--matcher", "ratio"],
+        ["--matcher", "context"],
+        ["--probability", "0.99", "--min-matches", "0"],
+        ["--no-align"],
+        [],
+    ):
         assert entry.main([*words, *more]) == 0
         found.append(json.loads(capsys.readouterr().out)["matches"])
     assert found[1] != found[0]
@@ -80,6 +86,7 @@ def test_match_in_context(photos: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert found[4] == found[1], "shipped weights are matched in context"
     for wrong, said in (
         (["--matcher", "context", "--probability", "1.5"], "the probability is 1.5"),
+        (["--min-matches", "-1"], "the least number of matches is -1; give 0 or more"),
         (["--matcher", "context", "--descriptor", "bingan256-published"], "no context for 'bingan256-published'"),
         (["--matcher", "magic"], "magic"),
     ):

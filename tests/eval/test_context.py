@@ -12,8 +12,8 @@ from eval.harness import problems
 from eval.training import context
 from kornia_bingan.datasets.rendered import render_scene
 from kornia_bingan.errors import UsageError
-from kornia_bingan.matching.context import compare
-from tests.matching.test_context import keypoints
+from kornia_bingan.matching.context import compare, perceptron
+from tests.matching.test_context import MODEL, keypoints
 
 
 @pytest.fixture(scope="module")
@@ -35,13 +35,47 @@ def test_each_scene_is_judged_by_a_model_of_the_others(
     assert context.main(words) == 0
     record = json.loads(out.read_text())
     assert [row["scene"] for row in record["results"]] == ["room0", "room1"]
-    assert [len(each) for each in record["context"]["rounds"]] == [5, 14, 19]
+    assert [len(each) for each in record["context"]["rounds"]] == [5, 14]
+    assert [np.shape(each) for each in record["context"]["layers"]] == [(17, 24), (25, 24), (25, 1)]
+    assert record["fitted_on"] == ["room0", "room1"]
     assert record["context"]["bits"] == bits
     for row in (*record["results"], *record["tested"]):
         assert row["m95_context"] > 30
         assert row["m95_context"] >= 0.7 * row["m95_ratio"]
         assert row["correct"] / row["matches"] > 0.5
     assert str(data) not in out.read_text()
+
+
+def test_further_scenes_are_fitted_on_but_not_judged(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(problems, "MAX_KEYPOINTS", 300)
+    fitted = []
+    monkeypatch.setattr(context, "fit", lambda scenes, bits: fitted.append(scenes) or MODEL)
+    out = tmp_path / "context.json"
+    words = [str(data), "--ours", "bingan256-lite", "--out", str(out), "--cache", str(data.parent / "cache")]
+    assert context.main([*words, "--more", str(data / "room1")]) == 0
+    record = json.loads(out.read_text())
+    assert record["fitted_on"] == ["room0", "room1", "room1"]
+    assert [row["scene"] for row in record["results"]] == ["room0", "room1"]
+    assert [len(scenes) for scenes in fitted] == [2, 2, 3]
+    assert str(data) not in out.read_text()
+
+
+def test_a_perceptron_learns_what_no_logistic_model_can() -> None:
+    """Right where two numbers have one sign; the mean and the deviation of the numbers do not matter."""
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(20_000, 3))
+    correct = values[:, 0] * values[:, 1] > 0
+    layers = context.fit_perceptron(values * [100, 0.01, 1] + [1000, 0, -3], correct, np.ones(20_000))
+    asked = np.array([[1.0, 1, 0], [-1, -1, 0], [1, -1, 0], [-1, 1, 0]]) * [100, 0.01, 1] + [1000, 0, -3]
+    assert (perceptron(asked, layers) > 0.5).tolist() == [True, True, False, False]
+    weights = np.where(values[:, 2] > 0, 1.0, 0.0)
+    turned = context.fit_perceptron(values, correct ^ (values[:, 2] < 0), weights)
+    assert perceptron(np.array([[1.0, 1, 0.5]]), turned)[0] > 0.5
+    assert perceptron(np.array([[1.0, 1, -0.5]]), turned)[0] > 0.5, "what has no weight is not learnt"
+    with pytest.raises(UsageError, match="right and wrong matches"):
+        context.fit_perceptron(values, np.ones(20_000, bool), np.ones(20_000))
 
 
 def test_one_scene_has_no_others(data: Path, tmp_path: Path) -> None:

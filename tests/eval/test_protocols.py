@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
+import pycolmap
 import pytest
 
 from eval.cost import speed
 from eval.harness import options
-from eval.harness.data import HomographySequence, PosedPair, pairs_of_scene, read_scene
+from eval.harness.data import HomographySequence, PosedPair, find_scenes, pairs_of_scene, read_scene
 from eval.quality import calibrate, hpatches, m95, pairs, robustness, thresholds
 from eval.show import pictures
 from kornia_bingan.errors import UsageError
@@ -159,6 +161,34 @@ def test_true_points_give_the_true_pose(data: Path) -> None:
     assert pose is not None
     assert pairs.pose_error_deg(pose[0], pose[1], pair.R, pair.t) < 0.05
     assert pairs.estimate_pose(xy0[:4], xy1[:4], pair) is None
+
+
+def test_cameras_may_be_those_of_a_model(data: Path, tmp_path: Path) -> None:
+    """The text format of COLMAP's documentation; its first pixel has the centre (0.5, 0.5)."""
+    scene, model = read_scene(data / "room"), tmp_path / "room" / "sparse" / "0"
+    model.mkdir(parents=True)
+    shutil.copytree(data / "room" / "images", tmp_path / "room" / "images")
+    assert scene.cameras is not None
+    cameras, images = [], []
+    for number, (name, camera) in enumerate(zip(scene.names, scene.cameras, strict=True), 1):
+        K, R = camera.K, camera.R
+        focal = [K[0, 0], K[1, 1], K[0, 2] + 0.5, K[1, 2] + 0.5]
+        cameras.append(" ".join(map(str, [number, "PINHOLE", camera.width, camera.height, *map(float, focal)])))
+        turn = pycolmap.Rotation3d(R).quat  # x, y, z, w
+        images.append(" ".join(map(str, [number, turn[3], *turn[:3], *camera.t, number, name])) + "\n")
+    (model / "cameras.txt").write_text("\n".join(cameras) + "\n")
+    (model / "images.txt").write_text("\n".join(images) + "\n")
+    (model / "points3D.txt").write_text("")
+    assert find_scenes(tmp_path, with_cameras=True) == [tmp_path / "room"]
+    found = read_scene(tmp_path / "room").cameras
+    assert found is not None
+    for camera, expected in zip(found, scene.cameras, strict=True):
+        for name in "KRt":
+            np.testing.assert_allclose(getattr(camera, name), getattr(expected, name), atol=1e-6)
+        assert (camera.width, camera.height) == (expected.width, expected.height)
+    (model / "cameras.txt").write_text("\n".join(cameras).replace("PINHOLE", "SIMPLE_RADIAL") + "\n")
+    with pytest.raises(UsageError, match="is SIMPLE_RADIAL; undistort it by bingan scene"):
+        read_scene(tmp_path / "room")
 
 
 def test_pose_command_with_scenes(data: Path, ratios: Path, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from kornia_bingan.matching.context import ContextModel, match_in_context
 from kornia_bingan.network.weights import context_of
 from kornia_bingan.reconstruct.features import Features, features_path
 from kornia_bingan.reconstruct.matches import Block, match_unit
+from kornia_bingan.reconstruct.options import Context
 
 # Odds fall with distance and ratio, and rise with the logarithm of the support of each picture; those of candidates
 # fall with the pixels by which they miss the maps of their neighbours, and hardly with their distance.
@@ -26,8 +27,8 @@ MODEL = ContextModel(
     (
         (-8.0, -2.0, 0.0, 0.0, 4.0),
         (-4.0, -1.0, 0.0, 0.0, 1.5, 0.5, -0.5, 1.5, 0.5, -0.5, 0.0, 0.0, 0.5, -1.0),
-        (-2.0, -0.5, 0.0, 0.0, 0.0, 0.0, *FOLLOWS, *FOLLOWS, -0.5, -0.5, 2.0),
     ),
+    (np.array([-2.0, -0.5, 0.0, 0.0, 0.0, 0.0, *(1.5 * f for f in FOLLOWS), *FOLLOWS, 2.0])[:, None],),
 )
 
 
@@ -85,6 +86,25 @@ def test_codes_that_say_nothing_are_matched_where_their_neighbours_put_them() ->
     np.testing.assert_array_equal(indices, np.stack([np.arange(300)] * 2, 1))
 
 
+def test_where_few_matches_are_probable_more_are_kept() -> None:
+    here, there, _ = scene(200, 60)
+    codes = codes_of(200)
+    everything, rows = match_in_context(codes, codes, here, there, model=MODEL, threshold=0)
+    kept, _ = match_in_context(codes, codes, here, there, model=MODEL, threshold=1, min_matches=80)
+    assert len(kept) == 80
+    assert kept.min() >= np.sort(everything[:, 0])[-80]
+    found = match_in_context(codes, codes, here, there, model=MODEL, threshold=0.5, min_matches=80)[0]
+    assert len(found) > 80
+    assert found.min() >= 0.5
+    for least in (200, 1000):
+        few = match_in_context(codes, codes, here, there, model=MODEL, threshold=0.9, min_matches=least)[1]
+        np.testing.assert_array_equal(few, rows[everything[:, 0] >= context.DOUBTFUL])
+    nothing = match_in_context(codes[:1], codes, here[:1], there, model=MODEL, min_matches=5)[1]
+    assert nothing.shape == (0, 2)
+    with pytest.raises(UsageError, match="min_matches is -1"):
+        match_in_context(codes, codes, here, there, model=MODEL, min_matches=-1)
+
+
 def test_the_order_of_keypoints_changes_nothing() -> None:
     here, there, _ = scene(300, 100)
     codes, rng = codes_of(300), np.random.default_rng(1)
@@ -102,10 +122,29 @@ def test_the_order_of_pictures_changes_nothing() -> None:
     codes = codes_of(300)
     expected, rows = match_in_context(codes, codes, here, there, model=MODEL)
     found, turned = match_in_context(codes, codes, there, here, model=MODEL)
-    # The maps of both directions are features in a given order, of equal weight in this model.
     order = np.argsort(turned[:, 1])
     np.testing.assert_array_equal(turned[order, ::-1], rows)
     np.testing.assert_allclose(found[order], expected, atol=1e-4)
+
+
+def test_candidates_look_the_same_from_both_pictures() -> None:
+    here, there, _ = scene(300, 100)
+    codes = codes_of(300)
+    pair, turned = context.compare(codes, codes, here, there), context.compare(codes, codes, there, here)
+    found = context.candidates(pair, np.full(len(pair.seeds), 0.5))
+    back = context.candidates(turned, np.full(len(turned.seeds), 0.5))
+    order = np.lexsort(back.rows.T)
+    np.testing.assert_array_equal(back.rows[order, ::-1], found.rows)
+    np.testing.assert_allclose(back.values[order], found.values, atol=1e-3)
+    assert (found.values[:, 6] >= found.values[:, 11]).all(), "first comes the map that is missed by more"
+    assert (found.values[:, 6] > found.values[:, 11]).any()
+
+
+def test_a_perceptron_is_its_layers() -> None:
+    layers = (np.array([[1.0, -1], [2, 0], [0.5, 1]]), np.array([[2.0], [-1], [0.25]]))
+    found = context.perceptron(np.array([[1.0, -2], [0, 1]], np.float32), layers)
+    # the first: 1 - 4 + 0.5 and -1 + 1, both cut at 0; the second: 2.5 and 1
+    np.testing.assert_allclose(found, 1 / (1 + np.exp([-0.25, -(5 - 1 + 0.25)])))
 
 
 def test_each_keypoint_has_one_match() -> None:
@@ -219,7 +258,7 @@ def test_blocks_of_pairs_are_matched_in_context(tmp_path: Path) -> None:
     for name, points in (("a.jpg", here), ("b.jpg", there)):
         Features((800, 800), points, codes).write(features_path(tmp_path, name))
     path = tmp_path / "000000.npz"
-    match_unit([("a.jpg", "b.jpg")], str(tmp_path), str(path), 0.8, (MODEL, 0.5))
+    match_unit([("a.jpg", "b.jpg")], str(tmp_path), str(path), 0.8, Context(MODEL, 0.5))
     [rows] = Block.read(path).matches
     _, expected = match_in_context(codes, codes, here, there, model=MODEL, threshold=0.5)
     np.testing.assert_array_equal(rows, expected)
