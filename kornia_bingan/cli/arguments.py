@@ -18,6 +18,7 @@ Picture = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="PICTURE")
 Image0 = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE0")]
 Image1 = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE1")]
 Video = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="VIDEO")]
+Panoramas = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="PANORAMAS")]
 NewPhotos = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="PHOTOS")]
 OnnxFile = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="CODES.onnx")]
 TextFile = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT.txt")]

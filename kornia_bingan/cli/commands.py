@@ -14,7 +14,19 @@ from typing import Annotated, Literal
 
 import tyro
 
-from kornia_bingan.cli.arguments import Image0, Image1, Json, NewPhotos, OnnxFile, Out, Photos, Scene, Strict, Video
+from kornia_bingan.cli.arguments import (
+    Image0,
+    Image1,
+    Json,
+    NewPhotos,
+    OnnxFile,
+    Out,
+    Panoramas,
+    Photos,
+    Scene,
+    Strict,
+    Video,
+)
 from kornia_bingan.cli.results import exit_status, print_result, write_report
 from kornia_bingan.cli.search import index, search, vocabulary
 from kornia_bingan.datasets.patch_options import PatchSetOptions
@@ -250,6 +262,29 @@ def frames(video: Video, photos: NewPhotos, overlap: float = 0.9, json: Json = F
     return 0
 
 
+def panoramas(panoramas: Panoramas, photos: NewPhotos, views: int = 6, json: Json = False) -> int:
+    """Cut panoramas of all directions to photos: then bingan reconstruct PHOTOS OUT --rig PHOTOS/rig.json.
+
+    Args:
+        panoramas: folder of equirectangular pictures, twice as wide as high, all of one size.
+        photos: folder to write, absent or empty; gets a folder for each direction, and rig.json.
+        views: photos of each panorama, around the horizon.
+    """
+    from kornia_bingan.images.panoramas import cut_panoramas
+    from kornia_bingan.report.text import text_table
+
+    done = cut_panoramas(panoramas, photos, views=views)
+    rows = [
+        ["panoramas", f"{done.panoramas:,}"],
+        ["photos", f"{done.panoramas * done.views:,}"],
+        ["size of a photo (px)", f"{done.size_px} x {done.size_px}"],
+        ["focal length (px)", f"{done.focal_px:.1f}"],
+        *[["passed over", printable(name)] for name in done.skipped],
+    ]
+    print_result(dataclasses.asdict(done), text_table(["", "value"], rows), json)
+    return 0
+
+
 def export(
     out: OnnxFile, weights: WeightsOptions, input: Literal["patches", "image"] = "patches", json: Json = False
 ) -> int:
@@ -288,6 +323,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "search": search,
     "vocabulary": vocabulary,
     "frames": frames,
+    "panoramas": panoramas,
     "scene": scene,
     "export": export,
     "doctor": doctor,

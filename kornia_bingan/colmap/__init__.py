@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from kornia_bingan.colmap.half_pixel import CAMERA_MODELS, read_cameras
     from kornia_bingan.colmap.mapping import reconstruct
     from kornia_bingan.colmap.model import read_model, read_poses, write_points
+    from kornia_bingan.colmap.rigs import apply_rigs, read_rigs
     from kornia_bingan.colmap.triangulation import triangulate
     from kornia_bingan.colmap.types import Camera, Model, NoModelError, Verification, cameras_for
 
@@ -41,12 +42,14 @@ _MODULE_OF = {
     "NoModelError": "types",
     "Verification": "types",
     "add_features": "database",
+    "apply_rigs": "rigs",
     "cameras_for": "types",
     "read_cameras": "half_pixel",
     "read_features": "database",
     "read_images": "database",
     "read_model": "model",
     "read_poses": "model",
+    "read_rigs": "rigs",
     "read_verification": "database",
     "reconstruct": "mapping",
     "triangulate": "triangulation",
@@ -63,12 +66,14 @@ __all__ = [
     "NoModelError",
     "Verification",
     "add_features",
+    "apply_rigs",
     "cameras_for",
     "read_cameras",
     "read_features",
     "read_images",
     "read_model",
     "read_poses",
+    "read_rigs",
     "read_verification",
     "reconstruct",
     "triangulate",

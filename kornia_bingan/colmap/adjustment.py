@@ -39,7 +39,7 @@ def settle(model: Any, *, refine: bool, threads: int, move: bool = True) -> None
         options = pycolmap.BundleAdjustmentOptions()
         options.print_summary = False
         options.refine_focal_length = options.refine_extra_params = refine
-        options.refine_rig_from_world = move
+        options.refine_rig_from_world, options.refine_sensor_from_rig = move, False
         options.ceres.loss_function_type = pycolmap.LossFunctionType.SOFT_L1
         options.ceres.loss_function_scale = max(LOSS * usual_error_px(model), LEAST_PX / MOST)
         solver = options.ceres.solver_options

@@ -180,7 +180,7 @@ def map_here(
 def pipeline_options(cameras: Sequence[Any], *, seed: int, threads: int, robust: bool) -> Any:
     """Give COLMAP's options for photos of some cameras, pycolmap's; the others are those of :func:`reconstruct`."""
     options = pycolmap.IncrementalPipelineOptions()
-    options.extract_colors = False
+    options.extract_colors = options.ba_refine_sensor_from_rig = False
     for part in (options, options.mapper, options.triangulation):
         part.random_seed = seed
     for part in (options, options.mapper):
@@ -212,6 +212,8 @@ def map_globally_here(
     parts = (options.mapper, options.mapper.rotation_averaging, options.mapper.global_positioning)
     for part in (options, *parts, options.mapper.retriangulation):
         part.random_seed = seed
+    for part in (*parts, adjustment):
+        part.refine_sensor_from_rig = False
     options.num_threads = options.mapper.num_threads = adjustment.ceres.solver_options.num_threads = threads
     with tempfile.TemporaryDirectory() as no_images:
         models = pycolmap.global_mapping(database, no_images, out, options)

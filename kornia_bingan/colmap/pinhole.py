@@ -64,7 +64,7 @@ def pinhole_for(camera: Any) -> Pinhole:
     """
     size = camera.width, camera.height
     if camera.model.name == "EQUIRECTANGULAR":
-        raise JobError(f"the panoramas of {by(size)} fit no pinhole camera; reconstruct perspective views of them")
+        raise JobError(f"the panoramas of {by(size)} fit no pinhole camera; cut them by bingan panoramas")
     focal = float(camera.mean_focal_length())
     x, y = np.arange(size[0] + 1.0), np.arange(size[1] + 1.0)
     left, right = (np.asarray(camera.cam_from_img(_columns(edge, y)))[:, 0] for edge in (0.0, float(size[0])))

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from kornia_bingan.images.exif import Exif
 from kornia_bingan.images.folders import Skipped
 from kornia_bingan.images.read import ImageError, image_header
 from kornia_bingan.reconstruct.options import CameraOptions, number_in
+from kornia_bingan.reconstruct.pairs import Pair
 
 Size = tuple[int, int]
 
@@ -105,6 +107,8 @@ def cameras_of(sizes: Mapping[str, Size], exif: Mapping[str, Exif], options: Cam
         return _calibrated(sizes, options)
     if options.poses is not None:
         return _posed(sizes, options.poses)
+    if options.rig is not None:
+        return _of_rigs(sizes, options.rig)
     if options.intrinsics is not None:
         return _all_alike(sizes, options.intrinsics)
     said = {name: found.focal_px(sizes[name]) for name, found in exif.items()}
@@ -152,6 +156,40 @@ def _posed(sizes: Mapping[str, Size], poses: Path) -> dict[str, Camera]:
             there = by((camera.width, camera.height))
             raise UsageError(f"{name} is {by(size)}, but its camera in {poses} is {there}")
     return {name: cameras[name] for name in sizes}
+
+
+def _of_rigs(sizes: Mapping[str, Size], path: Path) -> dict[str, Camera]:
+    from kornia_bingan.colmap import read_rigs
+
+    rigs = read_rigs(path)
+    cameras: dict[str, Camera] = {}
+    sized: dict[str, tuple[str, Camera]] = {}
+    for name, size in sizes.items():
+        found = next((each for each in rigs if name.startswith(each.prefix)), None)
+        if found is None:
+            raise UsageError(f"{name} has no camera in {path}: it begins with none of its prefixes")
+        first, camera = sized.setdefault(found.prefix, (name, replace(found.camera, width=size[0], height=size[1])))
+        if size != (camera.width, camera.height):
+            there = by((camera.width, camera.height))
+            raise UsageError(f"{name} is {by(size)}, but {first} of the same camera in {path} is {there}")
+        cameras[name] = camera
+    return cameras
+
+
+def without_base(pairs: Sequence[Pair], options: CameraOptions) -> list[Pair]:
+    """Leave out pairs of photos of one moment by cameras of a rig that are in one place: nothing has moved."""
+    if options.rig is None:
+        return list(pairs)
+    from kornia_bingan.colmap import read_rigs
+
+    rigs = read_rigs(options.rig)
+
+    def moment(name: str) -> tuple[str, int, tuple[float, ...]]:
+        found = next(each for each in rigs if name.startswith(each.prefix))
+        return name.removeprefix(found.prefix), found.rig, tuple(round(value, 9) + 0.0 for value in found.center)
+
+    of = {name: moment(name) for pair in pairs for name in pair}
+    return [pair for pair in pairs if of[pair[0]] != of[pair[1]]]
 
 
 def _number(name: str, camera_of: Iterable[str]) -> int:

@@ -66,6 +66,7 @@ class CameraOptions:
         cameras: COLMAP's cameras.txt, kept fixed: one camera for each size of photos, or as camera-of says.
         camera_of: which photos have which camera of cameras.txt, as FOLDER=NUMBER or 'PATTERN=NUMBER': left=1 right=2.
         poses: folder of a COLMAP model whose poses and cameras are kept: no mapping, only points, of the photos in it.
+        rig: COLMAP's rig_config.json: calibrated cameras that move together, kept fixed.
     """
 
     camera: Sharing = "per-size"
@@ -75,11 +76,12 @@ class CameraOptions:
     cameras: Path | None = None
     camera_of: tuple[str, ...] = ()
     poses: Path | None = None
+    rig: Path | None = None
 
     @property
     def known(self) -> bool:
         """Whether the cameras are calibrated, and so kept as they are."""
-        return any(value is not None for value in (self.intrinsics, self.cameras, self.poses))
+        return any(value is not None for value in (self.intrinsics, self.cameras, self.poses, self.rig))
 
 
 @dataclass(frozen=True)
@@ -192,7 +194,7 @@ def check_options(options: ReconstructOptions) -> None:
 
 
 def _check_cameras(options: CameraOptions) -> None:
-    from kornia_bingan.colmap import CAMERA_MODELS, read_cameras
+    from kornia_bingan.colmap import CAMERA_MODELS, read_cameras, read_rigs
 
     if options.camera not in get_args(Sharing):
         raise UsageError(f"the camera is '{options.camera}'; choose {', '.join(get_args(Sharing))}")
@@ -201,13 +203,15 @@ def _check_cameras(options: CameraOptions) -> None:
     lengths = [options.focal_px or 1.0] if options.intrinsics is None else [*options.intrinsics[:2]]
     if not all(0 < length < float("inf") for length in lengths):
         raise UsageError(f"the focal length is {lengths[0]:g}; give pixels, more than 0")
-    fixed = [name for name in ("intrinsics", "cameras", "poses") if getattr(options, name) is not None]
+    fixed = [name for name in ("intrinsics", "cameras", "poses", "rig") if getattr(options, name) is not None]
     if fixed and (options.focal_px, options.camera_model) != (None, "SIMPLE_RADIAL"):
-        raise UsageError(f"{fixed[0]} say all about the camera; give no focal length and no model")
+        raise UsageError(f"{fixed[0]} say all about the cameras; give no focal length and no model")
     if len(fixed) > 1:
         raise UsageError(f"{fixed[0]} and {fixed[1]} say the same thing; give one of them")
     if options.intrinsics is not None:
         fixed_camera((1, 1), options.intrinsics)
+    if options.rig is not None:
+        read_rigs(options.rig)
     if options.cameras is None and options.camera_of:
         raise UsageError("camera-of says which camera of cameras.txt a photo has; give cameras, too")
     if options.cameras is not None:

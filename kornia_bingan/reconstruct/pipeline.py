@@ -31,7 +31,7 @@ from kornia_bingan.images.exif import read_exif
 from kornia_bingan.images.folders import Skipped, list_images, log_skipped, no_photos, without_copies
 from kornia_bingan.images.masks import find_masks
 from kornia_bingan.images.read import image_header, sample_ranges
-from kornia_bingan.reconstruct.cameras import check_names, check_sizes, poses_checksum, with_poses
+from kornia_bingan.reconstruct.cameras import check_names, check_sizes, poses_checksum, with_poses, without_base
 from kornia_bingan.reconstruct.describe import describe_photos
 from kornia_bingan.reconstruct.features import Features, features_path
 from kornia_bingan.reconstruct.matches import match_photos
@@ -79,6 +79,8 @@ def reconstruct_photos(photos: Path, out: Path, options: ReconstructOptions | No
     weights = find_weights(options.features.descriptor)
     masks = {} if options.features.masks is None else find_masks(photos, names, options.features.masks)
     sums = checksums(photos, names)
+    told = {path.resolve() for path in (options.cameras.cameras, options.cameras.rig) if path is not None}
+    passed_over = [item for item in passed_over if (photos / item.name).resolve() not in told]
     ways = parse_choice(options.pairs)
     posed, poseless = with_poses(names, options.cameras)
     names, copies = without_copies(posed, sums)
@@ -87,6 +89,8 @@ def reconstruct_photos(photos: Path, out: Path, options: ReconstructOptions | No
     identity = _identity(options, weights, listed, sums, masks)
     with open_run(out, identity, other_photos=True), log_to(out / LOG_FILE):
         place, base = place_for(out, identity, names)
+        if options.cameras.rig is not None:  # a rig with more photos is no longer that of the older database
+            base = None
         if (place / "summary.json").exists():
             return Summary.read(place / "summary.json")
         run = Run(photos, out, place, base, options, weights, masks, limit, Stopwatch(place / "seconds.json"))
@@ -124,6 +128,7 @@ def _identity(
         del values[name]
     values["masks"] = {name: sha256_of(path) for name, path in masks.items()}
     values["cameras"] = None if options.cameras.cameras is None else sha256_of(options.cameras.cameras)
+    values["rig"] = None if options.cameras.rig is None else sha256_of(options.cameras.rig)
     values["poses"] = poses_checksum(options.cameras)
     if parse_choice(options.pairs) is None:
         lines = "\n".join("\t".join(pair) for pair in pairs)
@@ -188,6 +193,7 @@ def _describe_and_match(
             raise JobError(f"{photos} has {len(usable)} usable photos, two that overlap are needed{why}")
         with run.watch.stage("match"):
             pairs, chosen, unplaced = _choose(ways, listed, photos, usable)
+            pairs = without_base(pairs, options.cameras)
             known = set() if run.base is None else matched_pairs(run.base / "database.db")
             new = [pair for pair in pairs if frozenset(pair) not in known]
             match_photos(

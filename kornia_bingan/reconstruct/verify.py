@@ -44,6 +44,8 @@ def verify_pairs(run: Run, matched: Matched) -> Verification:
             cameras = cameras_of(sizes, exif, run.options.cameras)
             if known is None:
                 colmap.write_features(temporary, keypoints, cameras, positions)
+                if run.options.cameras.rig is not None:
+                    colmap.apply_rigs(temporary, run.options.cameras.rig)
             else:
                 shutil.copyfile(known, temporary)
                 colmap.add_features(temporary, keypoints, cameras, positions)

@@ -1,9 +1,10 @@
-"""Several calibrated cameras of one size; poses that are known."""
+"""Several calibrated cameras of one size; poses that are known; rigs."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
 import cv2
@@ -16,7 +17,7 @@ from kornia_bingan.colmap.types import Camera
 from kornia_bingan.datasets.poses import PosedCamera, pose_errors
 from kornia_bingan.datasets.rendered import Scene
 from kornia_bingan.errors import UsageError
-from kornia_bingan.reconstruct.cameras import cameras_of, check_names, matches, with_poses
+from kornia_bingan.reconstruct.cameras import cameras_of, check_names, matches, with_poses, without_base
 from kornia_bingan.reconstruct.options import CameraOptions, ReconstructOptions, check_options
 from kornia_bingan.reconstruct.pipeline import reconstruct_photos
 from tests.helpers.known_scene import trace, write_text_model
@@ -194,3 +195,33 @@ def test_poses_that_do_not_fit_the_photos_are_refused(
         check_options(replace(options, cameras=replace(options.cameras, cameras=folder / "cameras.txt")))
     with pytest.raises(UsageError, match="poses say all about the camera"):
         check_options(replace(options, cameras=replace(options.cameras, focal_px=700.0)))
+
+
+def test_photos_of_a_rig(tmp_path: Path) -> None:
+    """Two cameras in one place, one beside them."""
+    pinhole = {"camera_model_name": "PINHOLE", "camera_params": [70, 70, 40, 30]}
+    turned = {"cam_from_rig_rotation": [0, 0, 1, 0], **pinhole}
+    cameras = [
+        {"image_prefix": "a/", "ref_sensor": True, **pinhole},
+        {"image_prefix": "b/", "cam_from_rig_translation": [0, 0, 0], **turned},
+        {"image_prefix": "c/", "cam_from_rig_translation": [0, 0, 1], **turned},
+    ]
+    path = tmp_path / "rig.json"
+    path.write_text(json.dumps([{"cameras": cameras}]))
+    options = CameraOptions(rig=path)
+    check_options(ReconstructOptions(cameras=options))
+    sizes = dict.fromkeys(["a/1.jpg", "a/2.jpg", "b/1.jpg", "c/1.jpg"], (80, 60))
+    found = cameras_of(sizes, {}, options)
+    assert found["a/1.jpg"] is found["a/2.jpg"]
+    assert len({id(camera) for camera in found.values()}) == 3
+    assert {camera.params for camera in found.values()} == {(70, 70, 39.5, 29.5)}
+    assert {(camera.width, camera.height) for camera in found.values()} == {(80, 60)}
+    with pytest.raises(UsageError, match=r"d/1\.jpg has no camera in .*rig\.json: it begins with none of its prefixes"):
+        cameras_of(sizes | {"d/1.jpg": (80, 60)}, {}, options)
+    with pytest.raises(UsageError, match=r"a/2\.jpg is 60 x 80, but a/1\.jpg of the same camera in .* is 80 x 60"):
+        cameras_of(sizes | {"a/2.jpg": (60, 80)}, {}, options)
+    pairs = list(combinations(sizes, 2))
+    assert set(pairs) - set(without_base(pairs, options)) == {("a/1.jpg", "b/1.jpg")}
+    assert without_base(pairs, CameraOptions()) == pairs
+    with pytest.raises(UsageError, match="poses and rig say the same thing"):
+        check_options(ReconstructOptions(cameras=replace(options, poses=tmp_path)))
