@@ -20,6 +20,10 @@ from kornia_bingan.errors import UsageError
 from kornia_bingan.work.files import atomic_folder, check_empty
 from kornia_bingan.work.isolated import Report, run_in_child
 
+AHEAD, LEAST_ANGLE_DEG = 1.0, 4.0
+"""COLMAP starts a model with two images that moved sideways and see points at 16 degrees. A camera on a car that looks
+ahead has none. Where fewer than half of the images get a pose, a second try may start with any motion, at 4 degrees."""
+
 
 def reconstruct(
     database: Path,
@@ -158,16 +162,32 @@ def map_here(
         count(first)
         first = 2  # a model that is continued comes before new ones
 
-    with tempfile.TemporaryDirectory() as no_images:  # the folder must exist, and nothing is read from it
-        models = pycolmap.incremental_mapping(
-            database,
-            no_images,
-            out,
-            options,
-            input_path=start,
-            initial_image_pair_callback=count_first,
-            next_image_callback=count,
-        )
+    def run(folder: str) -> dict[int, Any]:
+        nonlocal registered
+        registered = 0
+        with tempfile.TemporaryDirectory() as no_images:  # the folder must exist, and nothing is read from it
+            models: dict[int, Any] = pycolmap.incremental_mapping(
+                database,
+                no_images,
+                folder,
+                options,
+                input_path=start,
+                initial_image_pair_callback=count_first,
+                next_image_callback=count,
+            )
+        return models
+
+    models = run(out)
+    verified = {name for pair, inliers in read_verification(Path(database)).inliers.items() if inliers for name in pair}
+    if not start and 2 * _extent(models)[0] < len(verified):
+        options.mapper.init_max_forward_motion, options.mapper.init_min_tri_angle = AHEAD, LEAST_ANGLE_DEG
+        with tempfile.TemporaryDirectory(dir=out) as other:
+            again = run(other)
+        if _extent(again) > _extent(models):
+            models = again
+            for path in Path(out).iterdir():
+                shutil.rmtree(path)
+            _write(models, Path(out))
     if start:  # then COLMAP writes the first model only, into out itself
         for path in Path(out).iterdir():
             path.unlink()
@@ -232,6 +252,12 @@ def _write(models: dict[int, Any], out: Path) -> None:
     for key, model in models.items():
         (out / str(key)).mkdir(exist_ok=True)
         model.write(str(out / str(key)))
+
+
+def _extent(models: dict[int, Any]) -> tuple[int, int]:
+    """Count the images that are in any model, and the points of all models."""
+    images = {image_id for model in models.values() for image_id in model.reg_image_ids()}
+    return len(images), sum(model.num_points3D() for model in models.values())
 
 
 def _by_size(models: dict[int, Any]) -> list[str]:

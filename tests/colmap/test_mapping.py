@@ -184,3 +184,40 @@ def test_what_cannot_go_on_is_refused(two_places: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="others exists and is no empty folder"):
         colmap.reconstruct(two_places, None, tmp_path / "model", others=tmp_path / "others")
     assert [path.name for path in tmp_path.iterdir()] == ["others"]
+
+
+def test_a_camera_that_drives_ahead_gives_a_model_and_its_focal_length(tmp_path: Path) -> None:
+    """A wide lens, 0.58 of the longer side, of which nothing is said; COLMAP's own start finds no pair."""
+    rng = np.random.default_rng(0)
+    count, width, height, focal = 700, 1241, 376, 720.0
+    xyz = np.column_stack([rng.uniform(4, 9, count), rng.uniform(-5, 1.6, count), rng.uniform(3, 40, count)])
+    xyz[::2, 0] *= -1
+    seen, rows, centers = {}, {}, {}
+    for number in range(6):
+        name, yaw = f"{number}", np.radians(2 * number)
+        turn = np.array([[np.cos(yaw), 0, -np.sin(yaw)], [0, 1, 0], [np.sin(yaw), 0, np.cos(yaw)]])
+        centers[name] = np.array([0.02 * number**2, rng.normal(0, 0.02), 0.9 * number])
+        x, y, z = ((xyz - centers[name]) @ turn.T).T
+        xy = focal * np.column_stack([x / z, y / z]) + [(width - 1) / 2, (height - 1) / 2]
+        inside = (z > 0) & (xy > 0).all(1) & (xy < [width, height]).all(1)
+        rows[name] = np.flatnonzero(inside)
+        seen[name] = xy[inside] + rng.normal(0, 0.5, (int(inside.sum()), 2))
+    matches = {}
+    for pair in combinations(seen, 2):
+        _, first, second = np.intersect1d(rows[pair[0]], rows[pair[1]], return_indices=True)
+        matches[pair] = np.column_stack([first, second])
+    database = tmp_path / "database.db"
+    colmap.write_features(database, seen, Camera(width, height))
+    colmap.write_matches(database, matches)
+    counted: list[int] = []
+    model = colmap.reconstruct(database, None, tmp_path / "model", robust=True, progress=counted.append)
+    assert model.names == tuple(seen)
+    assert counted[-1] == 6
+    assert model.cameras[0].params is not None
+    assert model.cameras[0].params[0] == pytest.approx(focal, rel=0.03)
+    poses = {name: (model.rotations[row], model.translations[row]) for row, name in enumerate(model.names)}
+    way = np.array([-R.T @ t for R, t in poses.values()])
+    steps = np.linalg.norm(np.diff(way, axis=0), axis=1)
+    true = np.linalg.norm(np.diff(np.array(list(centers.values())), axis=0), axis=1)
+    np.testing.assert_allclose(steps / steps.mean(), true / true.mean(), rtol=0.05)
+    assert {path.suffix for path in (tmp_path / "model").iterdir()} == {".bin"}
