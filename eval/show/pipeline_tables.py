@@ -21,6 +21,8 @@ def of_part(name: str, *parts: str) -> str:
         order = list(dict.fromkeys(row["data"] for row in rows))
         rows.sort(key=lambda row: (order.index(row["data"]), -list(row["auc"].values())[1]))
         tables += [markdown_of(pipelines.columns(part), rows)] if rows else []
+    if not tables:
+        return _absent(name)
     absent = "".join(f" Absent: {pipeline} ({reason})." for pipeline, reason in record["absent"].items())
     return "\n\n".join([*tables, f"{provenance_line(record)}{absent}"])
 

@@ -326,6 +326,7 @@ def test_the_protocol_measures_a_split_once_and_resumes(
 def pipeline_rows(monkeypatch: pytest.MonkeyPatch, results: Path) -> str:
     monkeypatch.setattr("eval.show.markdown.RESULTS", results)
     assert "COLMAP" not in pipeline_tables.of_part("pipelines-made", "scenes")
+    assert "Not measured yet" in pipeline_tables.of_part("pipelines-made", "no such part")
     assert "| room | rootsift+ratio | 3 / 3" in pipeline_tables.colmap("pipelines-made")
     assert "Not measured yet: `python -m eval pipelines DATA/other --colmap`" in pipeline_tables.colmap(
         "pipelines-other"
