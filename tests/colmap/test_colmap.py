@@ -423,7 +423,9 @@ def test_the_settings_of_a_reconstruction_reach_colmaps_mappers(tmp_path, monkey
     def incremental(path, images, out, options, **_):
         seeds = {options.random_seed, options.mapper.random_seed, options.triangulation.random_seed}
         threads = {options.num_threads, options.mapper.num_threads}
-        given.append((path, seeds, threads, options.min_model_size, set(options.constant_cameras)))
+        start = options.mapper.init_max_forward_motion, options.mapper.init_min_tri_angle
+        kept = set(options.constant_cameras), options.ba_refine_sensor_from_rig
+        given.append((path, seeds, threads, options.min_model_size, *kept, start))
         return {}
 
     def mapped_globally(path, images, out, options):
@@ -433,7 +435,8 @@ def test_the_settings_of_a_reconstruction_reach_colmaps_mappers(tmp_path, monkey
         threads = {options.num_threads, mapper.num_threads, adjustment.ceres.solver_options.num_threads}
         refined = {adjustment.refine_focal_length, adjustment.refine_extra_params}
         gpu = {adjustment.ceres.use_gpu, mapper.global_positioning.use_gpu}
-        given.append((path, {part.random_seed for part in parts}, threads, options.min_model_size, refined, gpu))
+        moved = {part.refine_sensor_from_rig for part in (*parts[1:4], adjustment)}
+        given.append((path, {part.random_seed for part in parts}, threads, options.min_model_size, refined, gpu, moved))
         return {}
 
     monkeypatch.setattr(pycolmap, "incremental_mapping", incremental)
@@ -444,10 +447,12 @@ def test_the_settings_of_a_reconstruction_reach_colmaps_mappers(tmp_path, monkey
             colmap.reconstruct(database, None, tmp_path / "model", mapper=mapper, **more)
     path = str(database)
     assert given == [
-        (path, {0}, {1}, 3, set()),
-        (path, {11}, {2}, 5, {1}),
-        (path, {0}, {1}, 3, {True}, {False}),
-        (path, {11}, {2}, 5, {False}, {False}),
+        (path, {0}, {1}, 3, set(), False, (0.95, 16)),
+        (path, {0}, {1}, 3, set(), False, (1, 4)),  # a second try, since there is no model
+        (path, {11}, {2}, 5, {1}, False, (0.95, 16)),
+        (path, {11}, {2}, 5, {1}, False, (1, 4)),
+        (path, {0}, {1}, 3, {True}, {False}, {False}),
+        (path, {11}, {2}, 5, {False}, {False}, {False}),
     ]
 
 
@@ -469,7 +474,8 @@ def test_of_two_models_the_largest_is_left_alone_in_its_folder(tmp_path, monkeyp
     def two_models(path, images, out, options, **more):
         models = mapped(path, images, out, options, **more)
         shutil.copytree(Path(out) / "0", Path(out) / "7")
-        return {**models, 7: SimpleNamespace(num_reg_images=lambda: 2, num_points3D=lambda: 9)}
+        second = SimpleNamespace(num_reg_images=lambda: 2, num_points3D=lambda: 9, reg_image_ids=lambda: [1, 2])
+        return {**models, 7: second}
 
     monkeypatch.setattr(pycolmap, "incremental_mapping", two_models)
     assert len(colmap.reconstruct(database, None, tmp_path / "model").names) == 3
