@@ -9,9 +9,9 @@ trained on a third folder, which shows no place of the others: k = 10, the same 
 same function, of our codes at DoG keypoints and at those of ORB, and of ORB's own codes at these.
 
 ``recall@1`` is the share of the photos whose best answer is right. A threshold on the score of the best answer accepts
-some of them: ``recall at no wrong loop`` is the largest share that is right while none that is accepted is wrong, and
-``precision on average`` is the area under precision over recall. Photos that overlap with none are not asked. Intervals
-draw photos.
+some of them: ``recall at no wrong loop`` is the largest share that is right while none that is accepted is wrong, at
+``one`` while at most one is, and ``precision on average`` is the area under precision over recall. The record names all
+wrong answers, those with the largest scores first. Photos that overlap with none are not asked. Intervals draw photos.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from kornia_bingan.images.folders import list_images
 from kornia_bingan.images.read import read_image, shrink
 from kornia_bingan.network.weights import find_weights
 from kornia_bingan.search.index import MAX_KEYPOINTS, MAX_SIZE, photo_codes
-from kornia_bingan.search.vocabulary import Bag, Vocabulary, score, train_vocabulary
+from kornia_bingan.search.vocabulary import Bag, score, train_vocabulary
 from kornia_bingan.work.files import sha256_of
 from kornia_bingan.work.provenance import provenance
 
@@ -55,25 +55,29 @@ COLUMNS = (
     Column("words", "words", ",d"),
     Column("recall@1", "recall", ".3f", "most", "recall_interval"),
     Column("recall at no wrong loop", "sure", ".3f", "most", "sure_interval"),
+    Column("at one", "one", ".3f", "most", "one_interval"),
     Column("precision on average", "average", ".3f", "most", "average_interval"),
 )
 
 
-def best_answers(bags: list[Bag], asking: list[int], right: list[set[int]]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """Give the score of the best answer to each that asks, of equal ones the first, and whether it is right."""
-    scores, hits = [], []
+def best_answers(
+    bags: list[Bag], asking: list[int], right: list[set[int]]
+) -> tuple[NDArray[Any], NDArray[np.bool_], list[int]]:
+    """Give the score of the best answer to each that asks, whether it is right, and its row; of equals the first."""
+    scores, hits, answers = [], [], []
     for row, truth in zip(asking, right, strict=True):
         values = np.array([-1.0 if other == row else score(bags[row], bag) for other, bag in enumerate(bags)])
         best = int(values.argmax())
         scores.append(values[best])
         hits.append(best in truth)
-    return np.array(scores), np.array(hits)
+        answers.append(best)
+    return np.array(scores), np.array(hits), answers
 
 
 def figures(scores: NDArray[Any], hits: NDArray[np.bool_], counts: NDArray[Any]) -> dict[str, float]:
-    """Turn the best answers, each counted so many times, into the three figures; answers of one score come together."""
+    """Turn the best answers, each counted so many times, into the four figures; answers of one score come together."""
     total = counts.sum()
-    found = accepted = average = sure = 0.0
+    found = accepted = average = sure = one = 0.0
     for value in np.unique(scores)[::-1]:
         at = scores == value
         new = float(counts[at & hits].sum())
@@ -81,7 +85,9 @@ def figures(scores: NDArray[Any], hits: NDArray[np.bool_], counts: NDArray[Any])
         average += new / total * found / max(accepted, 1)
         if found == accepted:
             sure = found / total
-    return {"recall": float(counts[hits].sum() / total), "sure": sure, "average": average}
+        if accepted - found <= 1:
+            one = found / total
+    return {"recall": float(counts[hits].sum() / total), "sure": sure, "one": one, "average": average}
 
 
 def orb_codes(path: Path) -> Codes:
@@ -132,7 +138,7 @@ def main(
         for depth in map(int, levels):
             words = train_vocabulary(codes[len(paths) :], BRANCHES, depth, SEED)
             row: dict[str, Any] = {"codes": name, "keypoints": detector, "levels": depth, "words": len(words.leaves)}
-            row |= _measured(words, codes[: len(paths)], asking, right)
+            row |= _measured([words.bag(each) for each in codes[: len(paths)]], asking, right, paths)
             results.append(row)
             print(json.dumps(row), file=sys.stderr, flush=True)
     record = {
@@ -151,13 +157,30 @@ def main(
     return 0
 
 
-def _measured(words: Vocabulary, codes: list[Codes], asking: list[int], right: list[set[int]]) -> dict[str, Any]:
-    scores, hits = best_answers([words.bag(each) for each in codes], asking, right)
+def _measured(bags: list[Bag], asking: list[int], right: list[set[int]], paths: list[Path]) -> dict[str, Any]:
+    scores, hits, answers = best_answers(bags, asking, right)
     row: dict[str, Any] = {name: round(value, 4) for name, value in figures(scores, hits, np.ones(len(hits))).items()}
     for name in list(row):
         interval = bootstrap_interval(partial(_one, scores, hits, name), [len(hits)], 500, SEED)
         row[f"{name}_interval"] = [round(value, 4) for value in interval]
+    row["wrong"] = [
+        {
+            "photo": _place(paths[asking[k]]),
+            "answer": _place(paths[answers[k]]),
+            "score": round(float(scores[k]), 4),
+            "of_the_right": round(max(score(bags[asking[k]], bags[other]) for other in right[k]), 4),
+            "rank": 1 + int((scores > scores[k]).sum()),
+        }
+        for k in np.argsort(-scores, kind="stable").tolist()
+        if not hits[k]
+    ]
     return row
+
+
+def _place(path: Path) -> str:
+    """Name a photo as data and records do: the folder of its scene, its own name."""
+    scene = path.parent.parent.name if path.parent.name == "images" else path.parent.name
+    return f"{scene}/{path.name}"
 
 
 def _one(scores: NDArray[Any], hits: NDArray[np.bool_], name: str, counts: NDArray[Any]) -> float:
