@@ -59,6 +59,20 @@ COLUMNS = (
     Column("precision on average", "average", ".3f", "most", "average_interval"),
 )
 
+WRONG_COLUMNS = (
+    *COLUMNS[:3],
+    Column("photo", "photo"),
+    Column("wrong answer", "answer"),
+    Column("its score", "score", ".3f"),
+    Column("of the best right one", "of_the_right", ".3f"),
+    Column("answers with larger scores", lambda row: row["rank"] - 1, "d"),
+)
+
+
+def wrong_answers(record: dict[str, Any]) -> list[dict[str, Any]]:
+    """Give a row for each wrong answer of a record."""
+    return [{**row, **wrong} for row in record["results"] for wrong in row["wrong"]]
+
 
 def best_answers(
     bags: list[Bag], asking: list[int], right: list[set[int]]

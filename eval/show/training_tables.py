@@ -70,5 +70,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "fuzz": partial(table, "fuzz", fuzz.COLUMNS),
     "hosts": partial(table, "hosts", hosts.COLUMNS),
     "loops": partial(table, "loops", loops.COLUMNS),
+    "loops-wrong": partial(table, "loops", loops.WRONG_COLUMNS, loops.wrong_answers),
     "reads": partial(table, "reads", plain_columns),
 }

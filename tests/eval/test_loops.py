@@ -45,6 +45,10 @@ def test_wrong_answers_are_named() -> None:
     wrong = {"photo": "a/1.jpg", "answer": "others/2.jpg", "score": 0.6667, "of_the_right": 0.5, "rank": 1}
     assert row["wrong"] == [wrong]
     assert (row["recall"], row["sure"], row["one"]) == (0.5, 0, 0.5)
+    record = {"results": [{"codes": "none wrong", "wrong": []}, {"codes": "x", "keypoints": "dog", "levels": 4, **row}]}
+    (shown,) = loops.wrong_answers(record)
+    cells = ["x", "dog", "4", "a/1.jpg", "others/2.jpg", "0.667", "0.500", "0"]
+    assert [column.text(shown) for column in loops.WRONG_COLUMNS] == cells
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
