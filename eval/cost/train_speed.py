@@ -38,12 +38,13 @@ from kornia_bingan.work.provenance import provenance
 
 SEED = 1
 WARM_UP = 2
+PATCHES = 25
 
 COLUMNS = (
     Column("step", "step"),
     Column("freed memory", "freed_memory"),
     Column("steps / s", lambda r: 1 / r["seconds"], ".2f"),
-    Column("patches / s", lambda r: 25 / r["seconds"], ".0f"),
+    Column("patches / s", lambda r: PATCHES / r["seconds"], ".0f"),
     Column("x straightforward", "ratio", ".2f"),
 )
 
@@ -52,7 +53,7 @@ def straightforward(batch: Batch) -> Callable[[], None]:
     """Give a step as the formulas are written down."""
     network, generator = PatchDiscriminator().train(), Generator().train()
     optimisers = PublishedAdam(network.parameters()), PublishedAdam(generator.parameters())
-    real = network.prepare(torch.from_numpy(batch.patches0)).contiguous()
+    real = network.prepare(batch.patches0).contiguous()
 
     def step() -> None:
         fake = generator(generator.sample_noise(len(real)))
@@ -85,8 +86,8 @@ def ours(batch: Batch, precision: str) -> Callable[[], None]:
 def measure(steps: int) -> dict[str, float]:
     """Give the median seconds of a step of each implementation, taking turns."""
     rng = np.random.default_rng(SEED)
-    patches = torch.from_numpy(rng.random((25, 1, 32, 32), np.float32))
-    batch = Batch(patches, patches, torch.zeros(25, 25, dtype=torch.bool))
+    patches = torch.from_numpy(rng.random((PATCHES, 1, 32, 32), np.float32))
+    batch = Batch(patches, patches, torch.zeros(PATCHES, PATCHES, dtype=torch.bool))
     torch.manual_seed(SEED)
     implementations = {
         "straightforward": straightforward(batch),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from eval.cost import speed, speed_changes, speed_matching, speed_networks, speed_pipeline
+from eval.cost import speed, speed_changes, speed_matching, speed_networks, speed_pipeline, train_speed
 from eval.harness.timing import machine_rates, take_turns
 from eval.show import speed_tables
 from kornia_bingan import bits
@@ -127,3 +127,11 @@ def test_reconstruction_beside_colmap(tmp_path: Path, shared_data: Path, monkeyp
 def test_unknown_parts_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no part 'everything'"):
         speed.main([str(tmp_path / "photo.png"), "--parts", "everything"])
+
+
+def test_steps_of_training_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train_speed, "PATCHES", 2)
+    monkeypatch.setattr(train_speed, "WARM_UP", 0)
+    seconds = train_speed.measure(1)
+    assert set(seconds) == {"straightforward", "ours float32", "ours bfloat16"}
+    assert min(seconds.values()) > 0
