@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from eval.quality import loops
-from kornia_bingan.datasets.rendered import render_scene
 from kornia_bingan.search.vocabulary import Bag
 from tests.helpers.photos import texture
+from tests.helpers.scenes import copy_scene
 
 
 def bag(*words: int) -> Bag:
@@ -52,7 +52,7 @@ def test_wrong_answers_are_named() -> None:
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    render_scene(tmp_path / "places" / "room", 3)
+    copy_scene(tmp_path / "places" / "room", 3)
     for folder, seeds in (("others", (1, 2)), ("learnt", (3, 4))):
         (tmp_path / folder).mkdir()
         for seed in seeds:
