@@ -31,7 +31,7 @@ def run_demo(
     """Render a scene, reconstruct it with our codes and with COLMAP's own SIFT, and compare both with the true cameras.
 
     COLMAP's limit counts places, of which some get two orientations, and whole levels of scale; ours takes as many
-    keypoints as SIFT ends up with.
+    keypoints as SIFT ends up with, if it finds them.
 
     Args:
         out: folder; gets ``scene/`` (pictures and true cameras), ``bingan/`` (as ``bingan reconstruct`` writes it) and
@@ -82,5 +82,5 @@ def demo_table(result: dict[str, Any]) -> str:
     ]
     errors = ["median rotation error (deg)", "median position error (%)"]
     header = ["descriptor", "keypoints of a photo", "registered images", "points", *errors]
-    words = "as many keypoints of a photo as COLMAP's SIFT finds by default, for both; otherwise each at its defaults"
+    words = "ours takes at most as many keypoints of a photo as COLMAP's SIFT has by default; else each at its defaults"
     return f"{text_table(header, rows)}\n\n{words}"

@@ -19,4 +19,4 @@ def test_the_demo_finds_its_scene_again_and_goes_on(tmp_path: Path) -> None:
     assert "our codes (32 bytes)" in table
     assert "3 / 3" in table
     assert result["bingan"]["keypoints"] == result["sift"]["keypoints"] > 1000
-    assert "as many keypoints of a photo as COLMAP's SIFT finds" in table
+    assert "at most as many keypoints of a photo as COLMAP's SIFT has" in table
