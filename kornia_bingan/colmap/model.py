@@ -10,6 +10,7 @@ import numpy as np
 import pycolmap
 
 from kornia_bingan.colmap.half_pixel import camera_from_colmap, pixels_from_colmap
+from kornia_bingan.colmap.transforms import read_transforms
 from kornia_bingan.colmap.types import Model
 from kornia_bingan.errors import UsageError
 from kornia_bingan.images.read import read_color, sample_ranges
@@ -51,20 +52,24 @@ def read_model(folder: Path) -> Model:
     )
 
 
-def read_poses(folder: Path) -> Model:
-    """Read the poses and cameras of a model, binary or text, whose points are not needed.
+def read_poses(path: Path) -> Model:
+    """Read the poses and cameras of a model, binary or text, whose points are not needed, or of a ``transforms.json``.
 
     Raises:
-        UsageError: the folder holds no readable model, or no image of it has a pose.
+        UsageError: the folder holds no readable model, or no image of it has a pose; or the file is no
+            ``transforms.json``.
     """
+    if path.suffix == ".json":
+        return read_transforms(path)
     try:
-        model = read_model(folder)
+        model = read_model(path)
     except UsageError as error:
         raise UsageError(
-            f"{folder} holds no readable COLMAP model: cameras, images and points3D (it may be empty), .txt or .bin"
+            f"{path} holds no readable COLMAP model: cameras, images and points3D (it may be empty), .txt or .bin; or "
+            "give a transforms.json"
         ) from error
     if not model.names:
-        raise UsageError(f"the COLMAP model in {folder} has no image with a pose")
+        raise UsageError(f"the COLMAP model in {path} has no image with a pose")
     return model
 
 
