@@ -91,9 +91,7 @@ def _camera(values: Mapping[str, Any], where: str) -> Values:
     if not all(side.is_integer() for side in size):
         raise UsageError(f"{where}: w and h are {size[0]:g} and {size[1]:g}; they are whole pixels")
     if used := [name for name in _DISTORTION if name not in names and values.get(name)]:
-        raise UsageError(
-            f"{where} has {used[0]}, which a camera_model {said} does not have here; undistort the pictures"
-        )
+        raise UsageError(f"{where} has {used[0]}, which {said} does not have here; undistort the pictures")
     given = dict(values)
     given.setdefault("fl_y", given.get("fl_x"))
     params = [_number(given, name, where) if name in _PINHOLE else float(given.get(name) or 0) for name in names]

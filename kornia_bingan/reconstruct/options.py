@@ -65,8 +65,8 @@ class CameraOptions:
         intrinsics: fx,fy,cx,cy[,k1,k2,p1,p2], kept fixed; the centre of the first pixel is (0, 0).
         cameras: COLMAP's cameras.txt, kept fixed: one camera for each size of photos, or as camera-of says.
         camera_of: which photos have which camera of cameras.txt, as FOLDER=NUMBER or 'PATTERN=NUMBER': left=1 right=2.
-        poses: folder of a COLMAP model, or a transforms.json, whose poses and cameras are kept: no mapping, only points,
-            of the photos in it.
+        poses: folder of a COLMAP model, or a transforms.json, whose poses and cameras are kept: no mapping, only
+            points, of the photos in it.
         rig: COLMAP's rig_config.json: calibrated cameras that move together, kept fixed.
     """
 
