@@ -18,7 +18,7 @@ from kornia_bingan.keypoints import Keypoints, Support, check_inside, support_re
 from kornia_bingan.network.inference import FoldedNetwork, Precision
 from kornia_bingan.network.published import OfPictures, PatchDiscriminator, PatchTrunk
 from kornia_bingan.network.weights import find_weights, load_weights
-from kornia_bingan.patches import PATCH_SIZE, build_pyramid, cut_patches
+from kornia_bingan.patches import PATCH_SIZE, Pyramid, build_pyramid, cut_patches
 from kornia_bingan.work.files import sha256_of
 
 Output = Literal["code", "packed", "descriptor"]
@@ -129,6 +129,31 @@ class BinGAN(nn.Module):
             descriptors = torch.cat([self._described(piece) for piece in torch.split(patches, batch)])
         return self._coded(descriptors, patches)
 
+    @torch.no_grad()
+    def regions(self, pyramid: Pyramid, lafs: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Turn and stretch support regions as their patches say, so that two views of one surface agree.
+
+        Weights that do not correct regions give them back as they are. Positions and areas never change.
+
+        Args:
+            pyramid: of the picture, see :func:`kornia_bingan.patches.build_pyramid`.
+            lafs: support regions, float32 (N, 2, 3).
+
+        Returns:
+            float32, shape (N, 2, 3).
+        """
+        frames = self.network.frames
+        if frames is None:
+            return lafs
+        patches = torch.from_numpy(cut_patches(pyramid, lafs))
+        values = next(frames.parameters())
+        batch = self.batch if values.device.type == "cpu" else self.cuda_batch
+        pieces = [frames(piece.to(values)).float().cpu() for piece in torch.split(patches, batch)]
+        corrected = lafs.copy()
+        if pieces:
+            corrected[:, :, :2] = lafs[:, :, :2] @ torch.cat(pieces).numpy()
+        return corrected
+
     def _check(self, patches: Tensor) -> None:
         size = (1, PATCH_SIZE, PATCH_SIZE)
         if not isinstance(patches, Tensor):
@@ -213,7 +238,7 @@ def describe(
         raise UsageError("the model is in training mode, where codes are random; call its eval() first")
     pyramid = build_pyramid(image)
     check_inside(keypoints, image.shape)
-    patches = cut_patches(pyramid, support_regions(keypoints, support))
+    patches = cut_patches(pyramid, model.regions(pyramid, support_regions(keypoints, support)))
     model._warn_if_untrained()
     values = next(chain(model.parameters(), model.buffers()))
     # A folded network casts by itself, after it has standardised.

@@ -128,11 +128,20 @@ def local_feature(
 
 
 class _LAFDescriptor(KF.LAFDescriptor):  # type: ignore[misc]
-    """Kornia's, which before 0.9 gives no keypoints the width of SIFT."""
+    """Kornia's, with the corrections of support regions that the weights have, if any.
+
+    Before 0.9 Kornia's gives no keypoints the width of SIFT.
+    """
 
     def forward(self, img: Tensor, lafs: Tensor) -> Tensor:
         """Turn LAFs (B, N, 2, 3) of images (B, 1 or 3, H, W) into descriptors (B, N, bits)."""
         if lafs.shape[1]:
+            frames = self.descriptor.network.frames
+            if frames is not None:
+                grey = rgb_to_grayscale(img) if img.shape[1] == 3 else img
+                patches = KF.extract_patches_from_pyramid(grey, lafs, self.patch_size).flatten(0, 1)
+                changes = torch.cat([frames(piece) for piece in patches.split(self.descriptor.batch)])
+                lafs = torch.cat([lafs[..., :2] @ changes.view(*lafs.shape[:2], 2, 2).to(lafs), lafs[..., 2:]], -1)
             described: Tensor = super().forward(img, lafs)
             return described
         empty: Tensor = self.descriptor(img.new_zeros(0, 1, self.patch_size, self.patch_size))

@@ -238,3 +238,49 @@ def bit_correlation(low: Tensor) -> Tensor:
     soft = soft / soft.square().mean(0).add(1e-6).sqrt()
     correlation = soft.T @ soft / len(soft)
     return _off_diagonal(correlation).square().sum() / correlation.shape[0]
+
+
+def margin(low0: Tensor, low1: Tensor, ignore: Tensor | None = None, least: float = 0.5) -> Tensor:
+    """Two views of one keypoint must be nearer than the nearest other keypoint, by a margin.
+
+    Mean of ``max(0, least + d(i, i) - d(i, nearest other))`` over distances of descriptors of length 1. No gradient
+    flows to the distances of others: they say how hard a keypoint is, and views are not made to differ from them.
+
+    Args:
+        low0: descriptors of the first views, shape (N, M).
+        low1: descriptors of the second views in the same order, shape (N, M).
+        ignore: bool, shape (N, N): pairs that are neither alike nor different.
+        least: the margin; distances are in [0, 2].
+
+    Raises:
+        ValueError: fewer than 2 rows, or different numbers of rows.
+    """
+    count = _check_batch(low0, low1)
+    products = F.normalize(low0) @ F.normalize(low1).T
+    same = _distances(products.diagonal())
+    excluded = torch.eye(count, dtype=torch.bool, device=products.device)
+    if ignore is not None:
+        excluded = excluded | ignore
+    others = products.detach().masked_fill(excluded, -1.0)
+    nearest = _distances(torch.maximum(others.amax(1), others.amax(0)))
+    return F.relu(least + same - nearest).mean()
+
+
+def _distances(products: Tensor) -> Tensor:
+    distances: Tensor = (2 - 2 * products).clamp_min(1e-6).sqrt()  # the root has a gradient there
+    return distances
+
+
+def same_region(frames0: Tensor, frames1: Tensor) -> Tensor:
+    """Frames of two views of one keypoint, seen from the first picture, must be the same.
+
+    Mean of ``e / (1 + e)``, e the Frobenius norm of ``frames0^-1 frames1 - I``: a few that cannot agree weigh little.
+
+    Args:
+        frames0, frames1: shape (N, 2, 2), invertible.
+    """
+    between = torch.linalg.solve(frames0.float(), frames1.float())
+    identity = torch.eye(2, device=between.device)
+    error: Tensor = ((between - identity).square().sum((1, 2)) + 1e-4).sqrt()
+    mean: Tensor = (error / (1 + error)).mean()
+    return mean

@@ -15,6 +15,7 @@ from eval.harness.cache import code_digest
 from eval.harness.peers import Image, Peer
 from kornia_bingan import BinGAN, bits, descriptor, keypoints, patches
 from kornia_bingan.keypoints import Keypoints
+from kornia_bingan.network import frames
 from kornia_bingan.network import published as network
 from kornia_bingan.network.weights import find_weights, list_models
 from kornia_bingan.patches import build_pyramid, cut_patches
@@ -41,7 +42,7 @@ def load_ours(name_or_path: str) -> list[Peer]:
     """
     path = find_weights(name_or_path)
     name = name_of_weights(path)
-    code = code_digest(sys.modules[__name__], keypoints, patches, network, descriptor, bits)
+    code = code_digest(sys.modules[__name__], keypoints, patches, network, frames, descriptor, bits)
     model, real = BinGAN.from_pretrained(path), BinGAN.from_pretrained(path, output="descriptor")
     side = 4 * keypoints.BLOB_SUPPORT
     about = f"support region {side:g} sigma"
@@ -57,5 +58,6 @@ def load_ours(name_or_path: str) -> list[Peer]:
 @torch.no_grad()
 def real_rows(model: BinGAN, image: Image, points: Keypoints) -> NDArray[np.float32]:
     """Describe keypoints by the real values whose signs are the code, scaled to length 1, float32 (N, bits)."""
-    cut = torch.from_numpy(cut_patches(build_pyramid(image), keypoints.support_regions(points)))
+    pyramid = build_pyramid(image)
+    cut = torch.from_numpy(cut_patches(pyramid, model.regions(pyramid, keypoints.support_regions(points))))
     return np.asarray(nn.functional.normalize(model(cut)).numpy(), np.float32)

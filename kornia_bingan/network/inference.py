@@ -47,6 +47,7 @@ class FoldedNetwork(nn.Module):
         in_bfloat16 = precision == "bfloat16" or (precision == "auto" and has_bfloat16(device))
         dtype = torch.bfloat16 if in_bfloat16 else torch.float32
         self.bits = network.bits
+        self.frames = network.frames
         is_trunk = isinstance(network, PatchTrunk)
         self.leak = 0.0 if is_trunk else LEAK
         self.standardise = is_trunk or network.standardise

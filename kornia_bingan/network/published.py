@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kornia_bingan.network.frames import FrameNetwork
 from kornia_bingan.network.layers import (
     BatchNormShift,
     Conv,
@@ -44,6 +45,7 @@ class PatchDiscriminator(nn.Module):
 
     channels = 3
     uses_batch_statistics = False
+    frames: FrameNetwork | None = None
 
     def __init__(self, bits: int = BITS, *, standardise: bool = False) -> None:
         super().__init__()
@@ -188,6 +190,8 @@ class PatchTrunk(nn.Module):
         bits: width of the descriptor.
         layers: (channels, stride) of the convolutions; the first is 5x5, the others 3x3. Their strides must reduce
             32 to 8 pixels.
+        frames: have a network that corrects the support regions before they are described, see
+            :class:`kornia_bingan.network.frames.FrameNetwork`.
     """
 
     channels = 1
@@ -197,6 +201,8 @@ class PatchTrunk(nn.Module):
         self,
         bits: int = BITS,
         layers: Sequence[Sequence[int]] = ((32, 2), (64, 1), (64, 1), (128, 2), (128, 1)),
+        *,
+        frames: bool = False,
     ) -> None:
         super().__init__()
         self.bits = bits
@@ -216,10 +222,12 @@ class PatchTrunk(nn.Module):
         self.code_layer = nn.Conv2d(previous, bits, 8, bias=False)
         self.code_normalisation = nn.BatchNorm1d(bits, affine=False)
         self.logits_layer = nn.Linear(previous, 2)
+        self.frames: FrameNetwork | None = FrameNetwork() if frames else None
 
     def arguments(self) -> dict[str, Any]:
         """Give the constructor's arguments, for the weights file."""
-        return {"bits": self.bits, "layers": [list(size) for size in self.sizes]}
+        layers = {"bits": self.bits, "layers": [list(size) for size in self.sizes]}
+        return {**layers, "frames": True} if self.frames is not None else layers
 
     @staticmethod
     def prepare(patches: Tensor) -> Tensor:
@@ -311,7 +319,9 @@ NETWORKS: dict[str, type[PatchDiscriminator] | type[PatchTrunk] | type[ImageDisc
 
 @torch.no_grad()
 def multiply_adds(network: Network) -> int:
-    """Count the multiply-adds of describing one patch or picture, convolutions and matrix products only."""
+    """Count the multiply-adds of describing one patch or picture, convolutions and matrix products only.
+
+    Those of correcting its support region count too."""
     counts: list[int] = []
 
     def count(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -324,7 +334,10 @@ def multiply_adds(network: Network) -> int:
     was_training = network.training
     network.eval()
     weight = next(network.parameters())
-    network.describe(torch.zeros(1, network.channels, 32, 32, device=weight.device, dtype=weight.dtype))
+    patch = torch.zeros(1, network.channels, 32, 32, device=weight.device, dtype=weight.dtype)
+    network.describe(patch)
+    if isinstance(network, PatchTrunk) and network.frames is not None:
+        network.frames(patch)
     network.train(was_training)
     for handle in handles:
         handle.remove()

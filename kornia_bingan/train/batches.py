@@ -16,11 +16,11 @@ from kornia_bingan.datasets.brown import PatchSet, read_patch_set
 from kornia_bingan.datasets.pictures import Splits, read_picture_set
 from kornia_bingan.errors import UsageError
 from kornia_bingan.images.folders import Skipped
-from kornia_bingan.patches import build_pyramid, cut_patches
+from kornia_bingan.patches import PATCH_SIZE, build_pyramid, cut_patches
 from kornia_bingan.train import processes
 from kornia_bingan.train.config import PICTURE_NETWORKS, TrainConfig
 from kornia_bingan.train.jitter import NO_JITTER, Batch, Jitter, change_grey_values, jitter_lafs
-from kornia_bingan.train.photos import Photo, cut_from, draw_batch, load_photos, split_photos
+from kornia_bingan.train.photos import VIEW_SIZE, Photo, cut_from, draw_batch, load_photos, split_photos
 from kornia_bingan.train.picture_jitter import NO_PICTURE_JITTER, draw_views
 from kornia_bingan.train.tracks import draw_tracks, read_tracks
 
@@ -114,21 +114,25 @@ def photo_source(config: TrainConfig, photos: list[Photo]) -> Source:
     count = round(config.tracks_share * config.batch_size) if tracks else 0
     device = processes.local_device(config.device)
     cut = cut_from(learnt, device)
+    side = VIEW_SIZE if config.lambda_frames > 0 else PATCH_SIZE
 
     def draw(step: int, stream: int) -> Batch:
         rng = np.random.default_rng([config.seed, step, stream])
         parts = []
         if count < config.batch_size:
             parts.append(
-                draw_batch(learnt, cut, config.batch_size - count, config.photos_per_batch, config.jitter, rng)
+                draw_batch(
+                    learnt, cut, config.batch_size - count, config.photos_per_batch, config.jitter, rng, side=side
+                )
             )
         if count:
             parts.append(draw_tracks(tracks, count, config.jitter, rng, device))
-        return join_batches(parts)
+        return join_batches(parts) if len(parts) > 1 else parts[0]
 
     rng = np.random.default_rng(config.seed)
     cut_aside = cut_from(aside, torch.device("cpu"))
-    batch = draw_batch(aside, cut_aside, config.validation_pairs, min(len(aside), 16), Jitter(), rng)
+    jitter = config.jitter if config.lambda_frames > 0 else Jitter()
+    batch = draw_batch(aside, cut_aside, config.validation_pairs, min(len(aside), 16), jitter, rng, side=side)
     contents = {"photos": len(photos), "keypoints": sum(len(photo.lafs) for photo in photos)}
     if tracks:
         contents["tracks"] = sum(len(each.counts) for each in tracks)
@@ -290,8 +294,9 @@ def draw_ahead(config: TrainConfig, source: Source, first: int) -> Iterator[tupl
         return drawn
 
     def learnt_from(batch: Batch) -> None:
-        for tensor in (batch.patches0, batch.patches1, batch.ignore):
-            if tensor.is_cuda:  # its memory serves the stream that drew it again only when the step is over
+        for tensor in (batch.patches0, batch.patches1, batch.ignore, batch.change0, batch.change1):
+            # its memory serves the stream that drew it again only when the step is over
+            if tensor is not None and tensor.is_cuda:
                 tensor.record_stream(torch.cuda.current_stream())
 
     with ThreadPoolExecutor(threads) as pool:

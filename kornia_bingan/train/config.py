@@ -66,6 +66,8 @@ class TrainConfig:
         lambda_two_view: weight of the two-view term.
         lambda_descriptor: weight of the two-view term of the descriptors before their sign.
         lambda_projection: weight of the two-view term of PictureNetwork's projection.
+        lambda_frames: weight of the agreement of corrected support regions: trains the frame network of the PatchTrunk
+            that the run starts from, which stays as it is; the two-view term is then a margin to the nearest other.
         lambda_second_order: weight of the second-order similarity of the codes of two views.
         lambda_quantisation: weight of the squared distance of descriptors from their codes.
         lambda_bit_correlation: weight of the squared correlation between bits.
@@ -126,6 +128,7 @@ class TrainConfig:
     lambda_two_view: float = 1.0
     lambda_descriptor: float = 0.0
     lambda_projection: float = 0.0
+    lambda_frames: float = 0.0
     lambda_second_order: float = 0.0
     lambda_quantisation: float = 0.0
     lambda_bit_correlation: float = 0.1
@@ -165,7 +168,8 @@ class TrainConfig:
     @property
     def needs_two_views(self) -> bool:
         """Whether a term of the loss compares two views of a keypoint."""
-        terms = (self.lambda_two_view, self.lambda_descriptor, self.lambda_projection, self.lambda_second_order)
+        of_codes = (self.lambda_two_view, self.lambda_descriptor, self.lambda_second_order)
+        terms = (*of_codes, self.lambda_projection, self.lambda_frames)
         return max(terms) > 0
 
 
@@ -202,6 +206,16 @@ PRESETS: dict[str, dict[str, Any]] = {
         "schedule": "constant",
         "moving_average": 0.99,
         "validate_every": 100,
+    },
+    # The network that turns and stretches support regions, for weights that exist; views of tilts up to 4 and beyond.
+    "frames": {
+        "start": "bingan256-lite",
+        "steps": 1600,
+        "batch_size": 512,
+        "photos_per_batch": 16,
+        "lambda_frames": 1.0,
+        "lambda_bit_correlation": 0.0,
+        "jitter": Jitter(rotation_deg=20.0, log2_stretch=1.0, occlusion=0.0),
     },
     # The published recipe; what differs from it is listed in docs/article.md. 400 epochs of 100,000 patches.
     "brown": {
@@ -296,6 +310,10 @@ def check_config(config: TrainConfig) -> None:
     terms = [name for name in describe_config(config) if name.startswith("lambda_")]
     if all(getattr(config, term) == 0 for term in terms) or any(getattr(config, term) < 0 for term in terms):
         raise UsageError(f"the weights of the loss are {[getattr(config, t) for t in terms]}; some must be above 0")
+    if config.lambda_frames > 0 and not (config.start and config.network == "PatchTrunk"):
+        raise UsageError("lambda_frames needs weights to start from (--from), of the network PatchTrunk")
+    if config.lambda_frames > 0 and (config.train or config.tracks or config.lambda_gan > 0):
+        raise UsageError("lambda_frames learns from photos, without tracks, patch sets and generator; leave them out")
     if any(not 8 <= width < config.bits for width in config.nested):
         raise UsageError(f"nested is {config.nested}; give widths from 8 to below the {config.bits} bits of the code")
     if not 0 <= config.tracks_share <= 1:

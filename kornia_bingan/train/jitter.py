@@ -16,8 +16,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from kornia_bingan.patches import PATCH_SIZE
-
 Floats = NDArray[np.float32]
 
 
@@ -69,6 +67,8 @@ class Batch:
     Attributes:
         patches0, patches1: float32 in [0, 1], shape (B, 1, 32, 32); row i of both is one keypoint.
         ignore: bool, shape (B, B): pairs of different keypoints too close to call them different.
+        change0, change1: how the support region of each view is turned and stretched against the detector's, float32
+            (B, 2, 2) of determinant 1; None where that is not known.
 
     All are on the device that learns.
     """
@@ -76,6 +76,8 @@ class Batch:
     patches0: Tensor
     patches1: Tensor
     ignore: Tensor
+    change0: Tensor | None = None
+    change1: Tensor | None = None
 
 
 def jitter_lafs(lafs: Floats, jitter: Jitter, rng: np.random.Generator) -> Floats:
@@ -126,21 +128,21 @@ def change_grey_values(patches: Tensor, jitter: Jitter, rng: np.random.Generator
     """Occlude, blur, change gamma, contrast and brightness, add noise.
 
     Args:
-        patches: float32 in [0, 1], shape (N, 1, 32, 32), on any device.
+        patches: float32 in [0, 1], shape (N, 1, S, S), on any device.
         jitter: random changes of each patch.
         rng: every random number comes from it; the noise of pixels from a generator that it seeds.
 
     Returns:
         The same form, clipped to [0, 1].
     """
-    count, device = len(patches), patches.device
+    count, device, side = len(patches), patches.device, patches.shape[-1]
     if jitter.occlusion > 0:
         patches = _occluded(patches, rng.random(count) < jitter.occlusion, jitter.occlusion_nearest, rng)
     if jitter.blur > 0:
         weight = per_row(jitter.blur * rng.random(count), patches)
         for padding in ((0, 0, 1, 1), (1, 1, 0, 0)):
             padded = F.pad(patches, padding, "replicate")
-            sides = padded[..., :PATCH_SIZE, :PATCH_SIZE] + padded[..., -PATCH_SIZE:, -PATCH_SIZE:]
+            sides = padded[..., :side, :side] + padded[..., -side:, -side:]
             patches = patches + weight * (sides - 2 * patches)
     if jitter.defocus > 0:
         patches = _defocused(patches, jitter.defocus * rng.random(count) ** 2)
@@ -162,7 +164,7 @@ def _defocused(patches: Tensor, deviations: NDArray[np.float64]) -> Tensor:
     """Blur every patch by the nearest of a few Gaussians up to the largest deviation, the border repeated."""
     levels = np.linspace(0, deviations.max(initial=0), DEFOCUS_LEVELS + 1)
     nearest = np.abs(deviations[:, None] - levels).argmin(1)
-    blurs = [np.eye(PATCH_SIZE, dtype=np.float32)]
+    blurs = [np.eye(patches.shape[-1], dtype=np.float32)]
     for level in levels[1:]:
         kernel = cv2.getGaussianKernel(2 * int(np.ceil(3 * level)) + 1, max(level, 1e-6))
         blur = cv2.sepFilter2D(blurs[0], -1, np.ones(1), kernel, borderType=cv2.BORDER_REPLICATE)
@@ -196,7 +198,8 @@ def _occluded(patches: Tensor, chosen: NDArray[np.bool_], nearest: float, rng: n
     others = rng.permutation(len(patches))[: len(rows)]
     line = np.stack([np.cos(angle), np.sin(angle), distance], 1).astype(np.float32)
     cos, sin, far = torch.from_numpy(line).to(patches.device).T[:, :, None, None, None]
-    unit = ((2 * torch.arange(PATCH_SIZE, device=patches.device) + 1) / PATCH_SIZE - 1).to(patches.dtype)
+    side = patches.shape[-1]
+    unit = ((2 * torch.arange(side, device=patches.device) + 1) / side - 1).to(patches.dtype)
     index, other = (torch.from_numpy(each).to(patches.device) for each in (rows, others))
     covered = torch.where(cos * unit + sin * unit[:, None] > far, patches[other], patches[index])
     return patches.index_copy(0, index, covered)

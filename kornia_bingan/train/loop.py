@@ -44,6 +44,7 @@ from kornia_bingan.train import processes
 from kornia_bingan.train.batches import Source, draw_ahead, open_source
 from kornia_bingan.train.config import TrainConfig, check_config, describe_config
 from kornia_bingan.train.folder import NOT_IDENTITY, check_out, open_run, resume
+from kornia_bingan.train.frames import frame_losses
 from kornia_bingan.train.jitter import Batch
 from kornia_bingan.train.plots import draw_log, draw_patches, write_tensorboard
 from kornia_bingan.train.state import TrainingState
@@ -163,9 +164,9 @@ def train_step(state: TrainingState, batch: Batch, generator_batch: Batch | None
     # Noise is the same on all processes, dropout is not.
     state.noise.manual_seed(_seed_of(config.seed, state.step, 0))
     torch.manual_seed(_seed_of(config.seed, state.step, 1 + processes.rank()))
-    state.network.train()
+    state.set_training()
     rate = state.set_learning_rate()
-    terms = discriminator_losses(state, batch)
+    terms = (frame_losses if config.lambda_frames > 0 else discriminator_losses)(state, batch)
     total = torch.stack([getattr(config, f"lambda_{name}") * value for name, value in terms.items()]).sum()
     _step(state.optimiser, state.network, total)
     # one transfer for all, since each makes a GPU wait

@@ -26,8 +26,8 @@ from kornia_bingan.train.jitter import Batch, Jitter, bend, change_grey_values, 
 from kornia_bingan.work.run_folder import checksums, no_progress
 
 Floats = NDArray[np.float32]
-Cut = Callable[[NDArray[np.int64], Floats], Tensor]
-"""(number of the photo of each row (N,), LAFs (N, 2, 3)) -> patches, float32 in [0, 1], (N, 1, 32, 32)."""
+Cut = Callable[[NDArray[np.int64], Floats, int], Tensor]
+"""(number of the photo of each row (N,), LAFs (N, 2, 3), side S) -> patches, float32 in [0, 1], (N, 1, S, S)."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,9 @@ class Photo:
     pyramid: list[NDArray[np.uint8]]
     lafs: Floats
 
+
+VIEW_SIZE = 48
+"""Cells a side of the views that the frame network learns from, as large as those of a patch of 32."""
 
 LEAST_KEYPOINTS = 16
 """Of a photo that is learnt from."""
@@ -103,11 +106,11 @@ def cut_from(photos: Sequence[Photo], device: torch.device) -> Cut:
     if device.type != "cpu":
         return cut_on_device(photos, device)
 
-    def cut(photo_of: NDArray[np.int64], lafs: Floats) -> Tensor:
-        patches = np.empty((len(lafs), 1, PATCH_SIZE, PATCH_SIZE), np.float32)
+    def cut(photo_of: NDArray[np.int64], lafs: Floats, side: int) -> Tensor:
+        patches = np.empty((len(lafs), 1, side, side), np.float32)
         for number in np.unique(photo_of):
             rows = photo_of == number
-            patches[rows] = cut_patches(photos[number].pyramid, lafs[rows])
+            patches[rows] = cut_patches(photos[number].pyramid, lafs[rows], side)
         return torch.from_numpy(patches)
 
     return cut
@@ -121,12 +124,12 @@ def cut_on_device(photos: Sequence[Photo], device: torch.device) -> Cut:
     start = torch.cat([sizes.new_zeros(1), sizes.prod(1).cumsum(0)[:-1]])
     counts = torch.tensor([len(photo.pyramid) for photo in photos], device=device)
     first = torch.cat([counts.new_zeros(1), counts.cumsum(0)[:-1]])
-    unit = ((2 * torch.arange(PATCH_SIZE, device=device) + 1) / PATCH_SIZE - 1).float()
 
-    def cut(photo_of: NDArray[np.int64], lafs: Floats) -> Tensor:
+    def cut(photo_of: NDArray[np.int64], lafs: Floats, side: int) -> Tensor:
+        unit = ((2 * torch.arange(side, device=device) + 1) / side - 1).float()
         number, frames = torch.from_numpy(photo_of).to(device), torch.from_numpy(lafs).to(device)
         area = (frames[:, 0, 0] * frames[:, 1, 1] - frames[:, 0, 1] * frames[:, 1, 0]).abs()
-        step = 2 * area.sqrt() / PATCH_SIZE
+        step = 2 * area.sqrt() / side
         level = step.log2().round().long().clamp_min(0)
         row = first[number] + torch.minimum(level, counts[number] - 1)
         scale = (sizes[row] / sizes[first[number]]).flip(1)[:, :, None]  # of x and of y
@@ -151,7 +154,14 @@ def cut_on_device(photos: Sequence[Photo], device: torch.device) -> Cut:
 
 
 def draw_batch(
-    photos: Sequence[Photo], cut: Cut, size: int, photos_per_batch: int, jitter: Jitter, rng: np.random.Generator
+    photos: Sequence[Photo],
+    cut: Cut,
+    size: int,
+    photos_per_batch: int,
+    jitter: Jitter,
+    rng: np.random.Generator,
+    *,
+    side: int = PATCH_SIZE,
 ) -> Batch:
     """Draw a batch: some photos, some keypoints of each, two views of every keypoint.
 
@@ -162,6 +172,7 @@ def draw_batch(
         photos_per_batch: photos that the batch is drawn from; keypoints of one photo are the hardest negatives.
         jitter: random changes of each view.
         rng: every random number comes from it.
+        side: cells a side; more than 32 show more than the support region, in cells of the same size.
     """
     counts = np.full(photos_per_batch, size // photos_per_batch)
     counts[: size % photos_per_batch] += 1
@@ -173,13 +184,20 @@ def draw_batch(
             for number, count in zip(chosen, counts, strict=True)
         ]
     )
-    views = []
+    views, changes = [], []
     for _ in range(2):
-        patches = cut(photo_of, jitter_lafs(lafs, jitter, rng))
+        jittered = jitter_lafs(lafs, jitter, rng)
+        changes.append(_unscaled(np.linalg.solve(lafs[:, :, :2], jittered[:, :, :2])))
+        jittered[:, :, :2] *= side / PATCH_SIZE
+        patches = cut(photo_of, jittered, side)
         if jitter.relief > 0:
             patches = bend(patches, jitter.relief, rng)
         views.append(change_grey_values(patches, jitter, rng))
     device = views[0].device
     place = torch.from_numpy(np.repeat(np.arange(photos_per_batch), counts)).to(device)
     ignore = near_duplicates(torch.from_numpy(lafs).to(device)) & (place[:, None] == place)
-    return Batch(views[0], views[1], ignore)
+    return Batch(views[0], views[1], ignore, *(torch.from_numpy(change).to(device) for change in changes))
+
+
+def _unscaled(change: Floats) -> Floats:
+    return np.asarray(change / np.sqrt(np.linalg.det(change))[:, None, None], np.float32)

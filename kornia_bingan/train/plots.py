@@ -93,10 +93,10 @@ def write_tensorboard(out: Path) -> Path:
 
 
 def _grid(patches: NDArray[np.float32]) -> Picture:
-    channels = patches.shape[1]
-    cells = np.zeros((64, channels, 32, 32), np.float32)
+    channels, side = patches.shape[1:3]
+    cells = np.zeros((64, channels, side, side), np.float32)
     cells[: len(patches)] = patches
-    rows = cells.reshape(8, 8, channels, 32, 32).transpose(0, 3, 1, 4, 2).reshape(256, 256, channels)
+    rows = cells.reshape(8, 8, channels, side, side).transpose(0, 3, 1, 4, 2).reshape(8 * side, 8 * side, channels)
     # OpenCV writes blue, green, red; grey pictures have no third axis
     rows = rows[..., ::-1] if channels == 3 else rows[..., 0]
     return np.asarray(np.clip(rows, 0, 1) * 255, np.uint8)

@@ -12,7 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from kornia_bingan.errors import UsageError
-from kornia_bingan.network.published import NETWORKS, Generator, ImageDiscriminator, Network, PatchDiscriminator
+from kornia_bingan.network.frames import FrameNetwork
+from kornia_bingan.network.published import (
+    NETWORKS,
+    Generator,
+    ImageDiscriminator,
+    Network,
+    PatchDiscriminator,
+    PatchTrunk,
+)
 from kornia_bingan.network.weights import find_weights, load_weights
 from kornia_bingan.train import processes
 from kornia_bingan.train.adam import OrthogonalMomentum, PublishedAdam
@@ -46,6 +54,8 @@ class TrainingState:
         self.network = self._place(load_weights(find_weights(config.start)) if config.start else _network(config))
         if isinstance(self.network, PatchDiscriminator | ImageDiscriminator):
             self.network.dropout = config.dropout
+        if config.lambda_frames > 0:
+            self._prepare_frames()
         self.optimiser = self._optimiser(self.network)
         self.generator = self._place(Generator(self.network.channels)) if config.lambda_gan > 0 else None
         self.generator_optimiser = self._optimiser(self.generator) if self.generator is not None else None
@@ -60,6 +70,19 @@ class TrainingState:
         module.to(self.device)
         module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return module
+
+    def _prepare_frames(self) -> None:
+        assert isinstance(self.network, PatchTrunk)
+        if self.network.frames is None:
+            self.network.frames = self._place(FrameNetwork())
+        self.network.requires_grad_(False)
+        self.network.frames.requires_grad_(True)
+
+    def set_training(self) -> None:
+        """Put the network into training mode; where frames are learnt, the rest of it stays in evaluation mode."""
+        self.network.train(self.config.lambda_frames == 0)
+        if self.config.lambda_frames > 0 and isinstance(self.network, PatchTrunk) and self.network.frames is not None:
+            self.network.frames.train()
 
     def _optimiser(self, module: nn.Module) -> torch.optim.Optimizer:
         config = self.config

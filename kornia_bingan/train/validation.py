@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 
 from kornia_bingan import losses
+from kornia_bingan.network.published import PatchTrunk
 from kornia_bingan.train.batches import ValidationPairs, ValidationPictures
+from kornia_bingan.train.frames import corrected
 from kornia_bingan.train.metrics import fpr95
 from kornia_bingan.train.retrieval_metrics import expected_average_precision, histogram
 from kornia_bingan.train.state import TrainingState
@@ -19,7 +21,13 @@ def validate(state: TrainingState, data: ValidationPairs | ValidationPictures) -
     """Measure the codes of the network, or of its moving average, on data that is kept aside."""
     network = state.result().eval()
     parts = torch.split(torch.from_numpy(data.patches), _BATCH)
-    low = torch.cat([network.describe(network.prepare(part.to(state.device))).float().cpu() for part in parts])
+
+    def describe(part: Tensor) -> Tensor:
+        if isinstance(network, PatchTrunk):
+            part = corrected(network.frames, part)
+        return network.describe(network.prepare(part)).float().cpu()
+
+    low = torch.cat([describe(part.to(state.device)) for part in parts])
     measured = validate_pairs(low, data) if isinstance(data, ValidationPairs) else _validate_widths(state, low, data)
     ones = (low >= 0).float().mean(0)
     measured.update(ones_mean=float(ones.mean()), ones_min=float(ones.min()), ones_max=float(ones.max()))

@@ -169,7 +169,7 @@ def test_patches_cut_by_a_gpu_are_those_of_opencv(photos: list[Photo]) -> None:
     lafs = jitter_lafs(np.stack([photos[n].lafs[rng.integers(len(photos[n].lafs))] for n in photo_of]), Jitter(), rng)
     lafs[::3, :, :2] *= rng.uniform(0.2, 20, (100, 1, 1)).astype(np.float32)  # from every level, and over the border
     lafs[::7, :, 2] -= 100
-    expected, found = (cut(photos, torch.device("cpu"))(photo_of, lafs) for cut in (cut_from, cut_on_device))
+    expected, found = (cut(photos, torch.device("cpu"))(photo_of, lafs, 32) for cut in (cut_from, cut_on_device))
     difference = (expected - found).abs().flatten(1)
     # OpenCV samples at 32nds of a pixel; a scale between two levels may be taken from the other one by rounding.
     assert difference.amax(1).quantile(0.95) < 0.03
