@@ -41,6 +41,10 @@ class BinGAN(nn.Module):
 
     B = 0 gives 0 rows of the same width and dtype. Long batches are cut into pieces.
 
+    Weights that correct support regions (``bingan256-affine``) do so where there is a picture: :func:`describe`, what
+    is built on it, and :func:`kornia_bingan.kornia.local_feature`. ``forward`` describes patches as they are; give it
+    those of :meth:`regions`.
+
     ``torch.compile``, ``torch.export``, ``torch.jit.trace`` and ``torch.jit.script`` take it; their graphs check no
     values, and all but a scripted one describe a batch in one piece.
 
@@ -143,15 +147,14 @@ class BinGAN(nn.Module):
             float32, shape (N, 2, 3).
         """
         frames = self.network.frames
-        if frames is None:
+        if frames is None or not len(lafs):
             return lafs
         patches = torch.from_numpy(cut_patches(pyramid, lafs))
         values = next(frames.parameters())
         batch = self.batch if values.device.type == "cpu" else self.cuda_batch
         pieces = [frames(piece.to(values)).float().cpu() for piece in torch.split(patches, batch)]
         corrected = lafs.copy()
-        if pieces:
-            corrected[:, :, :2] = lafs[:, :, :2] @ torch.cat(pieces).numpy()
+        corrected[:, :, :2] = lafs[:, :, :2] @ torch.cat(pieces).numpy()
         return corrected
 
     def _check(self, patches: Tensor) -> None:

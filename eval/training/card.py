@@ -43,13 +43,23 @@ def card(about: dict[str, Any]) -> str:
         lines += ["", "| source | photos | licence as stated |", "|---|--:|---|"]
         lines += [f"| {row['source']} | {row['photos'] or ''} | {row['licence']} |" for row in about["data"]["sources"]]
     if credited := about["data"].get("credits"):
-        lines += ["", "Trained on these photos and no others, which are not part of this package:"]
+        lines += [
+            "",
+            f"{_learnt(about['training'])} on these photos and no others, which are not part of this package:",
+        ]
         lines += ["", "| source | photos | licence | credit |", "|---|--:|---|---|"]
         lines += [
             f"| {r['source']} | {r['photos']} | {r['licence']} | {r['credit'] or 'not stated'} |" for r in credited
         ]
     lines += ["", f"Generated from `{about['name']}.json` by `python -m eval ship`.", ""]
     return "\n".join(lines)
+
+
+def _learnt(training: dict[str, Any]) -> str:
+    if not training["config"].get("lambda_frames"):
+        return "Trained"
+    trunk = training.get("trunk", training["config"]["start"])["name"]
+    return f"The codes are those of [`{trunk}`]({trunk}.md), see there; their frame network was trained"
 
 
 def steps_taken(about: dict[str, Any]) -> str:

@@ -1,9 +1,12 @@
 """Ship a finished training run: weights, manifest, birth certificate and model card.
 
     python -m eval ship RUN NAME --summary "one line" [--after RUN ...] [--photos FOLDER --credits MANIFEST.json]
+    python -m eval ship RUN NAME --summary "one line" --trunk bingan256 --photos FOLDER --credits MANIFEST.json
 
 A run that went on from the weights of others names these with ``--after``, in their order; the recipe is then all of
 their commands.
+
+A run of the preset ``frames`` may get the codes of other weights, ``--trunk``: its frame network with their trunk.
 
 Writes ``weights/NAME.safetensors``, ``NAME.json`` (the birth certificate: recipe, machine, seconds, validation) and
 ``NAME.md`` (the card, rendered from it), and ``weights/manifest.json``, which takes the probabilities of matches from
@@ -25,7 +28,9 @@ from eval.show.markdown import RESULTS, ROOT
 from eval.training.card import card
 from eval.training.certificate import certificate, read_credits, read_licences
 from kornia_bingan.errors import UsageError
-from kornia_bingan.work.files import atomic_path, write_json
+from kornia_bingan.network.published import PatchTrunk, multiply_adds
+from kornia_bingan.network.weights import find_weights, load_weights, save_weights
+from kornia_bingan.work.files import atomic_path, sha256_of, write_json
 
 WEIGHTS = ROOT / "weights"
 LARGEST_FILE = 8 * 2**20
@@ -60,6 +65,25 @@ def render_cards() -> list[str]:
     return names
 
 
+def join(frames: Path, trunk: str, out: Path, about: dict[str, Any]) -> dict[str, Any]:
+    """Write the trunk of shipped weights with the frame network of a run, and give their certificate.
+
+    Raises:
+        UsageError: the run trained no frame network, or the weights have no trunk.
+    """
+    path = find_weights(trunk)
+    run, network = load_weights(frames), load_weights(path)
+    if not isinstance(run, PatchTrunk) or run.frames is None:
+        raise UsageError(f"{frames} has no frame network; train one with the preset frames")
+    if not isinstance(network, PatchTrunk):
+        raise UsageError(f"{trunk} is a {type(network).__name__}; --trunk takes weights of the network PatchTrunk")
+    network.frames = run.frames
+    training = {**about["training"], "trunk": {"name": path.stem, "sha256": sha256_of(path)}}
+    save_weights(out, network, training)
+    values = {"bits": network.bits, "multiply_adds": multiply_adds(network), "arguments": network.arguments()}
+    return {**about, **values, "sha256": sha256_of(out), "training": training}
+
+
 @command_line("ship")
 def main(
     run: tyro.conf.Positional[Path | None] = None,
@@ -70,6 +94,7 @@ def main(
     manifest: Path | None = None,
     photos: Path | None = None,
     credits: Path | None = None,
+    trunk: str | None = None,
 ) -> int:
     """Write what is shipped.
 
@@ -79,6 +104,7 @@ def main(
         manifest: JSON of the photos, name -> source.
         photos: folder that was learnt from.
         credits: JSON of these photos, sha256, source, licence and author of each.
+        trunk: shipped weights whose codes the frame network of the run is put before.
     """
     if run is not None:
         if name is None or not summary:
@@ -91,10 +117,13 @@ def main(
             data = read_licences(licences, manifest)
         about = certificate(run, name, summary, data, after)
         source = run / "weights.safetensors"
-        if source.stat().st_size >= LARGEST_FILE:
-            raise UsageError(f"{source} has {source.stat().st_size:,} bytes; shipped weights stay under 8 MB")
         with atomic_path(WEIGHTS / f"{name}.safetensors") as temporary:
-            shutil.copyfile(source, temporary)
+            if trunk is None:
+                shutil.copyfile(source, temporary)
+            else:
+                about = join(source, trunk, temporary, about)
+            if temporary.stat().st_size >= LARGEST_FILE:
+                raise UsageError(f"{name} has {temporary.stat().st_size:,} bytes; shipped weights stay under 8 MB")
         write_json(WEIGHTS / f"{name}.json", about)
     write_json(WEIGHTS / "manifest.json", weights_manifest())
     for card_name in render_cards():

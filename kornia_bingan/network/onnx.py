@@ -110,7 +110,8 @@ def export_onnx(weights: str | Path, out: Path, *, input: Input = "patches") -> 
         Name, bits, opset and bytes of the file.
 
     Raises:
-        UsageError: there are no such weights, the file has another ending, or a network of pictures is to cut patches.
+        UsageError: there are no such weights, the file has another ending, or a network of pictures is to cut patches,
+            or the weights correct support regions.
         JobError: the packages ``onnx`` and ``onnxscript`` are not installed.
     """
     if out.suffix.lower() != ".onnx":
@@ -119,6 +120,11 @@ def export_onnx(weights: str | Path, out: Path, *, input: Input = "patches") -> 
     network = load_weights(path)
     if input == "image" and isinstance(network, OfPictures):
         raise UsageError(f"{weights} describes whole pictures, which have no patches; leave out --input image")
+    if isinstance(network, PatchTrunk) and network.frames is not None:
+        raise UsageError(
+            f"{weights} corrects support regions in the picture before it describes them, which an ONNX file does not "
+            "do; export weights without that, such as bingan256"
+        )
     if absent := [name for name in ("onnx", "onnxscript") if find_spec(name) is None]:
         raise JobError(f"{' and '.join(absent)} not installed; pip install 'kornia_bingan[onnx]' brings what is needed")
     exported = network if isinstance(network, OfPictures) else _ByProducts(network)

@@ -4,10 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from eval.training import ship
 from kornia_bingan.errors import UsageError
-from kornia_bingan.network.weights import load_weights
+from kornia_bingan.network.published import multiply_adds
+from kornia_bingan.network.weights import find_weights, load_weights
 from kornia_bingan.train.config import preset_config
 from kornia_bingan.train.jitter import Jitter
 from kornia_bingan.train.loop import train
@@ -68,6 +70,40 @@ def test_a_card_credits_every_photo(run: Path, weights: Path) -> None:
     manifest.write_text(json.dumps(entries))
     assert ship.main([*words, "--credits", str(manifest)]) == 0
     assert f"| a/b | {len(files)} | CC-BY-4.0 | Author 0, Author 1 |" in (weights / "tiny.md").read_text()
+
+
+def test_a_frame_network_goes_before_other_codes(run: Path, weights: Path, tmp_path: Path) -> None:
+    photos = run.parent / "photos"
+    few = {key: value for key, value in SMALL.items() if key != "layers"}
+    start = {"start": str(run / "weights.safetensors"), "steps": 2}
+    train(preset_config("frames", photos, tmp_path / "frames", **{**few, **start}))
+    entries = [
+        {"sha256": sha256_of(path), "source": "a/b", "licence": "CC0", "author": ""} for path in photos.iterdir()
+    ]
+    (weights / "credits.txt").write_text(json.dumps(entries))
+    credited = ["--photos", str(photos), "--credits", str(weights / "credits.txt"), "--summary", "for a test"]
+    assert ship.main([str(tmp_path / "frames"), "joined", *credited, "--trunk", "bingan256-lite"]) == 0
+    joined = load_weights(weights / "joined.safetensors")
+    own, trunk = load_weights(tmp_path / "frames" / "weights.safetensors"), load_weights(find_weights("bingan256-lite"))
+    expected = {**trunk.state_dict(), **{k: v for k, v in own.state_dict().items() if k.startswith("frames.")}}
+    assert joined.state_dict().keys() == expected.keys()
+    assert all(torch.equal(value, expected[name]) for name, value in joined.state_dict().items())
+    row = json.loads((weights / "manifest.json").read_text())["joined"]
+    assert row["sha256"] == sha256_of(weights / "joined.safetensors")
+    assert row["multiply_adds"] == multiply_adds(joined) > multiply_adds(trunk)
+    card = (weights / "joined.md").read_text()
+    assert (
+        "The codes are those of [`bingan256-lite`](bingan256-lite.md), see there; their frame network was trained"
+        in card
+    )
+    assert "--preset frames --from weights.safetensors" in card
+    for source, trunk_name, sentence in (
+        (run, "bingan256-lite", "has no frame network"),
+        (tmp_path / "frames", "bingan256-published", "takes weights of the network PatchTrunk"),
+    ):
+        with pytest.raises(UsageError, match=sentence):
+            ship.main([str(source), "other", *credited, "--trunk", trunk_name])
+    assert not list(weights.glob("other*"))
 
 
 def test_the_command_names_what_differs_from_the_preset(run: Path) -> None:
