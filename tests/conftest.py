@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from itertools import groupby
@@ -35,6 +37,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         items[:] = [test for tests in files for test in tests]
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Remove what the workers of this run have shared."""
+    if (workers := session.config.pluginmanager.get_plugin("dsession")) is not None:
+        shared = f"kornia_bingan-{workers.nodemanager.testrunuid}"
+        shutil.rmtree(Path(tempfile.gettempdir(), shared), ignore_errors=True)
+
+
 @pytest.fixture(autouse=True)
 def _threads() -> None:
     torch.set_num_threads(THREADS)
@@ -49,6 +58,16 @@ def _children_are_forked(request: pytest.FixtureRequest, monkeypatch: pytest.Mon
     """
     if request.path.name != "test_isolated.py":
         monkeypatch.setattr(isolated, "subprocess", SimpleNamespace(Popen=ForkedPython, PIPE=subprocess.PIPE))
+
+
+@pytest.fixture(scope="module")
+def _workers_are_forked() -> Iterator[None]:
+    """Dask's workers on this machine need not load their libraries; those of the programs that tests run do."""
+    import dask
+
+    run_program("pass")  # the server has to be there before Dask would start one that has loaded other libraries
+    with dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}):
+        yield
 
 
 @pytest.fixture(params=["cpu", *(["cuda"] if torch.cuda.is_available() else [])])

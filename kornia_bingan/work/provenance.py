@@ -11,6 +11,7 @@ import platform
 import subprocess
 import sys
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,7 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+@cache  # to look takes milliseconds each, and what is loaded stays
 def _version(distribution: str) -> str | None:
     from importlib.metadata import PackageNotFoundError, version  # slow to load
 

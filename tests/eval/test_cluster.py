@@ -11,6 +11,7 @@ from kornia_bingan.errors import UsageError
 from tests.helpers.photos import write_photos
 
 
+@pytest.mark.usefixtures("_workers_are_forked")
 def test_costs_and_a_killed_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "EMPTY_UNITS", 20)
     photos, out = write_photos(tmp_path / "photos", 6), tmp_path / "cluster.json"

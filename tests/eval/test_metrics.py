@@ -6,7 +6,6 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from sklearn.metrics import average_precision_score, roc_curve
 
 import kornia_bingan.train.metrics
 from eval.harness import bootstrap
@@ -60,6 +59,8 @@ def test_roc_by_hand_with_ties() -> None:
 
 @pytest.mark.parametrize("ties", [False, True])
 def test_roc_against_scikit_learn(ties: bool) -> None:
+    from sklearn.metrics import roc_curve  # takes seconds, here in one worker, above in all that collect
+
     distances, is_match = labelled(1, ties)
     ours = m.roc_curve(distances[is_match], distances[~is_match])
     false, true, thresholds = roc_curve(is_match, -distances, drop_intermediate=False)
@@ -83,6 +84,8 @@ def test_average_precision_by_hand_with_ties() -> None:
 
 @pytest.mark.parametrize("ties", [False, True])
 def test_average_precision_against_scikit_learn(ties: bool) -> None:
+    from sklearn.metrics import average_precision_score
+
     distances, is_match = labelled(2, ties)
     expected = average_precision_score(is_match, -distances)
     assert m.average_precision(distances, is_match) == pytest.approx(expected)

@@ -92,6 +92,7 @@ def release(tmp_path: Path) -> Path:
     return tmp_path / "release"
 
 
+@pytest.mark.usefixtures("_few_initial_patches")
 def test_the_official_layout(release: Path, tmp_path: Path) -> None:
     out = tmp_path / "tasks.json"
     assert patch_tasks.main([str(release), "--out", str(out), "--no-cache", "--regions", "usual"]) == 0

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sklearn.metrics import average_precision_score
 
 from eval.quality import revisited
 from kornia_bingan.datasets.brown import write_patch_set
@@ -17,6 +16,8 @@ USUAL = ("--regions", "usual")
 
 def slow(rows: np.ndarray, points: np.ndarray) -> float:
     """The protocol in loops, scored by scikit-learn."""
+    from sklearn.metrics import average_precision_score
+
     correct, score = [], []
     for a in range(len(points)):
         others = [float(np.linalg.norm(rows[a] - rows[n])) for n in range(len(points)) if points[n] != points[a]]
@@ -38,6 +39,8 @@ def test_against_loops_and_scikit_learn() -> None:
 
 
 def test_the_packages_rule_takes_the_first_patch_in_small_images() -> None:
+    from sklearn.metrics import average_precision_score
+
     points = np.array([0, 0, 1, 1])
     rows = np.array([[0.0], [5.0], [5.5], [30.0]])
     exact = revisited.ratio_average_precision(rows, points)

@@ -8,12 +8,14 @@ import cv2
 import numpy as np
 import pytest
 
-from eval.cost import scale_indices, scale_search
+from eval.cost import scale_search
 from kornia_bingan.errors import UsageError
 from tests.helpers.photos import texture
 
 
 def test_search_of_many_codes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from eval.cost import scale_indices  # lancedb takes seconds, here in one worker, above in all that collect
+
     def here(function: str, arguments: dict[str, Any], stage: str) -> Any:  # a process for each takes half a minute
         return getattr(scale_indices, function.partition(":")[2])(report=None, **arguments)
 

@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import json
 import struct
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -22,6 +20,7 @@ from kornia_bingan.images.read import read_image
 from kornia_bingan.keypoints import detect
 from tests.helpers.image_bytes import encode, png, png_chunk, with_exif, with_segment
 from tests.helpers.photos import texture
+from tests.helpers.programs import run_program
 from tests.helpers.scenes import copy_scene
 
 TAG = ExifTags.Base
@@ -197,7 +196,8 @@ def test_the_exif_block_of_a_heic_is_read_before_any_picture_was_decoded(tmp_pat
     program = (
         "from pathlib import Path; from kornia_bingan.images.exif import read_exif; print(read_exif(Path('a.heic')))"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, check=True)
+    done = run_program(program, tmp_path)
+    assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == str(Exif(24 / FILM_DIAGONAL_MM, (48.5, 2.25, 35.0)))
 
 

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -19,6 +17,7 @@ from kornia_bingan.images.folders import Skipped, list_images
 from kornia_bingan.images.read import ImageError, image_size, read_color, read_image, read_opacity, sample_ranges
 from tests.helpers.image_bytes import encode, exif, png, png_chunk, tiff, with_exif
 from tests.helpers.photos import texture
+from tests.helpers.programs import run_program
 
 WIDTH, HEIGHT = 80, 60
 LOSSLESS_WEBP = (64, 101)
@@ -468,7 +467,7 @@ def test_heic_says_what_it_needs(tmp_path: Path) -> None:
     Image.fromarray(texture(60, 80)).save(tmp_path / "a.heic", "HEIF")
     program = "import sys; sys.modules['pillow_heif'] = None\nfrom kornia_bingan.images import read_image\n"
     program += "read_image('a.heic')"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, check=False)
+    done = run_program(program, tmp_path)
     assert "a.heic is a HEIC or AVIF picture, which needs pip install 'kornia_bingan[heic]'" in done.stderr
 
 

@@ -20,13 +20,15 @@ from kornia_bingan.network.onnx import export_onnx
 from kornia_bingan.network.pictures import PictureNetwork
 from kornia_bingan.network.published import ImageDiscriminator
 from kornia_bingan.network.weights import load_weights, save_weights
+from tests.helpers.once import made_once
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("onnx") / "lite.onnx"
-    assert main(["export", str(path), "--descriptor", "bingan256-lite"]) == 0
-    return path
+def exported() -> Path:
+    def export(path: Path) -> None:
+        assert main(["export", str(path), "--descriptor", "bingan256-lite"]) == 0
+
+    return made_once("by_command.onnx", export)
 
 
 @pytest.mark.parametrize("count", [0, 1, 70])

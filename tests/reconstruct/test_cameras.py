@@ -15,7 +15,7 @@ from kornia_bingan.cli import entry
 from kornia_bingan.colmap import read_model
 from kornia_bingan.colmap.types import Camera
 from kornia_bingan.datasets.poses import PosedCamera, pose_errors
-from kornia_bingan.datasets.rendered import Scene
+from kornia_bingan.datasets.rendered import Scene, room
 from kornia_bingan.errors import UsageError
 from kornia_bingan.reconstruct.cameras import cameras_of, check_names, matches, with_poses, without_base
 from kornia_bingan.reconstruct.options import CameraOptions, ReconstructOptions, check_options
@@ -144,7 +144,7 @@ def test_known_poses_are_kept(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Points get their places in the frame of the poses; the photo without a pose is named."""
-    folder, scene = two_cameras
+    folder, planes = two_cameras[0], room(0)
     words = ["reconstruct", str(folder / "photos"), str(tmp_path / "out"), "--poses", str(folder / "poses")]
     words += PLAIN
     assert entry.main([*words, "--json"]) == 0
@@ -158,7 +158,7 @@ def test_known_poses_are_kept(
         np.testing.assert_allclose(model.translations[row], camera.t, atol=1e-9)
         assert model.cameras[row].params == pytest.approx((700, 700, *camera.K[:2, 2]))
         seen = camera.project(model.xyz)
-        _, there = trace(scene.planes, camera, seen)
+        _, there = trace(planes, camera, seen)
         assert np.median(np.linalg.norm(there - model.xyz, axis=1)) < 0.02, name  # metres, of a room of 14
     assert len(model.xyz) > 100
     assert model.rgb.any()

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import faiss
-import lancedb
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -96,6 +95,8 @@ def test_many_codes_get_an_inverted_file_that_is_kept_up_to_date(
 def inverted(index: str) -> set[int]:
     """The numbers of lists of the inverted files in a store."""
     if "://" in index:
+        import lancedb  # takes seconds, here in one worker, above in all that collect
+
         table = lancedb.connect(index.removeprefix("lancedb://")).open_table("photos")
         assert all(table.index_stats(one.name).num_unindexed_rows == 0 for one in table.list_indices())
         return {int(one.name.removeprefix("ivf")) for one in table.list_indices()}
@@ -132,6 +133,8 @@ def test_a_search_sees_the_last_complete_update(tmp_path: Path) -> None:
 
 
 def test_foreign_and_damaged_stores_are_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import lancedb
+
     index = f"lancedb://{tmp_path / 'index'}"
     with pytest.raises(UsageError, match=r"lancedb://.*index holds no index that this version reads"):
         open_store(index).about()

@@ -6,7 +6,6 @@ from itertools import permutations
 
 import numpy as np
 import pytest
-from sklearn.metrics import average_precision_score
 
 from kornia_bingan.errors import UsageError
 from kornia_bingan.train import retrieval_metrics as rm
@@ -60,6 +59,8 @@ def test_ranked_against_the_slow_reference() -> None:
 
 
 def test_grouped_is_scikit_learns_average_precision() -> None:
+    from sklearn.metrics import average_precision_score
+
     rng = np.random.default_rng(3)
     distances, relevant = rng.integers(0, 9, (20, 80)), rng.random((20, 80)) < 0.3
     for depth in (30, 80):

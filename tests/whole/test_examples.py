@@ -17,7 +17,7 @@ import pytest
 from kornia_bingan import BinGAN, bits
 from kornia_bingan.descriptor import describe
 from kornia_bingan.keypoints import Keypoints
-from kornia_bingan.network.onnx import export_onnx
+from tests.helpers.once import lite_onnx
 from tests.helpers.photos import texture
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -35,10 +35,9 @@ def opencv_for_cpp() -> list[str]:
 
 def test_codes_of_the_cpp_program_are_ours(tmp_path: Path) -> None:
     options = opencv_for_cpp()
-    program, network, picture = tmp_path / "describe", tmp_path / "codes.onnx", tmp_path / "picture.png"
+    program, network, picture = tmp_path / "describe", lite_onnx(), tmp_path / "picture.png"
     source = str(EXAMPLES / "describe.cpp")
     subprocess.run(["g++", "-O1", "-std=c++17", source, "-o", str(program), *options], check=True)
-    export_onnx("bingan256-lite", network)
     image = texture(203, 311, 3)
     cv2.imwrite(str(picture), image)
     printed = subprocess.run([program, network, picture], capture_output=True, text=True, check=True).stdout

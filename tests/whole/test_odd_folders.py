@@ -21,7 +21,7 @@ from kornia_bingan.reconstruct import features
 from kornia_bingan.work.files import printable
 from kornia_bingan.work.run_folder import LOG, QUIET, log_to
 from tests.helpers.photos import texture
-from tests.helpers.programs import bingan
+from tests.helpers.programs import bingan, run_program
 from tests.helpers.scenes import copy_scene
 
 LITE = ("--descriptor", "bingan256-lite", "--max-keypoints", "400")
@@ -61,9 +61,12 @@ def test_names_that_are_not_utf8_or_hold_line_breaks_go_through_every_page(scene
     (photos / "line\nbreak.jpg").write_bytes(b"x")
     for number, path in enumerate(sorted(scene.iterdir())):
         (photos / path.name).rename(photos / ("good\n.jpg", "caf\u00e9.jpg", "cafe\u0301.jpg")[number])
-    done = shell("reconstruct", photos, tmp_path / "out", *LITE, PYTHONIOENCODING="ascii")
-    assert done.returncode == 0, done.stderr.decode()
-    lines = done.stdout.decode("ascii").splitlines()
+    words = ["reconstruct", str(photos), str(tmp_path / "out"), *LITE]
+    of_ascii = "import sys; sys.stdout.reconfigure(encoding='ascii')\n"
+    done = run_program(f"{of_ascii}from kornia_bingan.cli import main\nraise SystemExit(main({words!r}))")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.isascii()
+    lines = done.stdout.splitlines()
     assert "3 files skipped:" in lines
     assert [line.partition(":")[0] for line in lines if line.startswith("skipped ")] == [
         r"skipped latin-\xe9.jpg",

@@ -7,13 +7,12 @@ import hashlib
 import json
 import os
 import re
-import resource
 import shutil
 import signal
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -42,7 +41,7 @@ from kornia_bingan.work.run_folder import TimeLimit
 from kornia_bingan.work.unit import Failed, Unit, local_file
 from tests.conftest import HEAR_CTRL_C, wait_for
 from tests.helpers.photos import texture, write_photos
-from tests.helpers.programs import run_program
+from tests.helpers.programs import run_program, start_program
 
 LITE = ("--descriptor", "bingan256-lite")
 FEW = ("--max-keypoints", "300")
@@ -61,7 +60,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def engine(photos: Path) -> Iterator[Engine]:
+def engine(photos: Path, _workers_are_forked: None) -> Iterator[Engine]:
     """Two workers for all tests that do not end them for good."""
     with open_engine(find_weights("bingan256-lite"), [photos], workers=2) as engine:
         yield engine
@@ -259,12 +258,12 @@ def test_a_full_disk_is_one_sentence_from_a_worker_too(engine: Engine, tmp_path:
 def test_a_full_disk_ends_the_command(photos: Path, tmp_path: Path) -> None:
     """A limit on the size of files stands for the disk: writing fails in the middle of a file."""
     out = tmp_path / "out"
-    done = subprocess.run(
-        [sys.executable, "-m", "kornia_bingan.cli", "describe", str(photos), str(out), *LITE, *FEW],
-        capture_output=True,
-        text=True,
-        check=False,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000)),
+    words = ["describe", str(photos), str(out), *LITE, *FEW]
+    done = run_program(
+        "from resource import RLIMIT_FSIZE, getrlimit, setrlimit\nfrom kornia_bingan.cli import main\n"
+        "before = getrlimit(RLIMIT_FSIZE)\nsetrlimit(RLIMIT_FSIZE, (6000, before[1]))\n"
+        f"status = main({words!r})\n"
+        "setrlimit(RLIMIT_FSIZE, before)\nraise SystemExit(status)"
     )
     assert done.returncode == 1
     assert re.fullmatch(r"bingan: \S*photo0\.png\.npz cannot be written: file too large; make room .*\n", done.stderr)
@@ -339,6 +338,7 @@ def test_ctrl_c_ends_the_workers_too(tmp_path: Path) -> None:
     words = ["describe", str(photos), str(out), *LITE, "--workers", "1"]
     program = (
         "import os, signal, sys\nfrom pathlib import Path\nfrom kornia_bingan import cli\n"
+        "os.setsid()\nprint(os.getpid(), flush=True)\n"
         "from kornia_bingan.work import workers as cluster\n"
         "collect = cluster._collect\n"
         "def collect_and_interrupt(running, results):\n"
@@ -348,17 +348,11 @@ def test_ctrl_c_ends_the_workers_too(tmp_path: Path) -> None:
         "cluster._collect = collect_and_interrupt\n"
         f"sys.exit(cli.main({words!r}))"
     )
-    process = subprocess.Popen(
-        [sys.executable, "-c", HEAR_CTRL_C + program],
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    _, said = process.communicate()
-    assert process.returncode == 130, said
-    assert said == "bingan: interrupted; run it again to resume\n"
+    done = run_program(HEAR_CTRL_C + program)
+    assert done.returncode == 130, done.stderr
+    assert done.stderr == "bingan: interrupted; run it again to resume\n"
     assert 0 < len(list(out.glob("photo*.npz"))) < 12
-    wait_for(lambda: not living(process.pid))
+    wait_for(lambda: not living(int(done.stdout.split()[0])))
 
 
 @pytest.fixture
@@ -396,19 +390,26 @@ def living(session: int) -> list[str]:
 
 
 @pytest.fixture
-def scheduler(tmp_path: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+def scheduler(tmp_path: Path) -> Iterator[tuple[str, BaseProcess]]:
     """A scheduler on this machine, without workers."""
     about = tmp_path / "scheduler.json"
     words = ["scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(about)]
-    process = subprocess.Popen([sys.executable, "-m", "dask", *words], stderr=subprocess.DEVNULL)
+    process = start_dask(tmp_path, *words)
     wait_for(lambda: about.exists() and about.read_text().rstrip().endswith("}"))
     yield json.loads(about.read_text())["address"], process
     process.kill()
-    process.wait()
+    process.join()
+
+
+def start_dask(folder: Path, *words: str) -> BaseProcess:
+    """Start a command of ``dask`` in a folder."""
+    said = Path(os.devnull), Path(os.devnull)
+    program = f"import sys; from dask.__main__ import main; sys.argv = {['dask', *words]}; main()"
+    return start_program(program, said, folder)
 
 
 def test_a_running_cluster(
-    scheduler: tuple[str, subprocess.Popen[bytes]],
+    scheduler: tuple[str, BaseProcess],
     photos: Path,
     expected: dict[str, str],
     tmp_path: Path,
@@ -430,13 +431,7 @@ def test_a_running_cluster(
     assert waited == [(1, cluster.CONNECT_S)]
     assert f"the scheduler at {address} has no workers; start 'dask worker {address}'" in capsys.readouterr().err
     monkeypatch.setattr(cluster, "CONNECT_S", 300)  # a loaded machine starts a worker late
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    worker = subprocess.Popen(
-        [sys.executable, "-m", "dask", "worker", address, "--nthreads", "2", "--no-dashboard", "--no-nanny"],
-        stderr=subprocess.DEVNULL,
-        env=environment,
-        cwd=tmp_path,
-    )
+    worker = start_dask(tmp_path, "worker", address, "--nthreads", "2", "--no-dashboard", "--no-nanny")
     try:
         assert cli.main(words) == 0
         found = {path.name: sha256_of(path) for path in (tmp_path / "out").glob("photo*.npz")}
@@ -456,7 +451,7 @@ def test_a_running_cluster(
                 list(results)
     finally:
         worker.kill()
-        worker.wait()
+        worker.join()
 
 
 def test_workers_that_stay_away_are_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
