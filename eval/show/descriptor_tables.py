@@ -155,6 +155,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "peer-support": partial(regions_of_peers, "peer-support"),
     **{name: partial(speed, name) for name in (SPEED, FLOAT32)},
     "support": partial(table, "support", support.columns),
+    "affine": partial(m95, "affine-validate", "scene"),
     "calibration": partial(table, "calibration-bingan256", calibrate.COLUMNS),
     "context": partial(context, "results", "validate", "bingan256", "bingan256-lite"),
     "context-tested": partial(context, "tested", "heldout", "bingan256", "bingan256-lite"),

@@ -30,6 +30,7 @@ def card(about: dict[str, Any]) -> str:
         f"| time | {about['seconds'] / 60:.0f} minutes, {config['threads'] or 'all but one'} thread(s), "
         f"{about['training']['precision'].removeprefix('torch.')}, {machine.get('gpu', machine['cpu'])} |",
         f"| data | {contents(about['training'])} |",
+        *([f"| corrections | {share:g} of what was learnt |"] if (share := about["training"].get("share")) else []),
         f"| commit | {about['provenance']['commit']} |",
         "",
         f"{validated_on(about['training']['config'])}, at the end of training (before training in brackets):",

@@ -6,7 +6,8 @@
 A run that went on from the weights of others names these with ``--after``, in their order; the recipe is then all of
 their commands.
 
-A run of the preset ``frames`` may get the codes of other weights, ``--trunk``: its frame network with their trunk.
+A run of the preset ``frames`` may get the codes of other weights, ``--trunk``: its frame network with their trunk, and
+``--share`` makes its corrections smaller.
 
 Writes ``weights/NAME.safetensors``, ``NAME.json`` (the birth certificate: recipe, machine, seconds, validation) and
 ``NAME.md`` (the card, rendered from it), and ``weights/manifest.json``, which takes the probabilities of matches from
@@ -65,20 +66,23 @@ def render_cards() -> list[str]:
     return names
 
 
-def join(frames: Path, trunk: str, out: Path, about: dict[str, Any]) -> dict[str, Any]:
-    """Write the trunk of shipped weights with the frame network of a run, and give their certificate.
+def join(frames: Path, trunk: str | None, share: float, out: Path, about: dict[str, Any]) -> dict[str, Any]:
+    """Write the frame network of a run, shrunk, with its trunk or that of shipped weights; give their certificate.
 
     Raises:
         UsageError: the run trained no frame network, or the weights have no trunk.
     """
-    path = find_weights(trunk)
+    path = frames if trunk is None else find_weights(trunk)
     run, network = load_weights(frames), load_weights(path)
     if not isinstance(run, PatchTrunk) or run.frames is None:
         raise UsageError(f"{frames} has no frame network; train one with the preset frames")
     if not isinstance(network, PatchTrunk):
         raise UsageError(f"{trunk} is a {type(network).__name__}; --trunk takes weights of the network PatchTrunk")
+    run.frames.shrink(share)
     network.frames = run.frames
-    training = {**about["training"], "trunk": {"name": path.stem, "sha256": sha256_of(path)}}
+    training = {**about["training"], "share": share}
+    if trunk is not None:
+        training["trunk"] = {"name": path.stem, "sha256": sha256_of(path)}
     save_weights(out, network, training)
     values = {"bits": network.bits, "multiply_adds": multiply_adds(network), "arguments": network.arguments()}
     return {**about, **values, "sha256": sha256_of(out), "training": training}
@@ -95,6 +99,7 @@ def main(
     photos: Path | None = None,
     credits: Path | None = None,
     trunk: str | None = None,
+    share: float = 1.0,
 ) -> int:
     """Write what is shipped.
 
@@ -105,6 +110,7 @@ def main(
         photos: folder that was learnt from.
         credits: JSON of these photos, sha256, source, licence and author of each.
         trunk: shipped weights whose codes the frame network of the run is put before.
+        share: of its corrections that the frame network of the run gives.
     """
     if run is not None:
         if name is None or not summary:
@@ -118,10 +124,10 @@ def main(
         about = certificate(run, name, summary, data, after)
         source = run / "weights.safetensors"
         with atomic_path(WEIGHTS / f"{name}.safetensors") as temporary:
-            if trunk is None:
+            if trunk is None and share == 1:
                 shutil.copyfile(source, temporary)
             else:
-                about = join(source, trunk, temporary, about)
+                about = join(source, trunk, share, temporary, about)
             if temporary.stat().st_size >= LARGEST_FILE:
                 raise UsageError(f"{name} has {temporary.stat().st_size:,} bytes; shipped weights stay under 8 MB")
         write_json(WEIGHTS / f"{name}.json", about)

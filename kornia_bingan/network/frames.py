@@ -52,6 +52,15 @@ class FrameNetwork(nn.Module):
             x = F.relu(normalisation(convolution(x)))
         return corrections(self.last(F.relu(self.hidden(x.flatten(1)))).float())
 
+    @torch.no_grad()
+    def shrink(self, share: float) -> None:
+        """Make every correction smaller, about this share of what it was: a noisy guess is best between it and none.
+
+        The angle is exactly that share, and so is the logarithm of a small stretch.
+        """
+        self.last.weight.mul_(share)
+        self.last.bias.mul_(share)
+
 
 def corrections(values: Tensor, largest_stretch: float = LARGEST_STRETCH) -> Tensor:
     """Turn an angle in radians and two numbers of a stretch, (N, 3), into matrices of determinant 1, (N, 2, 2).

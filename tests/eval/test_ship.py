@@ -82,16 +82,20 @@ def test_a_frame_network_goes_before_other_codes(run: Path, weights: Path, tmp_p
     ]
     (weights / "credits.txt").write_text(json.dumps(entries))
     credited = ["--photos", str(photos), "--credits", str(weights / "credits.txt"), "--summary", "for a test"]
-    assert ship.main([str(tmp_path / "frames"), "joined", *credited, "--trunk", "bingan256-lite"]) == 0
+    assert (
+        ship.main([str(tmp_path / "frames"), "joined", *credited, "--trunk", "bingan256-lite", "--share", "0.5"]) == 0
+    )
     joined = load_weights(weights / "joined.safetensors")
     own, trunk = load_weights(tmp_path / "frames" / "weights.safetensors"), load_weights(find_weights("bingan256-lite"))
-    expected = {**trunk.state_dict(), **{k: v for k, v in own.state_dict().items() if k.startswith("frames.")}}
+    half = {k: v / 2 if "last" in k else v for k, v in own.state_dict().items() if k.startswith("frames.")}
+    expected = {**trunk.state_dict(), **half}
     assert joined.state_dict().keys() == expected.keys()
     assert all(torch.equal(value, expected[name]) for name, value in joined.state_dict().items())
     row = json.loads((weights / "manifest.json").read_text())["joined"]
     assert row["sha256"] == sha256_of(weights / "joined.safetensors")
     assert row["multiply_adds"] == multiply_adds(joined) > multiply_adds(trunk)
     card = (weights / "joined.md").read_text()
+    assert "| corrections | 0.5 of what was learnt |" in card
     assert (
         "The codes are those of [`bingan256-lite`](bingan256-lite.md), see there; their frame network was trained"
         in card

@@ -74,6 +74,17 @@ def test_an_untrained_network_leaves_regions_as_they_are() -> None:
     torch.testing.assert_close(found, torch.eye(2).expand(5, 2, 2), atol=1e-4, rtol=0)
 
 
+def test_a_shrunk_network_corrects_less() -> None:
+    network = trunk().frames
+    assert network is not None
+    network.shrink(0.5)
+    found = network(torch.rand(1, 1, 32, 32))[0].detach().numpy()
+    factor = math.exp(LARGEST_STRETCH * math.tanh(STRETCH / 2))
+    half = math.radians(TURN_DEG / 2)
+    expected = [[math.cos(half) * factor, -math.sin(half) / factor], [math.sin(half) * factor, math.cos(half) / factor]]
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
 def test_brightness_and_contrast_change_nothing() -> None:
     torch.manual_seed(1)
     network = FrameNetwork().eval()
