@@ -157,7 +157,7 @@ def test_published_preset_keeps_the_published_values(tmp_path: Path) -> None:
 
 
 def test_wrong_use_is_refused(data: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="choose one of photos, adapt, brown"):
+    with pytest.raises(UsageError, match="choose one of photos, adapt, frames, brown"):
         preset_config("best", data, tmp_path)
     with pytest.raises(UsageError, match="some must be above 0"):
         train(preset_config("photos", data, tmp_path / "a", lambda_two_view=0.0, lambda_bit_correlation=0.0))
