@@ -140,7 +140,8 @@ class _LAFDescriptor(KF.LAFDescriptor):  # type: ignore[misc]
             if frames is not None:
                 grey = rgb_to_grayscale(img) if img.shape[1] == 3 else img
                 patches = KF.extract_patches_from_pyramid(grey, lafs, self.patch_size).flatten(0, 1)
-                changes = torch.cat([frames(piece) for piece in patches.split(self.descriptor.batch)])
+                weight = next(frames.parameters())
+                changes = torch.cat([frames(piece.to(weight)) for piece in patches.split(self.descriptor.batch)])
                 lafs = torch.cat([lafs[..., :2] @ changes.view(*lafs.shape[:2], 2, 2).to(lafs), lafs[..., 2:]], -1)
             described: Tensor = super().forward(img, lafs)
             return described

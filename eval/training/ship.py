@@ -81,11 +81,13 @@ def join(frames: Path, trunk: str | None, share: float, out: Path, about: dict[s
     run.frames.shrink(share)
     network.frames = run.frames
     training = {**about["training"], "share": share}
+    shipped = f"{about['command']} && python -m eval ship RUN {about['name']} --share {share:g}"
     if trunk is not None:
+        shipped += f" --trunk {trunk}"
         training["trunk"] = {"name": path.stem, "sha256": sha256_of(path)}
     save_weights(out, network, training)
     values = {"bits": network.bits, "multiply_adds": multiply_adds(network), "arguments": network.arguments()}
-    return {**about, **values, "sha256": sha256_of(out), "training": training}
+    return {**about, **values, "command": shipped, "sha256": sha256_of(out), "training": training}
 
 
 @command_line("ship")

@@ -101,6 +101,7 @@ def test_a_frame_network_goes_before_other_codes(run: Path, weights: Path, tmp_p
         in card
     )
     assert "--preset frames --from weights.safetensors" in card
+    assert "&& python -m eval ship RUN joined --share 0.5 --trunk bingan256-lite`" in card
     for source, trunk_name, sentence in (
         (run, "bingan256-lite", "has no frame network"),
         (tmp_path / "frames", "bingan256-published", "takes weights of the network PatchTrunk"),

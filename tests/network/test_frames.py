@@ -139,6 +139,8 @@ def test_opencv_and_kornia_correct_alike() -> None:
     assert bits_apart(codes, plain) > 5 * len(codes)
     in_colour = extract_codes(feature, picture.expand(1, 3, -1, -1))[1]
     assert bits_apart(in_colour, codes) <= 2 * len(codes)
+    folded = local_feature(BinGAN(FoldedNetwork(trunk(), "float32"), output="packed"), detector)
+    assert bits_apart(extract_codes(folded, picture.double())[1], codes) <= 2 * len(codes), "a picture of doubles"
     _, described = BinGANExtractor(model, max_keypoints=40).detectAndCompute(image, None)
     np.testing.assert_array_equal(described, describe(model, image, detect(image, "dog", 40)))
 
