@@ -258,7 +258,8 @@ def test_trunk_ignores_brightness_and_contrast_and_survives_uniform_patches() ->
     assert bool(torch.isfinite(uniform).all())
 
 
-def test_trunk_equals_a_numpy_transcription() -> None:
+@pytest.mark.parametrize("learns", [False, True])
+def test_trunk_equals_a_numpy_transcription(learns: bool) -> None:
     torch.manual_seed(5)
     network = PatchTrunk(16, ((8, 2), (8, 1), (12, 2))).double()
     for name, value in network.named_buffers():
@@ -283,6 +284,7 @@ def test_trunk_equals_a_numpy_transcription() -> None:
     low = (low - state["code_normalisation.running_mean"]) / np.sqrt(state["code_normalisation.running_var"] + 1e-5)
     matching = y.mean((2, 3))
     logits = matching @ state["logits_layer.weight"].T + state["logits_layer.bias"]
+    network.training = learns  # of the trunk alone: its normalisations keep their running statistics
     taps = [tap.detach().numpy() for tap in network(prepared)]
     for tap, value in zip(taps, (before.reshape(3, -1), low, matching, logits), strict=True):
         np.testing.assert_allclose(tap, value, atol=1e-9)
