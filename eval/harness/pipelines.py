@@ -29,14 +29,14 @@ from kornia_bingan.errors import UsageError
 from kornia_bingan.keypoints import from_opencv, to_opencv, unbiased_orb
 from kornia_bingan.kornia import lafs_from_keypoints
 from kornia_bingan.matching import context, hamming, match, match_in_context
-from kornia_bingan.network import inference, published
+from kornia_bingan.network import frames, inference, published
 from kornia_bingan.network.weights import context_of
 from kornia_bingan.reconstruct.options import MatchOptions
 from kornia_bingan.work.options import KeypointOptions
 
 LOWE_RATIO = 0.8
 """Of RootSIFT and ORB: Lowe's, and COLMAP's default."""
-MODULES = (bits, descriptor, inference, keypoints, patches, published)
+MODULES = (bits, descriptor, frames, inference, keypoints, patches, published)
 """They decide our features."""
 
 
@@ -190,8 +190,11 @@ OTHERS: dict[str, tuple[Callable[[], tuple[Extractor, list[Pipeline]]], tuple[st
 }
 """How the features of others are built, and by what they are matched."""
 
+OURS = ("ratio", "context", "aligned", "adalam", "gms", "logos")
+"""By what features of ours are matched: those of any weights, by their name or file."""
+
 NAMES = (
-    *(f"bingan256+{matcher}" for matcher in ("ratio", "context", "aligned", "adalam", "gms", "logos")),
+    *(f"bingan256+{matcher}" for matcher in OURS),
     *(f"bingan256-lite+{matcher}" for matcher in ("ratio", "context", "aligned")),
     *(f"{name}+{matcher}" for name, (_, matchers) in OTHERS.items() for matcher in matchers),
 )
@@ -206,17 +209,21 @@ def load_pipelines(names: Sequence[str]) -> tuple[list[Pipeline], dict[str, str]
     Raises:
         UsageError: an unknown name.
     """
-    if unknown := [name for name in names if name not in NAMES]:
-        raise UsageError(f"there is no pipeline '{unknown[0]}'; choose from {', '.join(NAMES)}")
+    for name in names:
+        features, _, matcher = name.rpartition("+")
+        if matcher not in (OTHERS[features][1] if features in OTHERS else OURS):
+            raise UsageError(
+                f"there is no pipeline '{name}'; choose from {', '.join(NAMES)}, or WEIGHTS+MATCHER of ours"
+            )
     found: dict[str, Pipeline] = {}
     absent: dict[str, str] = {}
-    for features in dict.fromkeys(name.partition("+")[0] for name in names):
+    for features in dict.fromkeys(name.rpartition("+")[0] for name in names):
         try:
             _, built = OTHERS[features][0]() if features in OTHERS else ours(features)
         except AbsentError as error:
-            absent |= {name: str(error) for name in names if name.partition("+")[0] == features}
+            absent |= {name: str(error) for name in names if name.rpartition("+")[0] == features}
             continue
-        found |= {each.name: each for each in built}
+        found |= {f"{features}+{each.name.rpartition('+')[2]}": each for each in built}
     return [found[name] for name in names if name in found], absent
 
 

