@@ -64,6 +64,8 @@ def _align(model: pycolmap.Reconstruction, positions: dict[str, NDArray[np.float
     if count < LEAST_PHOTOS:
         return Georeference(positions=count, reason=f"{count} photos of the model say their position, 3 are needed")
     names, places = sorted(positions), np.array([positions[name] for name in sorted(positions)])
+    if (distinct := len(np.unique(places, axis=0))) < LEAST_PHOTOS:  # the views of a panorama are in one place
+        return Georeference(positions=count, reason=f"the photos say {distinct} different positions, 3 are needed")
     origin = np.median(places, 0)
     there = pycolmap.GPSTransform().ellipsoid_to_enu(places, *origin)
     options = pycolmap.RANSACOptions(max_error=MOST_M, random_seed=seed)

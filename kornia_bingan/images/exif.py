@@ -60,6 +60,21 @@ def read_exif(path: Path) -> Exif:
     return Exif(_focal_diagonal(camera, size), _position(gps))
 
 
+def position_block(position: Position) -> bytes:
+    """Write an EXIF block, ``Exif`` marker included, that says where a picture was taken."""
+    exif = Image.Exif()
+    gps = exif.get_ifd(ExifTags.IFD.GPSInfo)
+    axes = ((ExifTags.GPS.GPSLatitude, position[0], "NS"), (ExifTags.GPS.GPSLongitude, position[1], "EW"))
+    for key, degrees, letters in axes:
+        minutes = abs(degrees) % 1 * 60
+        gps[key - 1] = letters[degrees < 0]
+        gps[key] = (int(abs(degrees)), int(minutes), minutes % 1 * 60)
+    if position[2] is not None:
+        gps[ExifTags.GPS.GPSAltitudeRef] = bytes([position[2] < 0])
+        gps[ExifTags.GPS.GPSAltitude] = abs(position[2])
+    return exif.tobytes()
+
+
 def _focal_diagonal(tags: dict[int, Any], size: tuple[int, int]) -> float | None:
     """Take the 35 mm equivalent, else the focal length and the resolution of the sensor."""
     equivalent = _number(tags.get(ExifTags.Base.FocalLengthIn35mmFilm))

@@ -1,7 +1,8 @@
 """Panoramas of all directions become photos of perspective cameras that look around from one place.
 
 A panorama is equirectangular: twice as wide as high, longitude along the rows and latitude along the columns. The views
-go around the horizon and overlap by 15 degrees; what is far above and below, sky and tripod, is in none.
+go around the horizon and overlap by 15 degrees; what is far above and below, sky and tripod, is in none. They say where
+they were taken if the panorama does.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kornia_bingan.errors import UsageError
+from kornia_bingan.images.exif import position_block, read_exif
 from kornia_bingan.images.folders import list_images, no_photos
 from kornia_bingan.images.read import read_color, sample_ranges, write_image
 from kornia_bingan.work.files import atomic_folder, check_empty, write_json
@@ -81,12 +83,14 @@ def cut_panoramas(panoramas: Path, photos: Path, *, views: int = VIEWS) -> Panor
                 width = picture.shape[1]
                 focal, side = view_of(width, views)
                 maps = [_places(width, focal, side, yaw) for yaw in directions]
+            place = read_exif(panoramas / name).position
+            exif = position_block(place) if place else b""
             around = np.concatenate([picture[:, -_MARGIN:], picture, picture[:, :_MARGIN]], 1)
             for yaw, (x, y) in zip(directions, maps, strict=True):
                 path = temporary / f"{yaw:03.0f}" / target
                 path.parent.mkdir(parents=True, exist_ok=True)
                 view = cv2.remap(around, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
-                write_image(path, np.asarray(view[:, :, ::-1], np.uint8))
+                write_image(path, np.asarray(view[:, :, ::-1], np.uint8), exif)
         write_json(temporary / RIG, [{"cameras": [_rig_camera(yaw, focal, side) for yaw in directions]}])
     return PanoramaSummary(len(names), views, side, round(focal, 3), [item.name for item in passed_over])
 

@@ -30,8 +30,8 @@ class ImageError(UsageError):
     """A picture cannot be read; the message names the file and says why."""
 
 
-def write_image(path: Path, pixels: NDArray[np.uint8]) -> None:
-    """Write a picture, grey or blue first, in the format of its extension, atomically.
+def write_image(path: Path, pixels: NDArray[np.uint8], exif: bytes = b"") -> None:
+    """Write a picture, grey or blue first, in the format of its extension, atomically; a JPEG with an EXIF block.
 
     Not by cv2.imwrite: a name that is not valid UTF-8 crashes it.
 
@@ -40,8 +40,12 @@ def write_image(path: Path, pixels: NDArray[np.uint8]) -> None:
     """
     try:
         _, data = cv2.imencode(path.suffix, pixels)
+        written = data.tobytes()
+        if exif:
+            segment = b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif
+            written = written[:2] + segment + written[2:]
         with atomic_path(path) as temporary:
-            temporary.write_bytes(data.tobytes())
+            temporary.write_bytes(written)
     except (OSError, cv2.error) as error:
         raise UsageError(f"{path} cannot be written; give a file in an existing, writable folder") from error
 

@@ -71,6 +71,7 @@ def test_models_are_in_metres_where_the_photos_say(tmp_path: Path) -> None:
     [
         (np.random.default_rng(2).uniform(-500, 500, (6, 3)), "agree with the model"),
         (-centres() + np.random.default_rng(3).normal(0, 3, (6, 3)), "positions"),
+        (np.where(np.arange(6)[:, None] < 3, centres()[0], centres()[5]) - centres(), "say 2 different positions"),
     ],
 )
 def test_positions_that_say_nothing_leave_the_model_alone(shifts: np.ndarray, reason: str, tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ from kornia_bingan.cli import main
 from kornia_bingan.colmap import Camera, cameras_for, write_features
 from kornia_bingan.colmap.types import fixed_camera
 from kornia_bingan.errors import UsageError
-from kornia_bingan.images.exif import FILM_DIAGONAL_MM, Exif, _position, read_exif
-from kornia_bingan.images.read import read_image
+from kornia_bingan.images.exif import FILM_DIAGONAL_MM, Exif, Position, _position, position_block, read_exif
+from kornia_bingan.images.read import read_image, write_image
 from kornia_bingan.keypoints import detect
 from tests.helpers.image_bytes import encode, png, png_chunk, with_exif, with_segment
 from tests.helpers.photos import texture
@@ -62,6 +62,16 @@ def test_positions_have_their_signs(tmp_path: Path) -> None:
     found = read_exif(photo(tmp_path / "a.jpg", {}, south_west)).position
     assert found == pytest.approx((-33.869667, -151.2, -12.5), abs=1e-5)
     assert read_exif(photo(tmp_path / "b.jpg", {}, {1: "N", 2: (95.0, 0.0, 0.0), 3: "E", 4: (1.0, 0.0, 0.0)})) == Exif()
+
+
+@pytest.mark.parametrize("place", [(48.8583, 2.2945, 35.25), (-33.869667, -151.2, -12.5), (0.0, 179.9999, None)])
+def test_a_written_position_is_read_again(place: Position, tmp_path: Path) -> None:
+    write_image(tmp_path / "a.jpg", texture(20, 30), position_block(place))
+    found = read_exif(tmp_path / "a.jpg").position
+    assert found is not None
+    assert found[:2] == pytest.approx(place[:2], abs=1e-7)
+    assert found[2] == (place[2] if place[2] is None else pytest.approx(place[2]))
+    np.testing.assert_array_equal(read_image(tmp_path / "a.jpg").shape, (20, 30))
 
 
 @pytest.mark.parametrize(("unit", "millimetres"), [(2, 25.4), (3, 10.0), (4, 1.0), (5, 0.001)])

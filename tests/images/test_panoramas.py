@@ -10,20 +10,22 @@ import cv2
 import numpy as np
 import pycolmap
 import pytest
+from PIL import Image
 
 from kornia_bingan.cli import entry
 from kornia_bingan.colmap import read_model
 from kornia_bingan.datasets.poses import PosedCamera, pose_errors
 from kornia_bingan.datasets.rendered import Plane, render_view, room
 from kornia_bingan.errors import UsageError
+from kornia_bingan.images.exif import position_block
 from kornia_bingan.images.panoramas import cam_from_rig, cut_panoramas, view_of
 
 WIDTH = 900
 
 
-def write_panorama(path: Path, picture: np.ndarray) -> None:
+def write_panorama(path: Path, picture: np.ndarray, exif: bytes = b"") -> None:
     path.parent.mkdir(exist_ok=True, parents=True)
-    cv2.imwrite(str(path), picture)
+    Image.fromarray(picture[..., ::-1] if picture.ndim == 3 else picture).save(path, exif=exif)
 
 
 def directions(width: int) -> np.ndarray:
@@ -119,9 +121,12 @@ def rendered_panorama(planes: Sequence[Plane], center: list[float], turn: np.nda
 def test_panoramas_are_reconstructed_as_a_rig(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     places = {"p0": [-1.0, -0.5, -2.5], "p1": [0.0, -0.2, -2.9], "p2": [0.9, -0.6, -2.4]}
     planes, truth = room(0), {}
+    metres = 10 * np.array([[x, z, -y] for x, y, z in places.values()])
+    said = pycolmap.GPSTransform().enu_to_ellipsoid(metres, -33.87, 151.21, 35)
     for number, (name, center) in enumerate(places.items()):
         turn = cam_from_rig(7.0 * number - 10)
-        write_panorama(tmp_path / "panoramas" / f"{name}.png", rendered_panorama(planes, center, turn))
+        exif = position_block((float(said[number, 0]), float(said[number, 1]), float(said[number, 2])))
+        write_panorama(tmp_path / "panoramas" / f"{name}.png", rendered_panorama(planes, center, turn), exif)
         for yaw in range(0, 360, 60):
             R = cam_from_rig(yaw) @ turn
             truth[f"{yaw:03d}/{name}.jpg"] = (R, -R @ center)
@@ -150,6 +155,9 @@ def test_panoramas_are_reconstructed_as_a_rig(tmp_path: Path, capsys: pytest.Cap
     assert {camera.params for camera in model.cameras} == {model.cameras[0].params}
     found = pycolmap.Reconstruction(str(out / "model"))
     assert found.num_reg_frames() == 3
+    assert summary["place"]["reason"] == ""
+    there = [-poses[f"000/{name}.jpg"][0].T @ poses[f"000/{name}.jpg"][1] for name in places]
+    np.testing.assert_allclose(np.diff(there, axis=0), np.diff(metres, axis=0), atol=0.3)
     for name, (R, t) in poses.items():
         own, first = cam_from_rig(int(name[:3])), poses[f"000/{Path(name).name}"]
         np.testing.assert_allclose(R, own @ first[0], atol=1e-7)
