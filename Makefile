@@ -3,6 +3,7 @@
 # make test-kornia  what uses Kornia, with the oldest that pyproject.toml allows; all else takes the newest
 # make test-cpus  the tests that compute, under the processors of others (CPUS="oldest avx2" for some)
 # make lint    style and types only
+# make tests   tests and their coverage only
 # make bench   every protocol on the data at hand (DATA=../shared/data SPLIT=validate), then the page and the tables
 # make speed   everything that is fast or slow, against others and against the machine's floors
 # make mutants  single changes to the code that the tests must notice (FILES='kornia_bingan/bits.py' SAMPLE=60; hours for all)
@@ -27,12 +28,16 @@ comma := ,
 CHECKED ?= $(if $(filter heldout,$(SPLIT)),fountain,herz_jesus)
 PHOTO ?= $(firstword $(sort $(wildcard $(DATA)/validate/herz_jesus/images/*)))
 
-.PHONY: demo test test-kornia test-cpus lint bench speed mutants report docs clean .venv
+.PHONY: demo test tests test-kornia test-cpus lint bench speed mutants report docs clean .venv
 
 demo: .venv
 	$(BIN)/bingan demo
 
-test: lint
+# mypy takes a minute, beside the tests
+test: .venv
+	$(MAKE) --no-print-directory -j2 lint tests
+
+tests: .venv
 	$(PYTEST) --cov=kornia_bingan --cov-fail-under=90
 
 test-kornia: .venv build/kornia-$(OLDEST_KORNIA)
@@ -55,7 +60,7 @@ lint: .venv
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,docs]'
 	touch $(STAMP)
 
 # what is described, matched or reconstructed once is kept in bench/, so that a killed run can be resumed
@@ -112,7 +117,6 @@ report: .venv
 	$(BIN)/python -m eval report
 
 docs: .venv
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
 	$(BIN)/python -m eval site
 
 clean:

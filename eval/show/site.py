@@ -1,4 +1,4 @@
-"""The documentation as a site: ``python -m eval site [--out build/site]``; ``make docs`` installs what it needs.
+"""The documentation as a site: ``python -m eval site [--out build/site]``; the extra ``docs`` has what it needs.
 
 The pages of ``docs/``, the cards of ``weights/``, the plots of ``eval/results`` and the files at the top are put
 together in ``build/docs``, with a page of every option that the commands themselves print; Zensical makes HTML of it
@@ -172,7 +172,7 @@ def main(out: Path = ROOT / "build" / "site") -> int:
         check=False,
     )
     if built.returncode:
-        raise JobError("the site was not built; what is wrong stands above (make docs installs what it needs)")
+        raise JobError("the site was not built; what is wrong stands above (the extra docs has what it needs)")
     for path in out.rglob("*.html"):  # docstrings name things in Sphinx's way, which Markdown does not know
         text = path.read_text(encoding="utf-8")
         path.write_text(re.sub(r":(?:func|class|mod|meth|data|attr):(?=<code>)", "", text), encoding="utf-8")
