@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from kornia_bingan.colmap import read_model
-from kornia_bingan.colmap.model import open_model
+from kornia_bingan.colmap.model import count_places, open_model
 from kornia_bingan.colmap.sift import reconstruct_with_sift
 from kornia_bingan.datasets.poses import pose_errors
 from kornia_bingan.datasets.rendered import Scene, render_scene
@@ -42,8 +42,9 @@ def run_demo(
         max_keypoints: SIFT's limit for a picture.
 
     Returns:
-        ``images`` and, for ``bingan`` and ``sift``, ``keypoints`` of a picture, ``registered, points,
-        median_rotation_deg, median_position_percent`` (per cent of the largest distance between two cameras).
+        ``images`` and, for ``bingan`` and ``sift``, ``keypoints`` of a picture, ``registered, points, places,
+        median_rotation_deg, median_position_percent`` (per cent of the largest distance between two cameras); points
+        that one keypoint with two orientations has made are at one place.
 
     Raises:
         JobError: one of the two could not be reconstructed.
@@ -64,7 +65,8 @@ def _compare(folder: Path, scene: Scene) -> dict[str, Any]:
     poses = dict(zip(model.names, zip(model.rotations, model.translations, strict=True), strict=True))
     errors = pose_errors(poses, {name: (camera.R, camera.t) for name, camera in scene.cameras.items()})
     del errors["num_compared"]
-    return {"keypoints": keypoints, "registered": len(model.names), "points": len(model.xyz), **errors}
+    counts = {"registered": len(model.names), "points": len(model.xyz), "places": count_places(folder)}
+    return {"keypoints": keypoints, **counts, **errors}
 
 
 def demo_table(result: dict[str, Any]) -> str:
@@ -75,12 +77,16 @@ def demo_table(result: dict[str, Any]) -> str:
             f"{result[key]['keypoints']:,}",
             f"{result[key]['registered']} / {result['images']}",
             f"{result[key]['points']:,}",
+            f"{result[key]['places']:,}",
             f"{result[key]['median_rotation_deg']:.3f}",
             f"{result[key]['median_position_percent']:.3f}",
         ]
         for key, label in (("bingan", "our codes (32 bytes)"), ("sift", "SIFT through COLMAP (128 bytes)"))
     ]
     errors = ["median rotation error (deg)", "median position error (%)"]
-    header = ["descriptor", "keypoints of a photo", "registered images", "points", *errors]
-    words = "ours takes at most as many keypoints of a photo as COLMAP's SIFT has by default; else each at its defaults"
+    header = ["descriptor", "keypoints of a photo", "registered images", "points", "different places", *errors]
+    words = (
+        "ours takes at most as many keypoints of a photo as COLMAP's SIFT has by default; else each at its defaults\n"
+        "a keypoint of SIFT with two orientations is two, which can make two points at one place"
+    )
     return f"{text_table(header, rows)}\n\n{words}"

@@ -73,6 +73,30 @@ def read_poses(path: Path) -> Model:
     return model
 
 
+def count_places(folder: Path) -> int:
+    """Count the points of a model, those that one pixel position of an image shows as one.
+
+    A detector that gives a keypoint several angles gives a model several points at one place.
+
+    Raises:
+        UsageError: the folder holds no readable model.
+    """
+    model = open_model(folder)
+    same = {key: key for key in model.points3D}
+
+    def first(key: int) -> int:
+        while same[key] != key:
+            key = same[key]
+        return key
+
+    for image in model.images.values():
+        shown: dict[tuple[float, float], int] = {}
+        for point in image.get_observation_points2D():
+            key = first(point.point3D_id)
+            same[key] = first(shown.setdefault((point.xy[0], point.xy[1]), key))
+    return sum(key == other for key, other in same.items())
+
+
 def write_points(model: Path, path: Path) -> None:
     """Write the points of a model's folder as a PLY file, with colours.
 

@@ -14,6 +14,7 @@ def test_the_demo_finds_its_scene_again_and_goes_on(tmp_path: Path) -> None:
         assert result[kind]["registered"] == 3
         assert result[kind]["median_rotation_deg"] < 0.5
         assert result[kind]["median_position_percent"] < 1
+        assert 0 < result[kind]["places"] <= result[kind]["points"]
     assert run_demo(tmp_path / "demo", **words) == result
     table = demo_table(result)
     assert "our codes (32 bytes)" in table

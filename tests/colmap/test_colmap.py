@@ -22,7 +22,7 @@ from kornia_bingan.colmap import (
     write_matches,
 )
 from kornia_bingan.colmap import database as colmap_database
-from kornia_bingan.colmap.model import colour_points
+from kornia_bingan.colmap.model import colour_points, count_places
 from kornia_bingan.errors import JobError, UsageError
 from kornia_bingan.keypoints import Keypoints, detect
 from tests.helpers.image_bytes import encode, exif, with_exif
@@ -289,8 +289,8 @@ NAMES = [f"{n}.png" for n in range(5)]
 CENTRES = np.array([[n - 2.0, 0.2 * n, 0] for n in range(5)])
 
 
-def scene(tmp_path, *, images=5, camera=None, noise=0.0, unrelated=False):
-    """300 points before cameras that look along z with f = 500, in the frame of this package."""
+def scene(tmp_path, *, images=5, camera=None, noise=0.0, unrelated=False, twice=0):
+    """300 points, some with two keypoints, before cameras that look along z with f = 500, in our frame."""
     rng = np.random.default_rng(0)
     xyz = rng.uniform([-3, -2, 5], [3, 2, 9], (300, 3))
     features = {}
@@ -299,10 +299,10 @@ def scene(tmp_path, *, images=5, camera=None, noise=0.0, unrelated=False):
             xyz = rng.uniform([-3, -2, 5], [3, 2, 9], (300, 3))
         seen = xyz - centre
         xy = 500 * seen[:, :2] / seen[:, 2:] + [319.5, 239.5] + rng.normal(0, noise, (300, 2))
-        features[name] = keypoints(xy)
+        features[name] = keypoints(np.concatenate([xy, xy[:twice]]))
     database = tmp_path / "database.db"
     write_features(database, features, camera or Camera.pinhole(640, 480, fx=500, fy=500, cx=319.5, cy=239.5))
-    rows = np.repeat(np.arange(300)[:, None], 2, 1)
+    rows = np.repeat(np.arange(300 + twice)[:, None], 2, 1)
     return database, {pair: rows for pair in itertools.combinations(features, 2)}, xyz
 
 
@@ -521,6 +521,16 @@ def test_outputs_are_not_overwritten_and_photos_must_exist(tmp_path):
         colmap.reconstruct(database, None, tmp_path / "model")
     with pytest.raises(UsageError, match=r"0.png is in .* but not in"):
         colmap.reconstruct(database, tmp_path, tmp_path / "other")
+
+
+def test_points_of_one_place_are_counted_once(tmp_path):
+    database, matches, _ = scene(tmp_path, images=3, twice=40)
+    write_matches(database, matches)
+    model = colmap.reconstruct(database, None, tmp_path / "model", refine=False)
+    assert 330 <= len(model.xyz) <= 340
+    assert len(model.xyz) - count_places(tmp_path / "model") == 40
+    with pytest.raises(UsageError, match="holds no readable COLMAP model"):
+        count_places(tmp_path)
 
 
 def test_points_get_the_colours_of_upright_photos(tmp_path):
