@@ -17,7 +17,7 @@ from tests.helpers.scenes import copy_scene
 
 
 def test_each_program_gives_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    copy_scene(tmp_path / "data" / "room", 3)
+    copy_scene(tmp_path / "data" / "room", 3, half=True)
     monkeypatch.setattr(defaults, "OURS", ("bingan256-lite",))
     monkeypatch.setattr(defaults, "OUR_MAX_KEYPOINTS", 600)
     monkeypatch.setattr(defaults, "reconstruct_with_sift", partial(reconstruct_with_sift, max_keypoints=600))

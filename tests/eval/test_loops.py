@@ -52,7 +52,7 @@ def test_wrong_answers_are_named() -> None:
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    copy_scene(tmp_path / "places" / "room", 3)
+    copy_scene(tmp_path / "places" / "room", 3, half=True)
     for folder, seeds in (("others", (1, 2)), ("learnt", (3, 4))):
         (tmp_path / folder).mkdir()
         for seed in seeds:

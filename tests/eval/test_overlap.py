@@ -21,7 +21,7 @@ from tests.helpers.scenes import copy_scene
 @pytest.fixture
 def folders(tmp_path: Path) -> tuple[Path, Path]:
     """A folder with one scene, and a folder of other photos."""
-    copy_scene(tmp_path / "scenes" / "room", 3)
+    copy_scene(tmp_path / "scenes" / "room", 3, half=True)
     (tmp_path / "others").mkdir()
     for seed in range(6):
         cv2.imwrite(str(tmp_path / "others" / f"{seed}.png"), texture(200, 260, seed))

@@ -56,7 +56,7 @@ def test_the_sweep_decides_what_m95_measures(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(m95, "MAX_KEYPOINTS", 150)
-    copy_scene(tmp_path / "data" / "room", 3)
+    copy_scene(tmp_path / "data" / "room", 3, half=True)
     record, cache = tmp_path / "support.json", ["--cache", str(tmp_path / "cache")]
     words = [str(tmp_path / "data"), "--peers", "orb,brief", "--out", str(record), *cache]
     assert peer_support.main([*words, "--sides", "12,20"]) == 0

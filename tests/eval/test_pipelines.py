@@ -240,7 +240,7 @@ def split(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A split with a scene of three views and a sequence, and one wide pair beside it: two views of the scene."""
     root = tmp_path_factory.mktemp("data")
     data, wide = root / "made", root / "pairs" / "made"
-    copy_scene(data / "room", 3)
+    copy_scene(data / "room", 3, half=True)
     write_sequence(data / "homography" / "oxford_made")
     wide.mkdir(parents=True)
     (wide / "images").symlink_to(data / "room" / "images")

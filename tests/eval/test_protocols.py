@@ -41,7 +41,7 @@ def _few_keypoints() -> Iterator[None]:
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a scene of three views and a homography sequence of two pictures."""
     folder = tmp_path_factory.mktemp("protocols") / "made"
-    copy_scene(folder / "room", 3)
+    copy_scene(folder / "room", 3, half=True)
     sequence = folder / "homography" / "oxford_made"
     sequence.mkdir(parents=True)
     image = texture(300, 400, 2)
@@ -199,7 +199,7 @@ def test_pose_command_with_scenes(data: Path, ratios: Path, tmp_path: Path) -> N
     cv2.imwrite(str(folder / "images" / "a.png"), pair.image0)
     cv2.imwrite(str(folder / "images" / "b.png"), pair.image1)
     entry = {"image0": "a.png", "image1": "b.png", "K0": pair.K0.tolist(), "K1": pair.K1.tolist()}
-    entry |= {"R_0to1": pair.R.tolist(), "t_0to1": pair.t.tolist(), "size0": [800, 600], "size1": [800, 600]}
+    entry |= {"R_0to1": pair.R.tolist(), "t_0to1": pair.t.tolist(), "size0": [400, 300], "size1": [400, 300]}
     (folder / "pairs.json").write_text(json.dumps({"pairs": [entry]}))
     out = tmp_path / "pairs.json"
     words = [str(folder), "--scenes", str(data), *WORDS, "--out", str(out), "--cache", str(data.parent / "cache")]
