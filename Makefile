@@ -58,9 +58,12 @@ lint: .venv
 
 .venv: $(STAMP)
 
+# to compile all 14,000 modules takes a minute, most are never used; the two largest libraries at once, the others when
+# they are first imported
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,docs]'
+	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e '.[dev,docs]'
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -c 'import torch._dynamo, kornia.feature'
 	touch $(STAMP)
 
 # what is described, matched or reconstructed once is kept in bench/, so that a killed run can be resumed

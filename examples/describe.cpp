@@ -3,7 +3,10 @@
 //   ./describe codes.onnx PICTURE > features.txt       a line a keypoint: x y size angle code, the code in hexadecimal
 #include <cmath>
 #include <cstdio>
-#include <opencv2/opencv.hpp>
+#include <opencv2/dnn.hpp>
+#include <opencv2/features2d.hpp>
+#include <opencv2/imgcodecs.hpp>
+#include <opencv2/imgproc.hpp>
 
 const int CELLS = 32, BATCH = 256;
 const float SUPPORT = 5;  // half the side over the size: 5 for SIFT and other blobs, 0.65 for ORB, 2 for FAST
