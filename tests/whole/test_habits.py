@@ -61,9 +61,10 @@ def test_every_requirement_is_pinned_within_its_range() -> None:
 
 
 def test_the_conda_recipe_is_what_pip_installs() -> None:
-    def load_file_regex(name: str, pattern: str, from_recipe_dir: bool) -> re.Match[str] | None:
+    # conda-build gives it more of its own, so that it has to be called by keywords
+    def load_file_regex(*, load_file: str, regex_pattern: str, from_recipe_dir: bool) -> re.Match[str] | None:
         assert from_recipe_dir
-        return re.search(pattern, read(f".ci/conda/{name}"))
+        return re.search(regex_pattern, read(f".ci/conda/{load_file}"))
 
     recipe = jinja2.Template(read(".ci/conda/meta.yaml")).render(load_file_regex=load_file_regex)
     assert f'version: "{kornia_bingan.__version__}"' in recipe
