@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kornia_bingan import keypoints as kp
-from kornia_bingan.bits import dtype_and_shape
+from kornia_bingan.bits import dtype_and_shape, unpack
 from kornia_bingan.descriptor import BinGAN, describe
 from kornia_bingan.errors import UsageError
 from kornia_bingan.images.read import to_8_bits
@@ -70,6 +70,8 @@ class BinGANExtractor:
         support: half the side of a support region over the size of its keypoint, for all keypoints; None takes what
             suits ``detector`` or, without one, recognises the keypoints of SIFT, default ORB and FAST, and describes
             others as blobs with a warning (:func:`kornia_bingan.keypoints.support_half_sides`).
+        packed: whether codes are uint8, for Hamming distances. Otherwise they are +1 / -1, float32 (N, bits), for
+            programs that compare by L2 distance, which is twice the root of Hamming's.
 
     Raises:
         UsageError: there are no such weights, the detector has no ``detect``, or a number is not positive.
@@ -82,6 +84,7 @@ class BinGANExtractor:
         detector: OpenCVDetects | None = None,
         max_keypoints: int | None = None,
         support: float | None = None,
+        packed: bool = True,
     ) -> None:
         if detector is not None and not callable(getattr(detector, "detect", None)):
             raise UsageError(f"the detector needs a method detect(image, mask), got {type(detector).__name__}")
@@ -95,6 +98,7 @@ class BinGANExtractor:
         self.detector = detector
         self.max_keypoints = max_keypoints
         self.support = support
+        self.packed = packed
 
     @classmethod
     def create(
@@ -104,9 +108,10 @@ class BinGANExtractor:
         detector: OpenCVDetects | None = None,
         max_keypoints: int | None = None,
         support: float | None = None,
+        packed: bool = True,
     ) -> BinGANExtractor:
         """Make an extractor, as OpenCV's classes are made; see the class."""
-        return cls(name_or_path, detector=detector, max_keypoints=max_keypoints, support=support)
+        return cls(name_or_path, detector=detector, max_keypoints=max_keypoints, support=support, packed=packed)
 
     @overload
     def detect(self, image: Picture, mask: Mask | None = None) -> Found: ...
@@ -137,11 +142,11 @@ class BinGANExtractor:
     @overload
     def compute(
         self, image: Picture, keypoints: Sequence[cv2.KeyPoint], descriptors: None = None
-    ) -> tuple[Found, NDArray[np.uint8] | None]: ...
+    ) -> tuple[Found, NDArray[Any] | None]: ...
     @overload
     def compute(
         self, image: Sequence[Picture], keypoints: Sequence[Sequence[cv2.KeyPoint]], descriptors: None = None
-    ) -> tuple[tuple[Found, ...], tuple[NDArray[np.uint8] | None, ...]]: ...
+    ) -> tuple[tuple[Found, ...], tuple[NDArray[Any] | None, ...]]: ...
     def compute(self, image: Any, keypoints: Any, descriptors: None = None) -> Any:
         """Describe keypoints; each inside the image gets a code, also at the border (where the border pixel repeats).
 
@@ -152,8 +157,8 @@ class BinGANExtractor:
 
         Returns:
             - The keypoints inside the image, in the same order; others are left out, as by OpenCV's ORB.
-            - Codes, uint8, shape (N, bits / 8), C-contiguous, row i for keypoint i of those (for a ``cv2.UMat`` another
-              one); as in OpenCV, no keypoints give ``((), None)``.
+            - Codes, uint8, shape (N, bits / 8), or with ``packed=False`` float32 (N, bits); C-contiguous, row i for
+              keypoint i of those (for a ``cv2.UMat`` another one); as in OpenCV, no keypoints give ``((), None)``.
 
             Of lists, a tuple of each.
 
@@ -185,16 +190,16 @@ class BinGANExtractor:
         return self._compute(grey, self._detect(grey, mask), isinstance(image, cv2.UMat))
 
     def descriptorSize(self) -> int:
-        """Give the bytes of a code: 32 for 256 bits."""
-        return self.model.bits // 8
+        """Give the width of codes: 32 bytes for 256 bits, or their number if they are not packed."""
+        return self.model.bits // 8 if self.packed else self.model.bits
 
     def descriptorType(self) -> int:
-        """Give ``cv2.CV_8U``."""
-        return cv2.CV_8U
+        """Give ``cv2.CV_8U``, or ``cv2.CV_32F`` of codes that are not packed."""
+        return cv2.CV_8U if self.packed else cv2.CV_32F
 
     def defaultNorm(self) -> int:
-        """Give ``cv2.NORM_HAMMING``, for ``cv2.BFMatcher``."""
-        return cv2.NORM_HAMMING
+        """Give ``cv2.NORM_HAMMING``, for ``cv2.BFMatcher``, or ``cv2.NORM_L2`` of codes that are not packed."""
+        return cv2.NORM_HAMMING if self.packed else cv2.NORM_L2
 
     def empty(self) -> bool:
         """Give False: the weights are loaded as long as the object exists."""
@@ -215,7 +220,8 @@ class BinGANExtractor:
         if not kept:
             return (), cv2.UMat() if as_umat else None
         support = supports_of(self.detector, arrays) if self.support is None else self.support
-        codes: Any = np.ascontiguousarray(describe(self.model, grey, arrays, support))
+        packed = describe(self.model, grey, arrays, support)
+        codes: Any = np.ascontiguousarray(packed if self.packed else unpack(packed))
         return kept, cv2.UMat(codes) if as_umat else codes
 
 

@@ -61,6 +61,19 @@ def test_answers_of_a_feature2d(extractor: BinGANExtractor) -> None:
     assert not isinstance(extractor, cv2.Feature2D)
 
 
+def test_codes_that_are_not_packed_are_signs(image: np.ndarray) -> None:
+    packed = BinGANExtractor(small(64), max_keypoints=50)
+    signs = BinGANExtractor.create(packed.model, max_keypoints=50, packed=False)
+    assert (signs.descriptorSize(), signs.descriptorType(), signs.defaultNorm()) == (64, cv2.CV_32F, cv2.NORM_L2)
+    points, codes = packed.detectAndCompute(image, None)
+    kept, values = signs.compute(image, points)
+    assert len(kept) == len(points) == 50
+    assert values is not None
+    assert (values.dtype, values.shape) == (np.float32, (50, 64))
+    np.testing.assert_array_equal(values, 2.0 * np.unpackbits(codes, axis=1) - 1)
+    assert signs.compute(np.full((60, 60), 9, np.uint8), []) == ((), None)
+
+
 @pytest.mark.parametrize("name", list(detectors()))
 def test_keypoints_of_any_detector_keep_their_number_and_order(
     name: str, extractor: BinGANExtractor, image: np.ndarray

@@ -153,12 +153,12 @@ codes0, codes1 = (session.run(["codes"], {"patches": patches})[0] for patches in
         "the file of bingan export --input image",
         """
 network = cv2.dnn.readNetFromONNX(str(folder / "codes.onnx"))
-codes0, codes1 = [], []
-for grey, lafs, codes in ((grey0, lafs0, codes0), (grey1, lafs1, codes1)):
-    network.setInput(grey, "image"), network.setInput(lafs, "lafs")
-    codes.extend(network.forward("codes"))
+def describe(grey, lafs):
+    network.setInput(grey, "image")
+    network.setInput(lafs, "lafs")
+    return network.forward("codes").astype(np.uint8)
 """,
-        "codes0, codes1 = np.array(codes0), np.array(codes1)" + _BY_BITS,
+        "codes0, codes1 = describe(grey0, lafs0), describe(grey1, lafs1)" + _BY_BITS,
     ),
     "onnxruntime (image)": Host(
         "onnxruntime",

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from eval.quality.hosts import known_pair
 from eval.show.tables import ROOT
-from kornia_bingan import bits
 from kornia_bingan.opencv import BinGANExtractor
 
 Matches = tuple[NDArray[Any], NDArray[Any]]
@@ -36,7 +35,15 @@ def lines_of(section: str) -> str:
 def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What the lines may name; what they do to cv2 is undone."""
     monkeypatch.setattr(cv2, "ORB_create", cv2.ORB_create)
-    return {"cv2": cv2, "bits": bits, "BinGANExtractor": BinGANExtractor}
+    return {"cv2": cv2, "BinGANExtractor": BinGANExtractor}
+
+
+def test_nobody_writes_more_than_five_lines() -> None:
+    text = (ROOT / "docs" / "hosts.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    programs = [program for language, program in blocks if not language]
+    assert len(programs) >= 8
+    assert max(len(program.splitlines()) for program in programs) <= 5
 
 
 def share_right(xy0: NDArray[Any], xy1: NDArray[Any]) -> float:
