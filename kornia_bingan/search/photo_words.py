@@ -19,6 +19,7 @@ from kornia_bingan.search.index import MAX_KEYPOINTS, photo_codes
 from kornia_bingan.search.vocabulary import BRANCHES, LEVELS, check_size, train_vocabulary, write_vocabulary
 from kornia_bingan.work.engine import check_engine, open_engine, run_units
 from kornia_bingan.work.options import DescribeOptions, Detector, FeatureOptions, WorkersOptions, check_features
+from kornia_bingan.work.run_folder import LOG
 from kornia_bingan.work.unit import Failed, Unit, local_file
 
 if TYPE_CHECKING:
@@ -87,6 +88,12 @@ def make_vocabulary(
     vocabulary = train_vocabulary(codes, branches, levels, seed)
     write_vocabulary(vocabulary, out)
     count = sum(map(len, codes))
+    if 2 * len(vocabulary.leaves) > count:
+        LOG.warning(
+            "%d codes make %d words, hardly two of each, so that photos of one place share few: give more photos, or "
+            "fewer --levels",
+            *(count, len(vocabulary.leaves)),
+        )
     return VocabularySummary(len(codes), count, len(vocabulary.leaves), len(vocabulary.parents), tuple(skipped))
 
 

@@ -191,7 +191,7 @@ def test_other_files_are_refused(tmp_path: Path, text: str | None, words: str) -
         read_vocabulary(path)
 
 
-def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
     views = {f"{place}{k}.png": texture(200, 300, place)[:, 30 * k :][:, :200] for place in (1, 2, 3) for k in (0, 1)}
     (tmp_path / "photos").mkdir()
     for name, picture in views.items():
@@ -213,7 +213,13 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert (counts["photos"], counts["words"], counts["nodes"]) == (6, len(vocabulary.leaves), len(vocabulary.parents))
     assert 500 < counts["codes"] <= 900
     assert counts["skipped"][0]["name"] == "broken.jpg"
+    assert 2 * counts["words"] <= counts["codes"]
+    assert "hardly two of each" not in caplog.text
     assert (vocabulary.branches, vocabulary.levels) == (8, 3)
+    assert cli.main([*words, "--branches", "8", "--levels", "5"]) == 0
+    assert f"{counts['codes']} codes make " in caplog.text
+    assert "words, hardly two of each" in caplog.text
+    capsys.readouterr()
     assert cli.main([*words[:2], str(tmp_path)]) == 2
     assert "is a folder" in capsys.readouterr().err
     assert cli.main([*words, "--levels", "11"]) == 2
