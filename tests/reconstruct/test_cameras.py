@@ -17,9 +17,11 @@ from kornia_bingan.colmap.types import Camera
 from kornia_bingan.datasets.poses import PosedCamera, pose_errors
 from kornia_bingan.datasets.rendered import Scene, room
 from kornia_bingan.errors import UsageError
-from kornia_bingan.reconstruct.cameras import cameras_of, check_names, matches, with_poses, without_base
+from kornia_bingan.images.exif import Exif
+from kornia_bingan.reconstruct.cameras import cameras_of, check_names, check_sizes, matches, with_poses, without_base
 from kornia_bingan.reconstruct.options import CameraOptions, ReconstructOptions, check_options
 from kornia_bingan.reconstruct.pipeline import reconstruct_photos
+from tests.helpers.image_bytes import encode, exif, with_exif
 from tests.helpers.known_scene import trace, write_text_model
 from tests.helpers.scenes import copy_scene
 
@@ -116,6 +118,38 @@ def test_impossible_cameras_of(two_cameras: tuple[Path, Scene], camera_of: str, 
     cameras = CameraOptions(cameras=two_cameras[0] / "cameras.txt", camera_of=(camera_of,))
     with pytest.raises(UsageError, match=sentence):
         check_options(ReconstructOptions(cameras=cameras))
+
+
+def test_known_intrinsics_are_those_of_one_size() -> None:
+    known = CameraOptions(intrinsics=(700.0, 710.0, 349.5, 259.5))
+    cameras = cameras_of({"a.jpg": SIZE, "b.jpg": SIZE}, {"a.jpg": Exif(focal_diagonal=2.0)}, known)
+    assert cameras["a.jpg"] is cameras["b.jpg"]
+    assert cameras["a.jpg"].params == (700, 710, 349.5, 259.5)
+    for other in ((520, 700), (800, 520), (700, 300)):
+        with pytest.raises(UsageError, match=rf"a\.jpg is 700 x 520 and b\.jpg is {other[0]} x {other[1]}; give a"):
+            cameras_of({"a.jpg": SIZE, "b.jpg": other}, {}, known)
+
+
+def test_a_focal_length_that_is_given_counts_more_than_that_of_the_file() -> None:
+    sizes, found = dict.fromkeys(["a.jpg", "b.jpg"], (400, 300)), {"a.jpg": Exif(focal_diagonal=2.0), "b.jpg": Exif()}
+    said = cameras_of(sizes, found, CameraOptions())
+    assert (said["a.jpg"].focal_px, said["b.jpg"].focal_px) == (1000, None)
+    given = cameras_of(sizes, found, CameraOptions(focal_px=450))
+    assert (given["a.jpg"].focal_px, given["b.jpg"].focal_px) == (450, 450)
+
+
+@pytest.mark.parametrize(("orientation", "upright"), [(3, (80, 60)), (4, (80, 60)), (5, (60, 80)), (6, (60, 80))])
+def test_sizes_are_those_of_upright_photos(orientation: int, upright: tuple[int, int], tmp_path: Path) -> None:
+    picture = encode(".jpg", np.zeros((60, 80, 3), np.uint8))
+    (tmp_path / "a.jpg").write_bytes(with_exif(picture, exif(orientation), (60, 80)))
+    for size in ((80, 60), (60, 80)):
+        (tmp_path / "cameras.txt").write_text(f"1 PINHOLE {size[0]} {size[1]} 90 90 40 30\n")
+        known = CameraOptions(cameras=tmp_path / "cameras.txt")
+        if size == upright:
+            check_sizes(tmp_path, ["a.jpg"], known)
+        else:
+            with pytest.raises(UsageError, match=f"a.jpg is {upright[0]} x {upright[1]}, but"):
+                check_sizes(tmp_path, ["a.jpg"], known)
 
 
 def test_cameras_of_need_cameras() -> None:
