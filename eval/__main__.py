@@ -25,6 +25,7 @@ COMMANDS = {
     "loops": ("eval.quality.loops", "which vocabulary knows a place again: of our codes, or of ORB's"),
     "m95": ("eval.quality.m95", "correct matches while 95 % of all matches are correct"),
     "mutants": ("eval.mutation.mutants", "single changes to a file that its tests must notice"),
+    "opensfm": ("eval.quality.opensfm", "our codes in OpenSfM beside its own features: from photos to a model"),
     "overlap": ("eval.quality.overlap", "which code of a whole photo finds the photos of the same place"),
     "pairs": ("eval.quality.pairs", "two-view pose on picture pairs with known relative pose"),
     "patch_tasks": ("eval.quality.patch_tasks", "the three patch tasks of HPatches"),
