@@ -7,17 +7,21 @@ times as large, a little perspective), with noise of 2 grey levels; up to 1,000 
 within 3 pixels of where the homography puts it. The lines that are counted are those of ``Host.ours``, which are run;
 ``Host.theirs`` is what one writes there with any feature. All of it stands in this file.
 
-Every host that is asked for has to be there: ``PYTHONPATH`` may name folders of hloc and glue-factory, which no package
-index has, and of vismatch without what else it asks for.
+Every host that is asked for has to be there: ``PYTHONPATH`` may name checkouts of hloc, glue-factory and OpenSfM (with
+its C++ built), which no package index has, and a folder of vismatch without what else it asks for. What says no version
+is named by the commit of its checkout.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
 import tempfile
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import cv2
@@ -28,6 +32,7 @@ from eval.harness.columns import Column, text_of
 from eval.harness.command import Names, Out, command_line
 from eval.harness.options import RESULTS
 from eval.harness.records import check_clean, write_json
+from eval.quality import opensfm
 from kornia_bingan.datasets.rendered import draw_texture
 from kornia_bingan.errors import JobError, UsageError
 from kornia_bingan.work.provenance import provenance
@@ -218,12 +223,34 @@ xy0 = found["keypoints0"][0][rows].numpy() - 0.5
 xy1 = found["keypoints1"][0][found["matches0"][0][rows]].numpy() - 0.5
 """,
     ),
+    "OpenSfM": Host(
+        "opensfm.features",
+        "its features.py and matching.py; below, all of it",
+        opensfm.OURS
+        + """config["feature_type"] = "ORB"
+config["matcher_type"] = "BRUTEFORCE"
+""",
+        """
+(points0, codes0, _), (points1, codes1, _) = (
+    features.extract_features(cv2.merge([image] * 3), config, False) for image in (image0, image1)
+)
+pairs = np.array(matching.match_brute_force_symmetric(codes0, codes1, config))
+xy0 = features.denormalized_image_coordinates(points0[pairs[:, 0]], 640, 480)
+xy1 = features.denormalized_image_coordinates(points1[pairs[:, 1]], 640, 480)
+cv2.ORB_create = cv2.ORB.create
+""",
+    ),
 }
 
 _BEFORE = {
     "Kornia": "import kornia.feature as KF",
     "vismatch": "import vismatch",
     "hloc": "from hloc import extract_features, match_features",
+    "OpenSfM": """
+from opensfm import features, matching
+from opensfm.config import default_config
+config = default_config() | {"feature_min_frames": 1000}
+""",
     "cv2.detail": """
 photos = [image0, image1]
 features = cv2.detail.computeImageFeatures(cv2.ORB.create(1), photos)
@@ -265,8 +292,20 @@ def measure(host: Host, before: str) -> dict[str, Any]:
     xy0, xy1 = (np.asarray(names[name], np.float64).reshape(-1, 2) for name in ("xy0", "xy1"))
     there = cv2.perspectiveTransform(xy0[:, None], way)[:, 0]
     right = np.linalg.norm(there - xy1, axis=1) < RIGHT_PX
-    version = getattr(module, "__version__", None)
-    return {"version": version, "lines": len(host.ours.split("\n")) - 2, "matches": len(xy0), "right": int(right.sum())}
+    return {
+        "version": version_of(module),
+        "lines": len(host.ours.split("\n")) - 2,
+        "matches": len(xy0),
+        "right": int(right.sum()),
+    }
+
+
+def version_of(module: ModuleType) -> str | None:
+    """Give the version that a module says, or the commit of the checkout that it is in, or None."""
+    if version := getattr(module, "__version__", None):
+        return str(version)
+    words = ["git", "-C", str(Path(str(module.__file__)).parent), "rev-parse", "--short=7", "HEAD"]
+    return subprocess.run(words, capture_output=True, text=True, check=False).stdout.strip() or None
 
 
 COLUMNS = (
@@ -284,16 +323,22 @@ def main(hosts: Names = tuple(HOSTS), out: Out = RESULTS / "hosts.json") -> int:
     """Run the programs.
 
     Args:
-        hosts: which of them.
+        hosts: which of them; the rows of others stay in the record.
     """
     if unknown := [name for name in hosts if name not in HOSTS]:
         raise UsageError(f"the host is '{unknown[0]}'; choose of {', '.join(HOSTS)}")
     check_clean(out)
-    rows: list[dict[str, Any]] = []
+    found = measured_before(out)
     for name in hosts:
-        rows.append({"host": name, "tested": HOSTS[name].tested, **measure(HOSTS[name], _BEFORE.get(name, ""))})
-    print(text_of(COLUMNS, rows))
-    write_json(
-        out, {"protocol": "hosts", "command": "python -m eval hosts", "results": rows, "provenance": provenance()}
-    )
+        row = measure(HOSTS[name], _BEFORE.get(name, ""))
+        found[name] = {"host": name, "tested": HOSTS[name].tested, **row, "provenance": provenance()}
+    print(text_of(COLUMNS, [found[name] for name in hosts]))
+    rows = [found[name] for name in HOSTS if name in found]
+    write_json(out, {"protocol": "hosts", "command": "python -m eval hosts", "results": rows})
     return 0
+
+
+def measured_before(out: Path) -> dict[str, dict[str, Any]]:
+    """Give the rows of a record, each with its provenance, by their host; none where there is no record."""
+    record = json.loads(out.read_text(encoding="utf-8")) if out.is_file() else {"results": []}
+    return {row["host"]: {"provenance": record.get("provenance"), **row} for row in record["results"]}

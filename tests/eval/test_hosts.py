@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import ast
 import json
+import subprocess
 from pathlib import Path
+from types import ModuleType
 
 import cv2
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 from eval.quality import hosts
 from eval.show.tables import ROOT
 from kornia_bingan.errors import JobError, UsageError
+from kornia_bingan.work.provenance import commit
 
 
 def test_the_homography_leads_from_the_first_picture_to_the_second() -> None:
@@ -21,8 +24,12 @@ def test_the_homography_leads_from_the_first_picture_to_the_second() -> None:
 
 
 def test_a_host_is_run_and_its_matches_are_counted(tmp_path: Path) -> None:
+    before = {"results": [{"host": "Kornia", "lines": 4}, {"host": "OpenCV", "lines": 9}], "provenance": {"seed": 7}}
+    (tmp_path / "hosts.json").write_text(json.dumps(before))
     assert hosts.main(["--hosts", "OpenCV", "--out", str(tmp_path / "hosts.json")]) == 0
-    (row,) = json.loads((tmp_path / "hosts.json").read_text())["results"]
+    other, row = json.loads((tmp_path / "hosts.json").read_text())["results"]
+    assert other == {"host": "Kornia", "lines": 4, "provenance": {"seed": 7}}
+    assert row["provenance"]["commit"] == commit()
     assert row["version"] == cv2.__version__
     assert row["lines"] == 2
     assert 0.8 * row["matches"] < row["right"] <= row["matches"]
@@ -35,6 +42,17 @@ def test_right_is_within_3_pixels() -> None:
     before = "from eval.quality.hosts import known_pair\nway = known_pair()[2]"
     found = hosts.measure(hosts.Host("cv2", "", ours, theirs), before)
     assert (found["lines"], found["matches"], found["right"]) == (1, 2, 1)
+
+
+def test_a_version_is_what_a_module_says_or_the_commit_of_its_checkout(tmp_path: Path) -> None:
+    assert hosts.version_of(cv2) == cv2.__version__
+    module = ModuleType("other")
+    module.__file__ = str(ROOT / "eval" / "__init__.py")
+    words = ["git", "-C", str(ROOT), "rev-parse", "HEAD"]
+    head = subprocess.run(words, capture_output=True, text=True, check=False).stdout
+    assert hosts.version_of(module) == (head[:7] or None)
+    module.__file__ = str(tmp_path / "other.py")
+    assert hosts.version_of(module) is None
 
 
 def test_what_is_absent_or_unknown_is_named(tmp_path: Path) -> None:
