@@ -16,8 +16,9 @@ BIN := .venv/bin
 # written after a complete installation, so that it is repeated only when what is installed has changed
 STAMP := .venv/.installed
 # compiled once, also where the environment says otherwise, and not by each worker and each process that a test starts;
-# one thread for each of these, as there are as many workers as processors
-PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile
+# one thread for each of these, as there are as many workers as processors; the longest files first, see conftest.py
+PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile \
+	--no-loadscope-reorder
 OLDEST_KORNIA := $(shell sed -n 's/.*"kornia>=\(.*\)".*/\1/p' pyproject.toml)
 
 DATA ?= ../shared/data

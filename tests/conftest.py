@@ -16,7 +16,9 @@ import cv2
 import pytest
 import torch
 
+from kornia_bingan.reconstruct import describe
 from kornia_bingan.work import isolated
+from kornia_bingan.work.files import sha256_of
 from tests.helpers.programs import ForkedPython, run_program
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
@@ -26,8 +28,20 @@ THREADS = int(os.environ.get("TEST_THREADS", "1"))
 """Small tensors on two threads are slower than on one; ``make test-cpus`` tries two."""
 
 
+LONGEST = ("work/test_engine", "eval/test_speed", "reconstruct/test_pipeline", "reconstruct/test_update")
+LONGEST += ("eval/test_sfm", "eval/test_protocols", "train/test_loop", "network/test_onnx", "datasets/test_patch_sets")
+LONGEST += ("eval/test_report", "eval/test_cluster", "whole/test_odd_folders", "whole/test_readme", "search/test_index")
+"""Files of more than 20 s, which start first, so that no worker is left with one of them when the others have ended."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Shuffle the files, and the tests in each, by the seed in ``TEST_ORDER``; without one the order is as written."""
+    """Put the longest files first, or shuffle files, and the tests in each, by the seed in ``TEST_ORDER``."""
+
+    def place(item: pytest.Item) -> int:
+        name = "/".join(item.path.with_suffix("").parts[-2:])
+        return LONGEST.index(name) if name in LONGEST else len(LONGEST)
+
+    items.sort(key=place)
     if seed := os.environ.get("TEST_ORDER"):
         shuffle = random.Random(int(seed)).shuffle
         files = [list(tests) for _, tests in groupby(items, key=lambda item: item.path)]
@@ -67,6 +81,30 @@ def _workers_are_forked() -> Iterator[None]:
 
     run_program("pass")  # the server has to be there before Dask would start one that has loaded other libraries
     with dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}):
+        yield
+
+
+@pytest.fixture(scope="module")
+def _described_once() -> Iterator[None]:
+    """A photo is described once in a module, for those who are about what follows; two thirds of their time is that.
+
+    It is described again with other options, and in the processes that tests start.
+    """
+    described: dict[str, bytes] = {}
+    describe_unit = describe.describe_unit
+
+    def described_once(photo: str, target: str, mask: str | None, *options: object) -> str:
+        key = repr((sha256_of(Path(photo)), mask and sha256_of(Path(mask)), *options))
+        if key in described and not Path(target).exists():
+            Path(target).parent.mkdir(parents=True, exist_ok=True)
+            Path(target).write_bytes(described[key])
+        reason = describe_unit(photo, target, mask, *options)  # type: ignore[arg-type]
+        if not reason:
+            described[key] = Path(target).read_bytes()
+        return reason
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(describe, "describe_unit", described_once)
         yield
 
 

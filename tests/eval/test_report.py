@@ -79,7 +79,7 @@ def test_pictures_are_part_of_the_page(tmp_path: Path) -> None:
 def test_in_a_browser(tmp_path: Path) -> None:
     """No errors, all plots drawn, and a table that a click sorts by its numbers.
 
-    One record of each protocol, with the plots of two places: a plot takes the browser half a second.
+    One record of each protocol, with the curves of two places and one scene in space, which takes the browser longest.
     """
     out = tmp_path / "report.html"
     (tmp_path / "results").mkdir()
@@ -88,7 +88,7 @@ def test_in_a_browser(tmp_path: Path) -> None:
         record = json.loads(path.read_text())
         if isinstance(record, dict) and "heldout" not in path.name and record["protocol"] not in shown:
             shown.add(record["protocol"])
-            record["figures"] = dict(list(record.get("figures", {}).items())[:2])
+            record["figures"] = dict(list(record.get("figures", {}).items())[:1])
             for total in record.get("totals", []) if record["protocol"] == "m95" else []:
                 total["data"] = total["data"][:2]
             (tmp_path / "results" / path.name).write_text(json.dumps(record))

@@ -115,7 +115,7 @@ def test_a_height_that_makes_no_sense_is_none(height: object) -> None:
 
 
 def test_positions_and_focal_lengths_reach_the_database(tmp_path: Path) -> None:
-    copy_scene(tmp_path / "scene", 3)
+    copy_scene(tmp_path / "scene", 3, half=True)
     photos = tmp_path / "photos"
     photos.mkdir()
     for number, path in enumerate(sorted((tmp_path / "scene" / "images").iterdir())):
@@ -154,7 +154,7 @@ def test_cameras_by_folder_and_by_focal_length() -> None:
 
 
 def test_known_cameras_are_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    scene = copy_scene(tmp_path / "scene", 3)
+    scene = copy_scene(tmp_path / "scene", 3, half=True)
     photos = tmp_path / "scene" / "images"
     K = next(iter(scene.cameras.values())).K
     height, width = cv2.imread(str(next(iter(photos.iterdir())))).shape[:2]
@@ -244,7 +244,7 @@ def test_a_heic_beyond_179_megapixels_is_opened(monkeypatch: pytest.MonkeyPatch,
 def test_photos_without_position_or_altitude_are_named_and_reach_the_model(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    copy_scene(tmp_path / "scene", 4)
+    copy_scene(tmp_path / "scene", 4, half=True)
     photos = tmp_path / "photos"
     photos.mkdir()
     for number, path in enumerate(sorted((tmp_path / "scene" / "images").iterdir())):

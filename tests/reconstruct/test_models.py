@@ -42,7 +42,7 @@ def test_photos_of_two_places_give_two_models(tmp_path: Path, caplog: pytest.Log
     photos = tmp_path / "photos"
     wanted = {}
     for folder, seed, count in (("one", 0, 4), ("two", 1, 3)):
-        copy_scene(tmp_path / folder, count + 1, seed)
+        copy_scene(tmp_path / folder, count + 1, seed, half=True)
         (photos / folder).mkdir(parents=True)
         for path in sorted((tmp_path / folder / "images").iterdir())[:count]:
             shutil.copy(path, photos / folder)

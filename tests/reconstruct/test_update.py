@@ -27,6 +27,8 @@ from tests.conftest import run_and_die
 from tests.helpers.photos import texture
 from tests.helpers.scenes import copy_scene
 
+pytestmark = pytest.mark.usefixtures("_described_once")
+
 OPTIONS = ReconstructOptions(FeatureOptions(descriptor="bingan256-lite", max_keypoints=600))
 NAMES = [f"view_{number:03d}.jpg" for number in range(6)]
 FIRST, LATER = [NAMES[1], NAMES[2], NAMES[3], NAMES[5]], [NAMES[0], NAMES[4]]

@@ -32,7 +32,7 @@ LATIN = os.fsdecode(b"latin-\xe9")
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("scene")
-    copy_scene(folder, 3)
+    copy_scene(folder, 3, half=True)
     return folder / "images"
 
 
