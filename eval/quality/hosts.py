@@ -225,7 +225,7 @@ xy1 = found["keypoints1"][0][found["matches0"][0][rows]].numpy() - 0.5
     ),
     "OpenSfM": Host(
         "opensfm.features",
-        "its features.py and matching.py; below, all of it",
+        "its features.py and matching.py",
         opensfm.OURS
         + """config["feature_type"] = "ORB"
 config["matcher_type"] = "BRUTEFORCE"
