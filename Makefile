@@ -34,9 +34,9 @@ PHOTO ?= $(firstword $(sort $(wildcard $(DATA)/validate/herz_jesus/images/*)))
 demo: .venv
 	$(BIN)/bingan demo
 
-# mypy takes a minute, beside the tests
+# mypy takes a minute, beside the tests; who runs this among other jobs has said how many there may be
 test: .venv
-	$(MAKE) --no-print-directory -j2 lint tests
+	$(MAKE) --no-print-directory $(if $(findstring jobserver,$(MAKEFLAGS)),,-j2) lint tests
 
 tests: .venv
 	$(PYTEST) --cov=kornia_bingan --cov-fail-under=90

@@ -7,7 +7,7 @@ from functools import partial
 
 from eval.harness.columns import plain_columns
 from eval.inputs import fuzz
-from eval.quality import cifar10, hosts, loops, overlap
+from eval.quality import cifar10, hosts, loops, opensfm, overlap
 from eval.show.markdown import best_first, markdown, table
 from eval.training import ablation, adapt, recipe_search
 
@@ -69,6 +69,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "recipe-search": partial(table, "recipe-search", recipe_search.COLUMNS),
     "fuzz": partial(table, "fuzz", fuzz.COLUMNS),
     "hosts": partial(table, "hosts", hosts.COLUMNS),
+    "opensfm": partial(table, "opensfm", opensfm.COLUMNS),
     "loops": partial(table, "loops", loops.COLUMNS),
     "loops-wrong": partial(table, "loops", loops.WRONG_COLUMNS, loops.wrong_answers),
     "reads": partial(table, "reads", plain_columns),
