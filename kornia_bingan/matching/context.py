@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from kornia_bingan.errors import UsageError
 from kornia_bingan.keypoints import Keypoints
+from kornia_bingan.matching.agreement import probability_by_agreement
 from kornia_bingan.matching.hamming import two_nearest
 from kornia_bingan.matching.neighbours import (
     Floats,
@@ -82,6 +83,7 @@ def match_in_context(
     *,
     threshold: float = 0.5,
     min_matches: int = 0,
+    agreement: bool = False,
     model: ContextModel | None = None,
     num_threads: int | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -96,6 +98,8 @@ def match_in_context(
         threshold: least probability of a match, in [0, 1].
         min_matches: where fewer matches are as probable as the threshold, so many of the most probable ones are kept,
             down to a probability of ``DOUBTFUL``.
+        agreement: move the probabilities of the pair by how many matches agree with one fundamental matrix, see
+            :func:`kornia_bingan.matching.agreement.probability_by_agreement`; for scenes that stand still.
         model: of the weights that made the codes, see :func:`kornia_bingan.network.weights.context_of`; None takes that
             of ``bingan256``.
         num_threads: of the search; None takes torch's number.
@@ -121,16 +125,19 @@ def match_in_context(
     pair = compare(codes0, codes1, keypoints0, keypoints1, num_threads)
     if 8 * codes0.shape[1] != model.bits:
         raise UsageError(f"the codes have {8 * codes0.shape[1]} bits; the model is one of codes of {model.bits}")
-    return match_pair(pair, model, threshold, min_matches)
+    return match_pair(pair, model, threshold, min_matches, agreement)
 
 
 def match_pair(
-    pair: Pair, model: ContextModel, threshold: float, min_matches: int = 0
+    pair: Pair, model: ContextModel, threshold: float, min_matches: int = 0, agreement: bool = False
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Do the last step of :func:`match_in_context`, with the same results, for two images that were compared."""
     found = candidates(pair, seed_probability(pair, model.rounds))
     probability = perceptron(found.values, model.layers)
     kept = one_to_one(found.rows, probability)
+    if agreement:
+        xy0, xy1 = (pair.keypoints[side].xy[found.rows[kept, side]] for side in (0, 1))
+        probability[kept] = probability_by_agreement(probability[kept], xy0, xy1)
     if fewest := min(min_matches, len(kept)):
         threshold = min(threshold, max(np.sort(probability[kept])[-fewest], DOUBTFUL))
     kept = kept[probability[kept] >= threshold]

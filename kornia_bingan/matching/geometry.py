@@ -41,6 +41,28 @@ def fundamental_inliers(
     return _inliers(cv2.findFundamentalMat, 8, xy0, xy1, threshold_px=threshold_px, seed=seed)
 
 
+def epipolar_distances(matrix: NDArray[np.float64], xy0: NDArray[Any], xy1: NDArray[Any]) -> NDArray[np.float64]:
+    """Measure how far matches are from their epipolar lines.
+
+    Args:
+        matrix: F, shape (3, 3), with ``[xy1, 1] F [xy0, 1]^T = 0``.
+        xy0: keypoints of the matches in image 0, pixels, shape (M, 2).
+        xy1: keypoints of the same matches in image 1, pixels, shape (M, 2).
+
+    Returns:
+        The larger distance of the two images, pixels, float64 (M,); infinite where a keypoint lies in the epipole.
+    """
+    points0, points1 = (
+        np.column_stack([_points(xy, name), np.ones(len(xy))]) for xy, name in ((xy0, "xy0"), (xy1, "xy1"))
+    )
+    lines1, lines0 = points0 @ matrix.T, points1 @ matrix
+    steepness = np.minimum(np.hypot(lines0[:, 0], lines0[:, 1]), np.hypot(lines1[:, 0], lines1[:, 1]))
+    product = np.abs((points1 * lines1).sum(1))
+    distances = np.full(len(points0), np.inf)
+    np.divide(product, steepness, out=distances, where=steepness > 0)
+    return distances
+
+
 def homography_inliers(
     xy0: NDArray[Any], xy1: NDArray[Any], threshold_px: float = 1.5, seed: int = 0
 ) -> tuple[NDArray[np.float64] | None, NDArray[np.bool_]]:
@@ -89,7 +111,10 @@ def _inliers(
     params.maxIterations = _MAX_ITERATIONS
     params.threshold = threshold_px
     params.randomGeneratorState = seed
-    matrix, mask = estimate(points0, points1, params)
+    try:
+        matrix, mask = estimate(points0, points1, params)
+    except cv2.error:  # OpenCV 5.0 fails by an assertion where its best sample has no model
+        return None, none
     if matrix is None or matrix.shape != (3, 3) or not np.isfinite(matrix).all():
         return None, none
     inliers = mask.ravel().astype(np.bool_)

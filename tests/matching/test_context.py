@@ -13,6 +13,7 @@ from kornia_bingan.errors import UsageError
 from kornia_bingan.keypoints import BLOB_SUPPORT, Keypoints
 from kornia_bingan.kornia import ContextMatcher, lafs_from_keypoints
 from kornia_bingan.matching import context
+from kornia_bingan.matching.agreement import probability_by_agreement
 from kornia_bingan.matching.context import ContextModel, match_in_context
 from kornia_bingan.network.weights import context_of
 from kornia_bingan.reconstruct.features import Features, features_path
@@ -125,6 +126,18 @@ def test_the_order_of_pictures_changes_nothing() -> None:
     order = np.argsort(turned[:, 1])
     np.testing.assert_array_equal(turned[order, ::-1], rows)
     np.testing.assert_allclose(found[order], expected, atol=1e-4)
+
+
+def test_agreement_with_one_geometry_moves_the_probabilities_of_a_pair_together() -> None:
+    here, there, _ = scene(600, 300)
+    codes = codes_of(600)
+    plain, rows = match_in_context(codes, codes, here, there, model=MODEL, threshold=0)
+    moved_ones, same = match_in_context(codes, codes, here, there, model=MODEL, threshold=0, agreement=True)
+    np.testing.assert_array_equal(rows, same)
+    xy0, xy1 = here.xy[rows[:, 0]], there.xy[rows[:, 1]]
+    expected = probability_by_agreement(plain[:, 0].astype(np.float64), xy0, xy1)
+    np.testing.assert_allclose(moved_ones[:, 0], expected, atol=1e-4)
+    assert np.abs(moved_ones - plain).max() > 0.01
 
 
 def test_candidates_look_the_same_from_both_pictures() -> None:
