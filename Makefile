@@ -4,6 +4,7 @@
 # make test-cpus  the tests that compute, under the processors of others (CPUS="oldest avx2" for some)
 # make lint    style and types only
 # make tests   tests and their coverage only
+# make fit     what is fitted to the matches of new weights: how likely each is right; then their cards (hours)
 # make bench   every protocol on the data at hand (DATA=../shared/data SPLIT=validate), then the page and the tables
 # make speed   everything that is fast or slow, against others and against the machine's floors
 # make mutants  single changes to the code that the tests must notice (FILES='kornia_bingan/bits.py' SAMPLE=60; hours for all)
@@ -24,12 +25,14 @@ OLDEST_KORNIA := $(shell sed -n 's/.*"kornia>=\(.*\)".*/\1/p' pyproject.toml)
 DATA ?= ../shared/data
 SPLIT ?= validate
 OURS ?= bingan256,bingan256-lite
+# --test $(DATA)/heldout, when the held-out data is looked at
+FIT ?=
 comma := ,
 # the scene on which SIFT through the harness is compared with plain pycolmap, and the photo that speed is measured on
 CHECKED ?= $(if $(filter heldout,$(SPLIT)),fountain,herz_jesus)
 PHOTO ?= $(firstword $(sort $(wildcard $(DATA)/validate/herz_jesus/images/*)))
 
-.PHONY: demo test tests test-kornia test-cpus lint bench speed mutants report docs clean .venv
+.PHONY: demo test tests test-kornia test-cpus lint fit bench speed mutants report docs clean .venv
 
 demo: .venv
 	$(BIN)/bingan demo
@@ -67,6 +70,20 @@ $(STAMP): pyproject.toml constraints.txt
 	PYTHONDONTWRITEBYTECODE= $(BIN)/python -c 'import torch._dynamo, kornia.feature'
 	touch $(STAMP)
 
+# the scenes of the split validate, and own reconstructions; to be committed before make bench, which measures with it
+fit: .venv $(addprefix bench/scenes/,alexander monstree mother_child brighton_beach caliterra)
+	$(BIN)/python -m eval calibrate $(DATA)/validate --peers none --ours bingan256
+	$(BIN)/python -m eval calibrate $(DATA)/validate --peers none --ours bingan256-lite
+	$(BIN)/python -m eval context $(DATA)/validate --peers none --more bench/scenes --ours bingan256 $(FIT)
+	$(BIN)/python -m eval context $(DATA)/validate --peers none --more bench/scenes --ours bingan256-lite $(FIT)
+	$(BIN)/python -m eval context $(DATA)/validate --peers none --more bench/scenes --ours bingan256-affine
+	$(BIN)/python -m eval context $(DATA)/validate --peers none --more bench/scenes --ours bingan256-lite-affine
+	$(BIN)/python -m eval context $(DATA)/validate --peers rootsift@16 --more bench/scenes $(FIT)
+	$(BIN)/python -m eval ship
+bench/scenes/%: | .venv
+	$(BIN)/bingan reconstruct $(wildcard $(DATA)/train_scenes/$* $(DATA)/train_clear/sets/$*) bench/reconstructed/$*
+	$(BIN)/bingan scene bench/reconstructed/$* $@ --for 3dgs
+
 # what is described, matched or reconstructed once is kept in bench/, so that a killed run can be resumed
 bench: .venv
 	$(BIN)/python -m eval peer_support $(DATA)/validate
@@ -78,8 +95,13 @@ bench: .venv
 	$(BIN)/python -m eval patch_tasks $(DATA)/$(SPLIT) --ours $(subst $(comma), ,$(OURS))
 	$(BIN)/python -m eval sfm $(DATA)/$(SPLIT) --ours $(OURS) --peers rootsift,hashsift256,teblid256,orb --own-detector \
 		--peer-weights $(DATA)/peers --out eval/results/sfm-$(SPLIT).json
+	$(BIN)/python -m eval robustness $(DATA)/validate --ours $(OURS)
+	$(BIN)/python -m eval support $(DATA)/validate --peers none --only herz_jesus,fox
+	$(BIN)/python -m eval loops $(DATA)/validate $(DATA)/train_scenes $(DATA)/train_clear/single/coco_by --ours bingan256-lite
+	$(BIN)/python -m eval overlap $(DATA)/validate $(DATA)/train
 	$(BIN)/python -m eval sfm_check $(DATA)/$(SPLIT) --scenes $(CHECKED) --out eval/results/sfm-check-$(SPLIT).json
 	$(MAKE) build/peers
+	PYTHONPATH=build/peers $(BIN)/python -m eval defaults $(DATA)/$(SPLIT) --learned --out eval/results/defaults-$(SPLIT).json
 	PYTHONPATH=build/peers $(BIN)/python -m eval pipelines $(DATA)/$(SPLIT) --colmap
 	$(MAKE) bench/sets/monstree bench/sets/others bench/sets/$(SPLIT)-scenes
 	$(BIN)/python -m eval brown bench/sets/monstree bench/sets/others --ours $(subst $(comma), ,$(OURS)) \

@@ -7,9 +7,10 @@ times as large, a little perspective), with noise of 2 grey levels; up to 1,000 
 within 3 pixels of where the homography puts it. The lines that are counted are those of ``Host.ours``, which are run;
 ``Host.theirs`` is what one writes there with any feature. All of it stands in this file.
 
-Every host that is asked for has to be there: ``PYTHONPATH`` may name checkouts of hloc, glue-factory and OpenSfM (with
-its C++ built), which no package index has, and a folder of vismatch without what else it asks for. What says no version
-is named by the commit of its checkout.
+Every host that is asked for has to be there: ``PYTHONPATH`` may name checkouts of hloc, glue-factory, ORB_SLAM2,
+OpenSfM (its C++ built) and deep-image-matching (``src``), which no package index has, and a folder of vismatch without
+what else it asks for. What says no version is named by the commit of its checkout. DBoW2, of ORB_SLAM2, is compiled for
+its row by ``g++`` with OpenCV's headers.
 """
 
 from __future__ import annotations
@@ -38,6 +39,14 @@ from kornia_bingan.errors import JobError, UsageError
 from kornia_bingan.work.provenance import provenance
 
 RIGHT_PX = 3.0
+_DBOW2 = (
+    "DBoW2/BowVector",
+    "DBoW2/FeatureVector",
+    "DBoW2/FORB",
+    "DBoW2/ScoringObject",
+    "DUtils/Random",
+    "DUtils/Timestamp",
+)
 
 
 @dataclass(frozen=True)
@@ -240,6 +249,45 @@ xy1 = features.denormalized_image_coordinates(points1[pairs[:, 1]], 640, 480)
 cv2.ORB_create = cv2.ORB.create
 """,
     ),
+    "deep-image-matching": Host(
+        "deep_image_matching",
+        "ImageMatcher, before its geometric verification",
+        """
+from kornia_bingan.opencv import BinGANExtractor
+cv2.ORB_create = lambda nfeatures, **_: BinGANExtractor(max_keypoints=nfeatures, packed=False)
+matcher = {"name": "kornia_matcher", "match_mode": "smnn", "th": 0.894}
+""",
+        """
+import yaml
+(folder / "config.yaml").write_text(yaml.dump({"extractor": {"name": "orb", "n_features": 1000}, "matcher": matcher}))
+asked = {"images": folder, "outs": folder / "out", "strategy": "bruteforce", "tiling": "none", "quality": "high"}
+config = dim.Config({**asked, "pipeline": "orb+kornia_matcher", "config_file": folder / "config.yaml"})
+features, _ = dim.ImageMatcher(config).run()
+points = [dim.io.h5.get_features(features, f"{k}.png")["keypoints"] for k in (0, 1)]
+pairs = dim.io.h5.get_matches(features.parent / "raw_matches.h5", "0.png", "1.png")
+xy0, xy1 = (points[k][pairs[:, k]] for k in (0, 1))
+cv2.ORB_create = cv2.ORB.create
+""",
+    ),
+    "ORB_SLAM2": Host(
+        "Thirdparty.DBoW2",
+        "its DBoW2, with the rule of SearchByBoW: the nearest code of the same node, ratio 0.8",
+        """
+extractor = BinGANExtractor(max_keypoints=1000)
+subprocess.run([sys.executable, "-m", "kornia_bingan.cli", "vocabulary", folder, vocabulary], check=True)
+""",
+        """
+(keypoints0, codes0), (keypoints1, codes1) = (extractor.detectAndCompute(i, None) for i in (image0, image1))
+nodes0, nodes1 = (nodes_of(vocabulary, codes) for codes in (codes0, codes1))
+matches = []
+for node in sorted(set(nodes0) & set(nodes1) - {""}):
+    rows0, rows1 = (np.flatnonzero(np.array(nodes) == node) for nodes in (nodes0, nodes1))
+    found = cv2.BFMatcher(cv2.NORM_HAMMING).knnMatch(codes0[rows0], codes1[rows1], k=2)
+    sure = [pair[0] for pair in found if len(pair) == 2 and pair[0].distance < 0.8 * pair[1].distance]
+    matches += [cv2.DMatch(int(rows0[m.queryIdx]), int(rows1[m.trainIdx]), m.distance) for m in sure]
+"""
+        + _OF_KEYPOINTS,
+    ),
 }
 
 _BEFORE = {
@@ -259,6 +307,16 @@ features = cv2.detail.computeImageFeatures(cv2.ORB.create(1), photos)
     "onnxruntime": _PATCHES + "import onnxruntime",
     "cv2.dnn (image)": _FRAMES,
     "onnxruntime (image)": _FRAMES + "import onnxruntime",
+    "deep-image-matching": "import deep_image_matching as dim",
+    "ORB_SLAM2": """
+import subprocess
+import sys
+from Thirdparty import DBoW2
+from eval.quality.hosts import draw_more, nodes_of
+from kornia_bingan.opencv import BinGANExtractor
+vocabulary = folder / "vocabulary.txt"
+draw_more(folder, 10)
+""",
 }
 """What is run before and not counted: what one writes with any feature, and patches, which a program cuts itself."""
 
@@ -270,6 +328,34 @@ def known_pair() -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.float
     way = np.vstack([cv2.getRotationMatrix2D((319.5, 239.5), 20, 0.85), [1e-4, 5e-5, 1]])
     seen = cv2.warpPerspective(image, way, (640, 480), flags=cv2.INTER_AREA) + rng.normal(0, 2, image.shape)
     return image, np.clip(seen, 0, 255).round().astype(np.uint8), way
+
+
+def draw_more(folder: Path, count: int) -> None:
+    """Draw further textures: a word that all photos of a vocabulary have weighs nothing."""
+    for index in range(1, 1 + count):
+        texture = draw_texture(480, 640, np.random.default_rng(index))
+        cv2.imwrite(str(folder / f"more{index}.png"), texture)
+
+
+def nodes_of(vocabulary: Path, codes: NDArray[np.uint8]) -> list[str]:
+    """Give the node of each code by the DBoW2 of a checkout of ORB_SLAM2, compiled beside the vocabulary.
+
+    Raises:
+        JobError: it cannot be compiled.
+    """
+    program = vocabulary.with_name("dbow2_nodes")
+    if not program.exists():
+        checkout = Path(next(iter(import_module("Thirdparty.DBoW2").__path__))).parents[1]
+        parts = [checkout / "Thirdparty" / "DBoW2" / f"{part}.cpp" for part in _DBOW2]
+        sources = [Path(__file__).with_name("dbow2_nodes.cpp"), *parts]
+        words = ["g++", "-O1", "-w", f"-I{checkout}", "-I/usr/include/opencv4", *map(str, sources), "-lopencv_core"]
+        try:
+            subprocess.run([*words, "-o", str(program)], capture_output=True, text=True, check=True)
+        except (FileNotFoundError, subprocess.CalledProcessError) as error:
+            told = getattr(error, "stderr", None) or str(error)
+            raise JobError(f"DBoW2 of {checkout} cannot be compiled; is libopencv-dev there? {told[:300]}") from error
+    done = subprocess.run([program, vocabulary], input=codes.tobytes(), capture_output=True, check=True)
+    return done.stdout.decode().splitlines()
 
 
 def measure(host: Host, before: str) -> dict[str, Any]:
@@ -304,7 +390,8 @@ def version_of(module: ModuleType) -> str | None:
     """Give the version that a module says, or the commit of the checkout that it is in, or None."""
     if version := getattr(module, "__version__", None):
         return str(version)
-    words = ["git", "-C", str(Path(str(module.__file__)).parent), "rev-parse", "--short=7", "HEAD"]
+    folder = Path(module.__file__).parent if module.__file__ else Path(next(iter(module.__path__)))
+    words = ["git", "-C", str(folder), "rev-parse", "--short=7", "HEAD"]
     return subprocess.run(words, capture_output=True, text=True, check=False).stdout.strip() or None
 
 

@@ -33,8 +33,11 @@ def frame_losses(state: TrainingState, batch: Batch) -> dict[str, Tensor]:
     for patches, change in ((batch.patches0, batch.change0), (batch.patches1, batch.change1)):
         own = processes.share(patches.to(state.device))
         with state.autocast():
-            correction = network.frames(middle(own))
-            low = network.describe(network.prepare(resampled(own, correction)))
+            correction = network.frames(middle(own)).float()
+        # Outside of autocast: a position needs more than the 8 bits of bfloat16.
+        patches_there = resampled(own, correction)
+        with state.autocast():
+            low = network.describe(network.prepare(patches_there))
         regions.append(processes.gather(processes.share(change.to(state.device)) @ correction))
         lows.append(processes.gather(low.float()))
     ignore = batch.ignore.to(state.device)

@@ -51,6 +51,10 @@ def test_a_version_is_what_a_module_says_or_the_commit_of_its_checkout(tmp_path:
     words = ["git", "-C", str(ROOT), "rev-parse", "HEAD"]
     head = subprocess.run(words, capture_output=True, text=True, check=False).stdout
     assert hosts.version_of(module) == (head[:7] or None)
+    folder = ModuleType("folder")
+    folder.__path__ = [str(ROOT / "eval")]
+    folder.__file__ = None
+    assert hosts.version_of(folder) == hosts.version_of(module)
     module.__file__ = str(tmp_path / "other.py")
     assert hosts.version_of(module) is None
 
@@ -60,6 +64,13 @@ def test_what_is_absent_or_unknown_is_named(tmp_path: Path) -> None:
         hosts.main(["--hosts", "Excel", "--out", str(tmp_path / "hosts.json")])
     with pytest.raises(JobError, match="no_such_program cannot be imported"):
         hosts.measure(hosts.Host("no_such_program", "", "", ""), "")
+
+
+def test_a_checkout_that_does_not_compile_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "Thirdparty" / "DBoW2").mkdir(parents=True)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(JobError, match=f"DBoW2 of {tmp_path} cannot be compiled"):
+        hosts.nodes_of(tmp_path / "vocabulary.txt", np.zeros((2, 32), np.uint8))
 
 
 def test_every_program_is_python_and_short() -> None:

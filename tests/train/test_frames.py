@@ -170,6 +170,15 @@ def test_a_run_from_the_command_and_its_weights(folder: Path, start: Path, tmp_p
         assert torch.equal(again.code_layer.weight, network.code_layer.weight) == (preset == "frames")
 
 
+def test_bfloat16_ends_in_the_same_region(folder: Path, start: Path, tmp_path: Path) -> None:
+    found = {}
+    for precision in ("float32", "bfloat16"):
+        out = tmp_path / precision
+        train(config(folder, start, out, steps=1, log_every=1, precision=precision))
+        found[precision] = log_of(out, "train")[-1]["frames"]
+    assert found["bfloat16"] == pytest.approx(found["float32"], rel=0.1)
+
+
 def test_wrong_use(folder: Path, start: Path, tmp_path: Path) -> None:
     fine = config(folder, start, tmp_path)
     check_config(fine)
