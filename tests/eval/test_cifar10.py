@@ -143,7 +143,12 @@ def test_the_untrained_network_has_64_bits_by_medians_and_by_itq(monkeypatch: py
         assert (queries.shape, database.shape) == ((2, 8), (66, 8))
         share = np.unpackbits(database, axis=1).mean(0)
         assert (share > 0).all(), f"{name}: no bit is always clear"
-    np.testing.assert_array_equal(np.unpackbits(found[0][3], axis=1).sum(0), np.full(64, 33))
+    # in bfloat16 values are equal to the median more often
+    rows = cifar10.network_features(cifar10.untrained_network(train, 64), train)
+    bits = np.unpackbits(found[0][3], axis=1)
+    np.testing.assert_array_equal(bits, rows >= np.median(rows, axis=0))
+    assert ((rows > np.median(rows, axis=0)).sum(0) <= 33).all()
+    assert (bits.sum(0) >= 33).all()
 
 
 def test_command(

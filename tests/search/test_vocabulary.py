@@ -207,7 +207,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog:
         "--max-keypoints",
         "150",
     ]
-    assert cli.main([*words, "--branches", "8", "--levels", "3", "--json"]) == 0
+    assert cli.main([*words, "--branches", "6", "--levels", "3", "--json"]) == 0
     counts = json.loads(capsys.readouterr().out)
     vocabulary = read_vocabulary(out)
     assert (counts["photos"], counts["words"], counts["nodes"]) == (6, len(vocabulary.leaves), len(vocabulary.parents))
@@ -215,7 +215,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog:
     assert counts["skipped"][0]["name"] == "broken.jpg"
     assert 2 * counts["words"] <= counts["codes"]
     assert "hardly two of each" not in caplog.text
-    assert (vocabulary.branches, vocabulary.levels) == (8, 3)
+    assert (vocabulary.branches, vocabulary.levels) == (6, 3)
     assert cli.main([*words, "--branches", "8", "--levels", "5"]) == 0
     assert f"{counts['codes']} codes make " in caplog.text
     assert "words, hardly two of each" in caplog.text
