@@ -4,7 +4,7 @@
 # make test-cpus  the tests that compute, under the processors of others (CPUS="oldest avx2" for some)
 # make lint    style and types only
 # make tests   tests and their coverage only
-# make fit     what is fitted to the matches of new weights: how likely each is right; then their cards (hours)
+# make fit     what is fitted to the matches of new weights: how likely each is right; then their cards
 # make bench   every protocol on the data at hand (DATA=../shared/data SPLIT=validate), then the page and the tables
 # make speed   everything that is fast or slow, against others and against the machine's floors
 # make mutants  single changes to the code that the tests must notice (FILES='kornia_bingan/bits.py' SAMPLE=60; hours for all)
