@@ -20,8 +20,8 @@ from kornia_bingan.work.options import Detector
 
 Support = float | NDArray[np.floating[Any]] | None
 
-BLOB_SUPPORT = 5.0
-"""Half the side of the support region over OpenCV's ``size`` for blob detectors: 20 sigma a side (size = 2 sigma)."""
+BLOB_SUPPORT = 6.0
+"""Half the side of the support region over OpenCV's ``size`` for blob detectors: 24 sigma a side (size = 2 sigma)."""
 
 ORB_SUPPORT = 0.65
 """The same for ORB, whose ``size`` is the side of its own patch (31 px by default) at the keypoint's pyramid level."""

@@ -160,7 +160,7 @@ def _scaling(detector: nn.Module) -> float:
         return float(LEVEL_HALF_SIDE / detector.mr_size)
     raise UsageError(
         f"the LAF scale of {type(detector).__name__} is not known; give scaling_coef so that a LAF's scale becomes "
-        "10 times the sigma of the blob that a DoG detector would find"
+        "12 times the sigma of the blob that a DoG detector would find"
     )
 
 
@@ -206,15 +206,18 @@ class ContextMatcher(nn.Module):
     Args:
         weights: shipped name or weights file of the network that made the codes.
         threshold: least probability of a match, in [0, 1].
+        agreement: move the probabilities by how many matches agree with one fundamental matrix; False for scenes where
+            most things move.
 
     Raises:
         UsageError: there is no model of context for these weights.
     """
 
-    def __init__(self, weights: str | Path = "bingan256", threshold: float = 0.5) -> None:
+    def __init__(self, weights: str | Path = "bingan256", threshold: float = 0.5, *, agreement: bool = True) -> None:
         super().__init__()
         self.model = ContextModel.of(context_of(weights))
         self.threshold = threshold
+        self.agreement = agreement
 
     @torch.no_grad()
     def forward(self, desc0: Tensor, desc1: Tensor, lafs0: Tensor, lafs1: Tensor) -> tuple[Tensor, Tensor]:
@@ -224,7 +227,7 @@ class ContextMatcher(nn.Module):
         )
         points0, points1 = (keypoints_from_lafs(lafs.reshape(-1, 2, 3)) for lafs in (lafs0, lafs1))
         probability, indices = match_in_context(
-            codes0, codes1, points0, points1, threshold=self.threshold, model=self.model
+            codes0, codes1, points0, points1, threshold=self.threshold, agreement=self.agreement, model=self.model
         )
         return 1 - torch.from_numpy(probability).to(desc0.device), torch.from_numpy(indices).to(desc0.device)
 

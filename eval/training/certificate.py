@@ -12,7 +12,7 @@ from eval.training.runs import read_log
 from kornia_bingan.errors import UsageError
 from kornia_bingan.images.folders import list_images
 from kornia_bingan.network.published import multiply_adds
-from kornia_bingan.network.weights import load_weights, read_description
+from kornia_bingan.network.weights import list_models, load_weights, read_description
 from kornia_bingan.train.config import describe_config, preset_config
 from kornia_bingan.work.files import sha256_of
 
@@ -82,7 +82,7 @@ def command(config: dict[str, Any], number: int = 1, stages: int = 1) -> str:
     words = [f"bingan train --data PHOTOS --out RUN{number if stages > 1 else ''} --preset {preset}"]
     if config.get("start"):
         words.append(
-            f"--from RUN{number - 1}/weights.safetensors" if number > 1 else f"--from {config['start']['name']}"
+            f"--from RUN{number - 1}/weights.safetensors" if number > 1 else f"--from {_shipped_name(config['start'])}"
         )
     for key, value in config.items():
         if key in base and value != base[key] and key not in ("preset", "data", "out", "start"):
@@ -96,6 +96,11 @@ def command(config: dict[str, Any], number: int = 1, stages: int = 1) -> str:
             else:
                 words.append(f"--{key.replace('_', '-')} {value}")
     return " ".join(words)
+
+
+def _shipped_name(start: dict[str, Any]) -> str:
+    """Name the shipped weights that a run started from; what their file was called then, where they are not shipped."""
+    return next((model.name for model in list_models() if model.sha256 == start["sha256"]), str(start["name"]))
 
 
 def read_licences(path: Path | None, manifest: Path | None) -> dict[str, Any]:

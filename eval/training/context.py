@@ -1,6 +1,6 @@
 """How likely is a match right, seen with its neighbours? Models that are fitted on scenes with true cameras.
 
-    python -m eval context DATA/validate [--ours bingan256] [--more SCENES] [--test DATA/heldout] [--agreement]
+    python -m eval context DATA/validate [--ours bingan256] [--more SCENES] [--test DATA/heldout]
     python -m eval context DATA/validate --peers rootsift@16 [--more SCENES] [--test DATA/heldout]
 
 Protocol. The pairs of ``m95`` of scenes with cameras; seeds (mutual nearest neighbours) and candidates are labelled by
@@ -222,10 +222,10 @@ def m95(score: Floats, correct: NDArray[np.bool_]) -> int:
     return int(matches_at_precision(-score, correct, PRECISION, ties="in order").num_correct)
 
 
-def judge(name: str, pairs: Sequence[LabelledPair], model: ContextModel, agreement: bool = False) -> dict[str, Any]:
+def judge(name: str, pairs: Sequence[LabelledPair], model: ContextModel) -> dict[str, Any]:
     """Score a model on a scene that it was not fitted on."""
     started = time.process_time()
-    found = [match_pair(each.compare(), model, 0, agreement=agreement) for each in pairs]
+    found = [match_pair(each.compare(), model, 0) for each in pairs]
     seconds = time.process_time() - started
     probability = np.concatenate([p[:, 0] for p, _ in found]).astype(np.float64)
     correct = np.concatenate([each.correct(rows) for each, (_, rows) in zip(pairs, found, strict=True)])
@@ -249,14 +249,12 @@ def main(
     shared: MatchingOptions = OURS_ALONE,
     more: Path | None = None,
     test: Path | None = None,
-    agreement: bool = False,
 ) -> int:
     """Fit the models, and judge them.
 
     Args:
         more: folder of further scenes with cameras that all models are fitted on, too.
         test: folder of another split, whose scenes with cameras the models are judged on, too.
-        agreement: judge probabilities that were moved by how many matches agree with a fundamental matrix.
     """
     run = setup("context", data, shared)
     peer = run.peers[0] if shared.peers != OURS_ALONE.peers else next(p for p in run.peers if p.norm == "hamming")
@@ -274,16 +272,16 @@ def main(
     others = [some_of(pairs) for pairs in further.values()]
     drawn = {name: some_of(pairs) for name, pairs in scenes.items()}
     rows = [
-        judge(name, pairs, fit([*(other for key, other in drawn.items() if key != name), *others], bits), agreement)
+        judge(name, pairs, fit([*(other for key, other in drawn.items() if key != name), *others], bits))
         for name, pairs in scenes.items()
     ]
     model = fit([*drawn.values(), *others], bits)
     record = run.record("context")
-    record["command"] += " --more SCENES" * bool(further) + " --agreement" * agreement
+    record["command"] += " --more SCENES" * bool(further)
     tested = []
     if test is not None:
         record["command"] += f" --test DATA/{test.resolve().name}"
-        tested = [judge(name, pairs, model, agreement) for name, pairs in compared(test).items()]
+        tested = [judge(name, pairs, model) for name, pairs in compared(test).items()]
     rounds, layers = [list(each) for each in model.rounds], [each.tolist() for each in model.layers]
     context = {"bits": bits, "rounds": rounds, "layers": layers}
     record |= {"context": context, "fitted_on": [*scenes, *further], "results": rows, "tested": tested}

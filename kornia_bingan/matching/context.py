@@ -83,7 +83,7 @@ def match_in_context(
     *,
     threshold: float = 0.5,
     min_matches: int = 0,
-    agreement: bool = False,
+    agreement: bool = True,
     model: ContextModel | None = None,
     num_threads: int | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -99,7 +99,7 @@ def match_in_context(
         min_matches: where fewer matches are as probable as the threshold, so many of the most probable ones are kept,
             down to a probability of ``DOUBTFUL``.
         agreement: move the probabilities of the pair by how many matches agree with one fundamental matrix, see
-            :func:`kornia_bingan.matching.agreement.probability_by_agreement`; for scenes that stand still.
+            :func:`kornia_bingan.matching.agreement.probability_by_agreement`; False for scenes where most things move.
         model: of the weights that made the codes, see :func:`kornia_bingan.network.weights.context_of`; None takes that
             of ``bingan256``.
         num_threads: of the search; None takes torch's number.
@@ -129,7 +129,7 @@ def match_in_context(
 
 
 def match_pair(
-    pair: Pair, model: ContextModel, threshold: float, min_matches: int = 0, agreement: bool = False
+    pair: Pair, model: ContextModel, threshold: float, min_matches: int = 0, agreement: bool = True
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Do the last step of :func:`match_in_context`, with the same results, for two images that were compared."""
     found = candidates(pair, seed_probability(pair, model.rounds))

@@ -131,8 +131,8 @@ def test_the_order_of_pictures_changes_nothing() -> None:
 def test_agreement_with_one_geometry_moves_the_probabilities_of_a_pair_together() -> None:
     here, there, _ = scene(600, 300)
     codes = codes_of(600)
-    plain, rows = match_in_context(codes, codes, here, there, model=MODEL, threshold=0)
-    moved_ones, same = match_in_context(codes, codes, here, there, model=MODEL, threshold=0, agreement=True)
+    plain, rows = match_in_context(codes, codes, here, there, model=MODEL, threshold=0, agreement=False)
+    moved_ones, same = match_in_context(codes, codes, here, there, model=MODEL, threshold=0)
     np.testing.assert_array_equal(rows, same)
     xy0, xy1 = here.xy[rows[:, 0]], there.xy[rows[:, 1]]
     expected = probability_by_agreement(plain[:, 0].astype(np.float64), xy0, xy1)
