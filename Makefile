@@ -25,6 +25,9 @@ OLDEST_KORNIA := $(shell sed -n 's/.*"kornia>=\(.*\)".*/\1/p' pyproject.toml)
 DATA ?= ../shared/data
 SPLIT ?= validate
 OURS ?= bingan256,bingan256-lite
+AFFINE ?= bingan256,bingan256-affine,bingan256-lite,bingan256-lite-affine
+PIPELINES ?= bingan256+ratio,bingan256+context,bingan256+aligned,bingan256-lite+aligned,bingan256-affine+aligned,$\
+	bingan256-lite-affine+aligned,rootsift+ratio,xfeat+lighterglue,aliked-n16rot+lightglue
 # --test $(DATA)/heldout, when the held-out data is looked at
 FIT ?=
 comma := ,
@@ -89,20 +92,22 @@ bench: .venv
 	$(BIN)/python -m eval peer_support $(DATA)/validate
 	$(BIN)/python -m eval thresholds $(DATA)/validate --ours $(OURS)
 	$(BIN)/python -m eval m95 $(DATA)/$(SPLIT) --ours $(OURS)
+	$(BIN)/python -m eval m95 $(DATA)/validate --only herz_jesus,fox,temple_ring --peers rootsift --ours $(AFFINE) \
+		--out eval/results/affine-validate.json
 	$(BIN)/python -m eval hpatches $(DATA)/$(SPLIT) --ours $(OURS)
 	$(BIN)/python -m eval pairs $(DATA)/pairs/$(SPLIT) --scenes $(DATA)/$(SPLIT) --ours $(OURS) \
 		--out eval/results/pairs-$(SPLIT).json
 	$(BIN)/python -m eval patch_tasks $(DATA)/$(SPLIT) --ours $(subst $(comma), ,$(OURS))
 	$(BIN)/python -m eval sfm $(DATA)/$(SPLIT) --ours $(OURS) --peers rootsift,hashsift256,teblid256,orb --own-detector \
 		--peer-weights $(DATA)/peers --out eval/results/sfm-$(SPLIT).json
-	$(BIN)/python -m eval robustness $(DATA)/validate --ours $(OURS)
+	$(BIN)/python -m eval robustness $(DATA)/validate --peers rootsift,orb,teblid256,hashsift256 --ours $(OURS)
 	$(BIN)/python -m eval support $(DATA)/validate --peers none --only herz_jesus,fox
 	$(BIN)/python -m eval loops $(DATA)/validate $(DATA)/train_scenes $(DATA)/train_clear/single/coco_by --ours bingan256-lite
 	$(BIN)/python -m eval overlap $(DATA)/validate $(DATA)/train
 	$(BIN)/python -m eval sfm_check $(DATA)/$(SPLIT) --scenes $(CHECKED) --out eval/results/sfm-check-$(SPLIT).json
 	$(MAKE) build/peers
 	PYTHONPATH=build/peers $(BIN)/python -m eval defaults $(DATA)/$(SPLIT) --learned --out eval/results/defaults-$(SPLIT).json
-	PYTHONPATH=build/peers $(BIN)/python -m eval pipelines $(DATA)/$(SPLIT) --colmap
+	PYTHONPATH=build/peers $(BIN)/python -m eval pipelines $(DATA)/$(SPLIT) --pipelines $(PIPELINES)
 	$(MAKE) bench/sets/monstree bench/sets/others bench/sets/$(SPLIT)-scenes
 	$(BIN)/python -m eval brown bench/sets/monstree bench/sets/others --ours $(subst $(comma), ,$(OURS)) \
 		--peer-data $(DATA)/peers --out eval/results/brown.json

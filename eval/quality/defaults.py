@@ -7,12 +7,13 @@ matcher, one camera for each size of photos, as ours have it; with ``--learned``
 defaults of their package, mapped with the same options. All pairs of photos, one thread for describing and matching.
 Poses against the true cameras are medians, as in ``sfm``. ``of the longest`` is the mean reprojection error of equally
 many of the longest tracks, as many as the smaller one of ours (``bingan256``) and this model has, first of ours and
-then of this one. Seconds are of all stages; bytes are those of the descriptors (not known of SIFT's). Nothing is tuned
-here.
+then of this one. Seconds are of all stages, and of those before mapping: reading, describing, matching and verifying
+(of ALIKED without verifying); bytes are those of the descriptors (not known of SIFT's). Nothing is tuned here.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 import tempfile
 import time
@@ -24,13 +25,14 @@ from eval.harness.columns import Column, text_of
 from eval.harness.command import Names, OptionalOut, Split, command_line
 from eval.harness.data import read_scene, scenes_of
 from eval.harness.known_pairs import pictures_of
+from eval.harness.matchers import Matcher
 from eval.harness.options import RESULTS, use_threads
 from eval.harness.pipelines import load_pipelines
 from eval.harness.records import check_clean, write_json
 from eval.quality import sfm
 from eval.quality.pipelines import matcher_of
-from kornia_bingan.colmap import read_model
-from kornia_bingan.colmap.sift import MAX_KEYPOINTS, reconstruct_with_sift
+from kornia_bingan.colmap import read_model, reconstruct
+from kornia_bingan.colmap.sift import MAX_KEYPOINTS, match_with_sift
 from kornia_bingan.colmap.types import Model
 from kornia_bingan.errors import JobError, UsageError
 from kornia_bingan.network.weights import find_weights
@@ -57,12 +59,13 @@ COLUMNS = (
     Column("rotation error deg", "rotation_deg", ".3f", best="least"),
     Column("position error %", "position_percent", ".3f", best="least"),
     Column("seconds", "seconds", ".0f", best="least"),
+    Column("before mapping s", "seconds_before_mapping", ".0f", best="least"),
     Column("bytes", "bytes", ",", best="least"),
 )
 
 Row = dict[str, Any]
-Made = tuple[Model | None, int | None, float]
-"""A model, or None; bytes of the descriptors, None where the program does not say; and seconds."""
+Made = tuple[Model | None, int | None, float, float]
+"""A model, or None; bytes of the descriptors, None where the program does not say; seconds, all and before mapping."""
 
 
 def with_ours(photos: Path, folder: Path, name: str) -> Made:
@@ -75,18 +78,23 @@ def with_ours(photos: Path, folder: Path, name: str) -> Made:
     except JobError:
         model = None
     seconds = time.perf_counter() - started
-    return model, sum(read_features(path).codes.nbytes for path in folder.glob("features/**/*.npz")), seconds
+    mapping = json.loads((folder / "seconds.json").read_text(encoding="utf-8")).get("map", 0.0)
+    size = sum(read_features(path).codes.nbytes for path in folder.glob("features/**/*.npz"))
+    return model, size, seconds, seconds - mapping
 
 
 def with_sift(photos: Path, folder: Path) -> Made:
     """Run pycolmap at its defaults; the number of its keypoints is gone with its database."""
-    started = time.perf_counter()
+    started = matched = time.perf_counter()
     try:
-        reconstruct_with_sift(photos, folder)
+        with tempfile.TemporaryDirectory() as place:
+            match_with_sift(photos, Path(place) / "database.db")
+            matched = time.perf_counter()
+            reconstruct(Path(place) / "database.db", None, folder)
         model = read_model(folder)
     except JobError:
         model = None
-    return model, None, time.perf_counter() - started
+    return model, None, time.perf_counter() - started, matched - started
 
 
 def with_learned(path: Path) -> Made:
@@ -96,13 +104,15 @@ def with_learned(path: Path) -> Made:
     pictures = pictures_of(scene, path)
     started = time.perf_counter()
     images = {name: picture.grey for name, picture in pictures.items()}
-    result, model = sfm.evaluate(path, matcher_of(chosen, pictures, None), images, {})
-    return model, result.descriptor_bytes, time.perf_counter() - started
+    matches = matcher_of(chosen, pictures, None).match(images, {})
+    matched = time.perf_counter()
+    result, model = sfm.evaluate(path, Matcher(LEARNED, {}, lambda *_: matches), images, {})
+    return model, result.descriptor_bytes, time.perf_counter() - started, matched - started
 
 
 def row_of(scene: Path, program: str, images: int, made: Made) -> Row:
     """Put numbers together; what only all models of a scene say is added by :func:`compare`."""
-    model, size, seconds = made
+    model, size, seconds, before = made
     truth = scene / "cameras.json"
     return {
         "scene": scene.name,
@@ -114,6 +124,7 @@ def row_of(scene: Path, program: str, images: int, made: Made) -> Row:
         "error_px": None if model is None else round(model.mean_reprojection_error_px, 4),
         **sfm.against_truth(model, truth if truth.is_file() else None),
         "seconds": round(seconds, 1),
+        "seconds_before_mapping": round(before, 1),
         "bytes": size,
     }
 

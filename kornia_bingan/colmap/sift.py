@@ -27,9 +27,7 @@ MAX_KEYPOINTS = 8192
 def reconstruct_with_sift(
     photos: Path, out: Path, *, seed: int = 0, threads: int = 1, max_keypoints: int = MAX_KEYPOINTS
 ) -> list[Skipped]:
-    """Extract SIFT, match every photo with every other, verify and map; COLMAP's defaults, one camera an image size.
-
-    COLMAP gets upright copies of the photos, because it reads them without their EXIF orientation.
+    """Do :func:`match_with_sift` and map, with COLMAP's defaults.
 
     Args:
         photos: folder, searched recursively.
@@ -46,12 +44,40 @@ def reconstruct_with_sift(
         UsageError: there is no such folder, it holds no photos, or ``out`` is not empty.
         JobError: fewer than two photos can be read, they give no model, or COLMAP crashed.
     """
+    with tempfile.TemporaryDirectory() as folder:
+        database = Path(folder) / "database.db"
+        skipped = match_with_sift(photos, database, seed=seed, threads=threads, max_keypoints=max_keypoints)
+        colmap.reconstruct(database, None, out, seed=seed, threads=threads)
+    return skipped
+
+
+def match_with_sift(
+    photos: Path, database: Path, *, seed: int = 0, threads: int = 1, max_keypoints: int = MAX_KEYPOINTS
+) -> list[Skipped]:
+    """Extract SIFT, match every photo with every other and verify; COLMAP's defaults, one camera an image size.
+
+    COLMAP gets upright copies of the photos, because it reads them without their EXIF orientation.
+
+    Args:
+        photos: folder, searched recursively.
+        database: COLMAP's database, absent; names are relative to ``photos``.
+        seed: as of :func:`reconstruct_with_sift`, like ``threads`` and ``max_keypoints``.
+        threads: see there.
+        max_keypoints: see there.
+
+    Returns:
+        The photos that cannot be read, with the reason.
+
+    Raises:
+        UsageError: there is no such folder, or it holds no photos.
+        JobError: fewer than two photos can be read, no two have a match, or COLMAP crashed.
+    """
     names, foreign = list_images(photos)
     if not names:
         raise no_photos(photos, foreign)
     skipped: list[Skipped] = []
     with tempfile.TemporaryDirectory() as folder:
-        copies, database = Path(folder) / "images", Path(folder) / "database.db"
+        copies = Path(folder) / "images"
         groups: dict[str, list[str]] = {}
         ranges = sample_ranges(photos, names)
         for name in tqdm(names, desc="read", unit="photo", disable=no_progress()):
@@ -78,9 +104,8 @@ def reconstruct_with_sift(
         }
         run_in_child(f"{__name__}:match_here", arguments, stage="SIFT extraction and matching")
         state = colmap.verify(database, seed=seed, threads=threads)
-        if state.pairs == 0:
-            raise JobError(f"no two photos of {photos} have a match; they must show one place with some texture")
-        colmap.reconstruct(database, None, out, seed=seed, threads=threads)
+    if state.pairs == 0:
+        raise JobError(f"no two photos of {photos} have a match; they must show one place with some texture")
     return skipped
 
 
@@ -94,7 +119,7 @@ def match_here(
     threads: int,
     max_keypoints: int = MAX_KEYPOINTS,
 ) -> None:
-    """Do the work of :func:`reconstruct_with_sift` up to verification in this process."""
+    """Do the work of :func:`match_with_sift` in this process."""
     extraction = pycolmap.FeatureExtractionOptions()
     extraction.num_threads = threads
     extraction.sift.max_num_features = max_keypoints
