@@ -5,7 +5,7 @@ Seeds are mutual nearest neighbours in Hamming distance. Distance and ratio give
 one most predictions hold, in both pictures, of a wrong one hardly any: that gives a second probability. Weighted by it,
 the seeds near any keypoint say by an affine map where it must lie in the other picture. The most similar code there is
 a candidate, too, and a small perceptron judges all candidates by distance, ratios and how well they follow the maps of
-both pictures.
+both pictures. At last the probabilities of the pair move together, see :mod:`kornia_bingan.matching.agreement`.
 
 Fitted by ``python -m eval context`` on scenes with known cameras.
 """
