@@ -2,13 +2,14 @@
 
     python -m eval defaults DATA/validate [--scenes herz_jesus,fox] [--learned] [--out FILE.json]
 
-Protocol. ``bingan reconstruct PHOTOS OUT`` with ``bingan256`` and with ``bingan256-lite``; pycolmap's own SIFT and
-matcher, one camera for each size of photos, as ours have it; with ``--learned`` also ALIKED with LightGlue at the
-defaults of their package, mapped with the same options. All pairs of photos, one thread for describing and matching.
-Poses against the true cameras are medians, as in ``sfm``. ``of the longest`` is the mean reprojection error of equally
-many of the longest tracks, as many as the smaller one of ours (``bingan256``) and this model has, first of ours and
-then of this one. Seconds are of all stages, and of those before mapping: reading, describing, matching and verifying
-(of ALIKED without verifying); bytes are those of the descriptors (not known of SIFT's). Nothing is tuned here.
+Protocol. ``bingan reconstruct PHOTOS OUT`` with ``bingan256`` and with ``bingan256-lite``, and, to tell what matching
+in context adds, with ``bingan256`` and ``--matcher ratio``; pycolmap's own SIFT and matcher, one camera for each size
+of photos, as ours have it; with ``--learned`` also ALIKED with LightGlue at the defaults of their package, mapped with
+the same options. All pairs of photos, one thread for describing and matching. Poses against the true cameras are
+medians, as in ``sfm``. ``of the longest`` is the mean reprojection error of equally many of the longest tracks, as many
+as the smaller one of ours (``bingan256``) and this model has, first of ours and then of this one. Seconds are of all
+stages, and of those before mapping: reading, describing, matching and verifying (of ALIKED without verifying); bytes
+are those of the descriptors (not known of SIFT's). Nothing is tuned here.
 """
 
 from __future__ import annotations
@@ -38,12 +39,14 @@ from kornia_bingan.errors import JobError, UsageError
 from kornia_bingan.network.weights import find_weights
 from kornia_bingan.reconstruct.features import read_features
 from kornia_bingan.reconstruct.options import MAX_KEYPOINTS as OUR_MAX_KEYPOINTS
-from kornia_bingan.reconstruct.options import ReconstructOptions
+from kornia_bingan.reconstruct.options import Matcher as MatcherName
+from kornia_bingan.reconstruct.options import MatchOptions, ReconstructOptions
 from kornia_bingan.reconstruct.pipeline import reconstruct_photos
 from kornia_bingan.work.options import FeatureOptions
 from kornia_bingan.work.provenance import provenance
 
 OURS = ("bingan256", "bingan256-lite")
+RATIO = "bingan256, ratio test"
 SIFT = "pycolmap, SIFT"
 LEARNED = "aliked-n16rot+lightglue"
 
@@ -68,12 +71,12 @@ Made = tuple[Model | None, int | None, float, float]
 """A model, or None; bytes of the descriptors, None where the program does not say; seconds, all and before mapping."""
 
 
-def with_ours(photos: Path, folder: Path, name: str) -> Made:
+def with_ours(photos: Path, folder: Path, name: str, matcher: MatcherName = "auto") -> Made:
     """Run ``bingan reconstruct``; the bytes are those of the files of features."""
     features = FeatureOptions(descriptor=name, max_keypoints=OUR_MAX_KEYPOINTS)
     started = time.perf_counter()
     try:
-        reconstruct_photos(photos, folder, ReconstructOptions(features))
+        reconstruct_photos(photos, folder, ReconstructOptions(features, matches=MatchOptions(matcher=matcher)))
         model = read_model(folder / "model")
     except JobError:
         model = None
@@ -151,6 +154,7 @@ def evaluate(scene: Path, learned: bool) -> list[Row]:
         out = Path(folder)
         programs: dict[str, Callable[[], Made]] = {
             **{name: lambda name=name: with_ours(photos, out / name, name) for name in OURS},  # type: ignore[misc]
+            RATIO: lambda: with_ours(photos, out / "ratio", OURS[0], "ratio"),
             SIFT: lambda: with_sift(photos, out / "sift"),
             **({LEARNED: lambda: with_learned(scene)} if learned else {}),
         }

@@ -24,9 +24,10 @@ def test_each_program_gives_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     out = tmp_path / "defaults.json"
     assert defaults.main([str(tmp_path / "data"), "--out", str(out)]) == 0
     record = json.loads(out.read_text())
-    ours, sift = record["results"]
-    assert (ours["program"], sift["program"]) == ("bingan256-lite", defaults.SIFT)
-    for row in (ours, sift):
+    ours, ratio, sift = record["results"]
+    assert [row["program"] for row in (ours, ratio, sift)] == ["bingan256-lite", defaults.RATIO, defaults.SIFT]
+    assert ratio["points"] < ours["points"]
+    for row in (ours, ratio, sift):
         assert row["registered"] == row["images"] == 3
         assert row["rotation_deg"] < 0.5
         assert row["points"] > 50
