@@ -9,7 +9,7 @@
 #include <opencv2/imgproc.hpp>
 
 const int CELLS = 32, BATCH = 256;
-const float SUPPORT = 5;  // half the side over the size: 5 for SIFT and other blobs, 0.65 for ORB, 2 for FAST
+const float SUPPORT = 6;  // half the side over the size: 6 for SIFT and other blobs, 0.65 for ORB, 2 for FAST
 
 std::vector<cv::Mat> build_pyramid(const cv::Mat& grey) {
   std::vector<cv::Mat> levels(1);

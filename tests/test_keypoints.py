@@ -205,16 +205,16 @@ def test_orb_of_an_enlarged_picture_is_not_taken_for_blobs_silently() -> None:
 @pytest.mark.parametrize("support", [0, -1.0, float("nan"), float("inf"), "5", True, np.array([5.0, 0.0])])
 def test_refuses_a_support_that_is_no_factor(support: Any) -> None:
     found = from_opencv([cv2.KeyPoint(10, 20, 4.0), cv2.KeyPoint(10, 20, 4.0)])
-    with pytest.raises(UsageError, match=r"support is .* 5 for blobs or 0\.65 for ORB"):
+    with pytest.raises(UsageError, match=r"support is .* 6 for blobs or 0\.65 for ORB"):
         support_regions(found, support)
 
 
 def test_laf_has_opencvs_angle() -> None:
     """OpenCV's angle is clockwise on screen, where y points down: 90 degrees turn the x axis to +y."""
     laf = support_regions(from_opencv([cv2.KeyPoint(10, 20, 2.0, 90.0, 1.0, 257)]))[0]
-    np.testing.assert_allclose(laf, [[0, -10, 10], [10, 0, 20]], atol=1e-5)
+    np.testing.assert_allclose(laf, [[0, -12, 10], [12, 0, 20]], atol=1e-5)
     upright = support_regions(from_opencv([cv2.KeyPoint(10, 20, 2.0, -1.0, 1.0, 257)]))[0]
-    np.testing.assert_allclose(upright, [[10, 0, 10], [0, 10, 20]], atol=1e-5)
+    np.testing.assert_allclose(upright, [[12, 0, 10], [0, 12, 20]], atol=1e-5)
 
 
 def test_angle_follows_a_turned_picture() -> None:

@@ -27,6 +27,17 @@ def of_part(name: str, *parts: str) -> str:
     return "\n\n".join([*tables, f"{provenance_line(record)}{absent}"])
 
 
+def means(name: str) -> str:
+    """The means over the scenes of a record, best first, without matches and bytes."""
+    if not is_measured(name):
+        return _absent(name)
+    record = read_record(name)
+    rows = [row for row in record["results"] if row["part"] == "scenes" and row["data"] == pipelines.MEAN]
+    rows.sort(key=lambda row: -list(row["auc"].values())[1])
+    left_out = ("data", "matches", "correct", "precision", "bytes / picture")
+    return markdown_of([each for each in pipelines.columns("scenes") if each.header not in left_out], rows)
+
+
 def colmap(name: str) -> str:
     """What COLMAP makes of the matches of each pipeline."""
     if not is_measured(name) or not read_record(name)["colmap"]:
@@ -51,6 +62,7 @@ TABLES: dict[str, Callable[[], str]] = {}
 for _split in ("validate", "heldout"):
     TABLES |= {
         f"pipelines-scenes-{_split}": partial(of_part, f"pipelines-{_split}", "scenes"),
+        f"pipelines-means-{_split}": partial(means, f"pipelines-{_split}"),
         f"pipelines-wide-{_split}": partial(of_part, f"pipelines-{_split}", WIDE),
         f"pipelines-homographies-{_split}": partial(of_part, f"pipelines-{_split}", "homographies", "evd"),
         f"pipelines-colmap-{_split}": partial(colmap, f"pipelines-{_split}"),

@@ -86,7 +86,7 @@ def test_the_file_says_what_it_is(exported: Path) -> None:
     (shipped,) = [model for model in list_models() if model.name == "bingan256-lite"]
     assert (about["name"], about["sha256"], about["bits"]) == (shipped.name, shipped.sha256, "256")
     assert about["version"] == kornia_bingan.__version__
-    assert json.loads(about["support"]) == {"blobs": 5, "ORB": 0.65, "FAST": 2, "BRISK": 1}
+    assert json.loads(about["support"]) == {"blobs": 6, "ORB": 0.65, "FAST": 2, "BRISK": 1}
     assert "round(log2(2 h / 32))" in about["patch"]
 
 
