@@ -139,7 +139,7 @@ def main(
             print(json.dumps(row), file=sys.stderr, flush=True)
     record = {
         "protocol": "overlap",
-        "command": f"python -m eval overlap DATA/{data.name} DATA/{distractors.name}",
+        "command": f"python -m eval overlap DATA/{data.name} DATA/{distractors.name} --ours {','.join(ours)}",
         "scenes": [folder.name for folder in folders],
         "queries": len(queries),
         "photos": len(everything),

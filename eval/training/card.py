@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from eval.show.markdown import RESULTS
+from eval.training.certificate import shipped_name
 from kornia_bingan.train.config import PICTURE_NETWORKS
 
 PUBLISHED_PATCHES = 40_000_000
@@ -59,7 +60,7 @@ def card(about: dict[str, Any]) -> str:
 def _learnt(training: dict[str, Any]) -> str:
     if not training["config"].get("lambda_frames"):
         return "Trained"
-    trunk = training.get("trunk", training["config"]["start"])["name"]
+    trunk = training["trunk"]["name"] if "trunk" in training else shipped_name(training["config"]["start"])
     return f"The codes are those of [`{trunk}`]({trunk}.md), see there; their frame network was trained"
 
 

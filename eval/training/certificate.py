@@ -82,7 +82,7 @@ def command(config: dict[str, Any], number: int = 1, stages: int = 1) -> str:
     words = [f"bingan train --data PHOTOS --out RUN{number if stages > 1 else ''} --preset {preset}"]
     if config.get("start"):
         words.append(
-            f"--from RUN{number - 1}/weights.safetensors" if number > 1 else f"--from {_shipped_name(config['start'])}"
+            f"--from RUN{number - 1}/weights.safetensors" if number > 1 else f"--from {shipped_name(config['start'])}"
         )
     for key, value in config.items():
         if key in base and value != base[key] and key not in ("preset", "data", "out", "start"):
@@ -98,7 +98,7 @@ def command(config: dict[str, Any], number: int = 1, stages: int = 1) -> str:
     return " ".join(words)
 
 
-def _shipped_name(start: dict[str, Any]) -> str:
+def shipped_name(start: dict[str, Any]) -> str:
     """Name the shipped weights that a run started from; what their file was called then, where they are not shipped."""
     return next((model.name for model in list_models() if model.sha256 == start["sha256"]), str(start["name"]))
 
