@@ -89,7 +89,7 @@ def test_patches_are_the_support_regions_of_their_keypoints(known: KnownScene, m
     compared = 0
     for row in range(0, len(found), 7):
         x, y, size, angle_deg = keypoint[row]
-        half = 5 * size
+        half = 6 * size
         if half > 40:
             continue
         photo = read_image(known.folder / "images" / list(known.cameras)[image[row]])

@@ -73,5 +73,5 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         assert 10 < row["words"] <= 100
         assert 0 <= row["sure"] <= row["average"] <= row["recall"] <= 1
         assert row["sure"] <= row["one"] <= row["recall"]
-    assert record["results"][0]["recall"] == 1
+    assert record["results"][-1]["recall"] == 1  # whatever weights are shipped
     assert "recall@1" in capsys.readouterr().out

@@ -152,7 +152,7 @@ def test_the_scale_of_a_patch_is_read_from_its_summary(tmp_path: Path) -> None:
     assert patch_peers.patch_sigma_of(tmp_path) is None
     path = tmp_path / "summary.json"
     path.write_text('{"options": {"detector": "dog"}}')
-    assert patch_peers.patch_sigma_of(tmp_path) == 20
+    assert patch_peers.patch_sigma_of(tmp_path) == 24
     path.write_text('{"options": {"detector": "orb"}}')
     assert patch_peers.patch_sigma_of(tmp_path) is None
     path.write_text("{}")

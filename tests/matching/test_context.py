@@ -283,7 +283,7 @@ def test_the_matcher_for_kornia_gives_the_same_as_arrays() -> None:
     codes = codes_of(200)
     matcher = ContextMatcher.__new__(ContextMatcher)
     torch.nn.Module.__init__(matcher)
-    matcher.model, matcher.threshold = MODEL, 0.5
+    matcher.model, matcher.threshold, matcher.agreement = MODEL, 0.5, True
     lafs = [lafs_from_keypoints(points, BLOB_SUPPORT) for points in (here, there)]
     expected, rows = match_in_context(codes, codes, here, there, model=MODEL, threshold=0.5)
     for form in (torch.from_numpy(codes), bits.unpack(torch.from_numpy(codes))):

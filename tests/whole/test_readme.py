@@ -67,7 +67,7 @@ def test_the_recipe_of_the_patch_gives_our_patches() -> None:
     rows = np.array([[100, 90, 2.2, -1], [3, 200, 5, 30], [150.3, 77.7, 13, 200], [310, 0, 31, 77]], np.float32)
     zeros = np.zeros(len(rows))
     points = Keypoints(rows[:, :2], rows[:, 2], rows[:, 3], zeros.astype(np.float32), zeros.astype(np.int32))
-    expected = cut_patches(build_pyramid(image), support_regions(points, 5.0))[:, 0]
+    expected = cut_patches(build_pyramid(image), support_regions(points, 6.0))[:, 0]
     found = [recipe["cut_patch"](image, *map(float, row)) for row in rows]
     assert np.abs(np.stack(found) - expected).max() < 1e-3  # a quarter of a grey level
 
