@@ -29,6 +29,7 @@ from eval.harness.command import Names, Out, Scenes, SomeNames, command_line
 from eval.harness.data import find_scenes, read_scene
 from eval.harness.matchers import colmap_sift
 from eval.harness.options import RESULTS, WorkOptions
+from eval.harness.ours import name_of_weights
 from eval.harness.records import write_json
 from kornia_bingan import BinGAN
 from kornia_bingan.bits import hamming_distances
@@ -137,9 +138,10 @@ def main(
                 row[f"interval@{depth}"] = [round(low, 4), round(high, 4)]
             results.append(row)
             print(json.dumps(row), file=sys.stderr, flush=True)
+    names = ",".join(name_of_weights(find_weights(name)) for name in ours)
     record = {
         "protocol": "overlap",
-        "command": f"python -m eval overlap DATA/{data.name} DATA/{distractors.name} --ours {','.join(ours)}",
+        "command": f"python -m eval overlap DATA/{data.name} DATA/{distractors.name} --ours {names}",
         "scenes": [folder.name for folder in folders],
         "queries": len(queries),
         "photos": len(everything),
