@@ -1,6 +1,6 @@
 """How likely is a match right, seen with its neighbours? Models that are fitted on scenes with true cameras.
 
-    python -m eval context DATA/validate [--ours bingan256] [--more SCENES] [--test DATA/heldout]
+    python -m eval context DATA/validate [--ours bingan256] [--more SCENES] [--test DATA/heldout] [--out FILE.json]
     python -m eval context DATA/validate --peers rootsift@16 [--more SCENES] [--test DATA/heldout]
 
 Protocol. The pairs of ``m95`` of scenes with cameras; seeds (mutual nearest neighbours) and candidates are labelled by
@@ -244,12 +244,7 @@ def judge(name: str, pairs: Sequence[LabelledPair], model: ContextModel) -> dict
 
 
 @command_line("context")
-def main(
-    data: Split,
-    shared: MatchingOptions = OURS_ALONE,
-    more: Path | None = None,
-    test: Path | None = None,
-) -> int:
+def main(data: Split, shared: MatchingOptions = OURS_ALONE, more: Path | None = None, test: Path | None = None) -> int:
     """Fit the models, and judge them.
 
     Args:
@@ -277,7 +272,7 @@ def main(
     ]
     model = fit([*drawn.values(), *others], bits)
     record = run.record("context")
-    record["command"] += " --more SCENES" * bool(further)
+    record["command"] += " --more SCENES" if further else ""
     tested = []
     if test is not None:
         record["command"] += f" --test DATA/{test.resolve().name}"
