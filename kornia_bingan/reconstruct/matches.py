@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import count
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from kornia_bingan.errors import JobError, UsageError
@@ -25,6 +28,11 @@ from kornia_bingan.work.unit import Failed, Unit
 
 BLOCK_PAIRS = 64
 """Pairs in one file: few files for thousands of pairs, and little work lost by a kill."""
+
+MOST_BESIDE = 8
+"""Pairs that one process works on at a time: two of 30,000 keypoints each take up to a gigabyte."""
+
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
@@ -142,8 +150,10 @@ def match_block(pairs: Sequence[Pair], codes: Callable[[str], NDArray[np.uint8]]
     """
     from kornia_bingan.matching import match
 
-    found = [match(codes(a), codes(b), "smnn", ratio)[1].astype(np.int32) for a, b in pairs]
-    return Block(tuple(pairs), tuple(found))
+    def rows(pair: Pair, threads: int) -> NDArray[np.int32]:
+        return match(codes(pair[0]), codes(pair[1]), "smnn", ratio, num_threads=threads)[1].astype(np.int32)
+
+    return Block(tuple(pairs), tuple(_of_each(pairs, rows)))
 
 
 def match_block_in_context(pairs: Sequence[Pair], features: Callable[[str], Features], context: Context) -> Block:
@@ -156,9 +166,9 @@ def match_block_in_context(pairs: Sequence[Pair], features: Callable[[str], Feat
     """
     from kornia_bingan.matching.context import match_in_context
 
-    found = []
-    for first, second in ((features(a), features(b)) for a, b in pairs):
-        _, rows = match_in_context(
+    def rows(pair: Pair, threads: int) -> NDArray[np.int32]:
+        first, second = (features(name) for name in pair)
+        _, found = match_in_context(
             first.codes,
             second.codes,
             first.keypoints,
@@ -166,9 +176,24 @@ def match_block_in_context(pairs: Sequence[Pair], features: Callable[[str], Feat
             threshold=context.probability,
             min_matches=context.min_matches,
             model=context.model,
+            num_threads=threads,
         )
-        found.append(rows.astype(np.int32))
-    return Block(tuple(pairs), tuple(found))
+        return found.astype(np.int32)
+
+    return Block(tuple(pairs), tuple(_of_each(pairs, rows)))
+
+
+def _of_each(pairs: Sequence[Pair], do: Callable[[Pair, int], _Result]) -> list[_Result]:
+    """Give what ``do`` makes of each pair, several at a time; it is also told how many threads are its own."""
+    threads = torch.get_num_threads()
+    beside = min(threads, MOST_BESIDE, len(pairs))
+    if beside < 2:
+        return [do(pair, threads) for pair in pairs]
+    pool = ThreadPoolExecutor(beside)
+    try:
+        return list(pool.map(lambda pair: do(pair, threads // beside), pairs))
+    finally:
+        pool.shutdown(cancel_futures=True)  # an error or an interrupt does not wait for the whole block
 
 
 def match_photos(
@@ -289,15 +314,17 @@ def align_block(block: Block, features: Callable[[str], Features], pyramids: Cal
     """
     from kornia_bingan.matching.refine import align
 
-    aligned = []
-    for (a, b), rows in zip(block.pairs, block.matches, strict=True):
+    matches = dict(zip(block.pairs, block.matches, strict=True))
+
+    def aligned(pair: Pair, _: int) -> NDArray[np.float32]:
+        rows = matches[pair]
         if not len(rows):
-            aligned.append(np.zeros((0, 3), np.float32))
-            continue
-        points0, points1 = features(a).keypoints[rows[:, 0]], features(b).keypoints[rows[:, 1]]
-        found = align(pyramids(a), pyramids(b), points0, points1)
-        aligned.append(np.column_stack([found.shift, found.after]))
-    return Block(block.pairs, block.matches, tuple(aligned))
+            return np.zeros((0, 3), np.float32)
+        points0, points1 = (features(name).keypoints[rows[:, side]] for side, name in enumerate(pair))
+        found = align(pyramids(pair[0]), pyramids(pair[1]), points0, points1)
+        return np.column_stack([found.shift, found.after])
+
+    return Block(block.pairs, block.matches, tuple(_of_each(block.pairs, aligned)))
 
 
 @lru_cache(maxsize=32)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -8,6 +9,8 @@ from typing import Any
 import faiss
 import numpy as np
 import pytest
+import torch
+from numpy.typing import NDArray
 
 from kornia_bingan.errors import JobError, UsageError
 from kornia_bingan.images.exif import Position
@@ -142,6 +145,37 @@ def test_a_block_is_matched_by_codes() -> None:
     block = match_block([("a", "b"), ("a", "one"), ("none", "b")], sets.__getitem__, 0.8)
     np.testing.assert_array_equal(block.matches[0], np.stack([np.arange(50), np.arange(49, -1, -1)], 1))
     assert [len(matches) for matches in block.matches] == [50, 0, 0]
+
+
+def test_pairs_are_matched_side_by_side_with_equal_results(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(4)
+    place = rng.integers(0, 256, (80, 32), dtype=np.uint8)
+    sets = {str(number): np.roll(place, 7 * number, 0) for number in range(5)}
+    pairs = list(itertools.combinations(sets, 2))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    alone = match_block(pairs, sets.__getitem__, 0.8)
+    assert all(len(rows) == 80 for rows in alone.matches)
+
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    together, searchers = threading.Barrier(2, timeout=60), set()
+
+    def codes(name: str) -> NDArray[np.uint8]:
+        together.wait()  # nobody goes on alone
+        searchers.add(threading.get_ident())
+        return sets[name]
+
+    block = match_block(pairs, codes, 0.8)
+    assert len(searchers) == 2
+    assert block.pairs == alone.pairs
+    for rows, expected in zip(block.matches, alone.matches, strict=True):
+        np.testing.assert_array_equal(rows, expected)
+
+
+def test_what_one_of_several_pairs_raises_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    codes = {"a": np.zeros((3, 32), np.uint8), "b": np.zeros((3, 32), np.uint8), "wide": np.zeros((3, 64), np.uint8)}
+    with pytest.raises(UsageError, match=r"\(3, 64\)"):
+        match_block([("a", "b"), ("a", "wide"), ("b", "a")], codes.__getitem__, 0.8)
 
 
 def test_similar_photos_are_paired() -> None:
