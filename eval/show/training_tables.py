@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from eval.harness.columns import plain_columns
 from eval.inputs import fuzz
 from eval.quality import cifar10, hosts, loops, opensfm, overlap
-from eval.show.markdown import best_first, markdown, table
+from eval.show.markdown import best_first, markdown, read_record, table
 from eval.training import ablation, adapt, recipe_search
 
 READ, CITED, RECALLED = "read in the source", "read in notes on the source", "recalled, not read"
@@ -59,11 +60,58 @@ def mark(value: float, sure: str) -> str:
     return f"{value:.1f}{' ?' if sure.startswith(RECALLED) else ''}"
 
 
+def article_patches() -> str:
+    """What articles state of Brown's sets, and what stands in for them here."""
+    measured = read_record("brown")["results"]
+    sets = list(dict.fromkeys(row["set"] for row in measured))
+    ours = {(row["descriptor"], row["set"]): f"{row['fpr95']:.1f}" for row in measured}
+    rows = []
+    for name, *values, _, sure in PUBLISHED_BROWN:
+        rows.append([f"{name}, as stated", mark(sum(values) / len(values), sure), *[""] * len(sets)])
+    for name in ("bingan256-published", "untrained", "bingan256", "bingan256-lite", "brief"):
+        rows.append([name, "", *(ours.get((name, each), "") for each in sets)])
+    return markdown(["FPR@95 %", "mean of the six cells", *(f"`{each}`, of photos" for each in sets)], rows)
+
+
+def article_pictures() -> str:
+    """What the article states of CIFAR-10, and ours by the routines that its figures may be of."""
+    stated = {name: (values, sure) for name, _, *values, _, sure in _PUBLISHED}
+    before = stated["DBD-MQ"][0]
+    widths = (16, 32, 64)
+
+    def row(name: str, values: Sequence[float | None], sure: str = READ) -> list[str]:
+        return [name, *("" if value is None else mark(value, sure) for value in values)]
+
+    def over(name: str, values: Sequence[float | None]) -> list[str]:
+        gains = [value and 100 * (value / base - 1) for value, base in zip(values, before, strict=True)]
+        return [f"{name} over DBD-MQ, %", *("" if gain is None else f"{gain:+.0f}" for gain in gains)]
+
+    measured = read_record("cifar10")["results"]
+
+    def ours(weights: str, routine: str) -> list[float | None]:
+        own = re.compile(rf"{weights}(, first \d+ of \d+ bits)?")  # thresholds as they were learnt
+        learnt = {row["bits"]: row[routine] for row in measured if own.fullmatch(row["descriptor"])}
+        return [learnt.get(width) for width in widths]
+
+    pictures = {routine: ours("bingan64-pictures", routine) for routine in ("deepbit", "published", "exact")}
+    rows = [
+        row("DBD-MQ, as stated", *stated["DBD-MQ"]),
+        row("BinGAN, as stated", *stated["BinGAN"]),
+        over("BinGAN", stated["BinGAN"][0]),
+        *(row(f"`bingan64-pictures`, {routine}", values) for routine, values in pictures.items()),
+        over("`bingan64-pictures`, deepbit,", pictures["deepbit"]),
+        *(row(f"`bingan32-cifar10`, {name}", ours("bingan32-cifar10", name)) for name in ("deepbit", "published")),
+    ]
+    return markdown(["mAP %", *(f"{width} bits" for width in widths)], rows)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     **{name: partial(table, name, ablation.columns) for name in ("ablation", "cifar10-terms")},
     "cifar10": partial(table, "cifar10", cifar10.COLUMNS, best_first(lambda r: (r["bits"], -r["exact"]))),
     "cifar10-published": published_retrieval,
     "brown-published": published_verification,
+    "article-patches": article_patches,
+    "article-pictures": article_pictures,
     "overlap": partial(table, "overlap", overlap.COLUMNS),
     "adapt": partial(table, "adapt", adapt.COLUMNS),
     "recipe-search": partial(table, "recipe-search", recipe_search.COLUMNS),
