@@ -109,7 +109,7 @@ bench: .venv
 	PYTHONPATH=build/peers $(BIN)/python -m eval defaults $(DATA)/$(SPLIT) --learned --out eval/results/defaults-$(SPLIT).json
 	PYTHONPATH=build/peers $(BIN)/python -m eval pipelines $(DATA)/$(SPLIT) --pipelines $(PIPELINES)
 	$(MAKE) bench/sets/monstree bench/sets/others bench/sets/$(SPLIT)-scenes
-	$(BIN)/python -m eval brown bench/sets/monstree bench/sets/others --ours $(subst $(comma), ,$(OURS)) \
+	$(BIN)/python -m eval brown bench/sets/monstree bench/sets/others --ours $(subst $(comma), ,$(OURS)) bingan256-published \
 		--peer-data $(DATA)/peers --out eval/results/brown.json
 	$(BIN)/python -m eval brown bench/sets/$(SPLIT)-scenes --ours $(subst $(comma), ,$(OURS)) \
 		--peer-data $(DATA)/peers --out eval/results/brown-$(SPLIT).json
