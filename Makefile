@@ -104,6 +104,7 @@ bench: .venv
 	$(BIN)/python -m eval support $(DATA)/validate --peers none --only herz_jesus,fox
 	$(BIN)/python -m eval loops $(DATA)/validate $(DATA)/train_scenes $(DATA)/train_clear/single/coco_by --ours bingan256-lite
 	$(BIN)/python -m eval overlap $(DATA)/validate $(DATA)/train --ours $(OURS),bingan64-pictures
+	$(BIN)/python -m eval duplicates $(DATA)/cifar10 --ours $(OURS),bingan64-pictures
 	$(BIN)/python -m eval sfm_check $(DATA)/$(SPLIT) --scenes $(CHECKED) --out eval/results/sfm-check-$(SPLIT).json
 	$(MAKE) build/peers
 	PYTHONPATH=build/peers $(BIN)/python -m eval defaults $(DATA)/$(SPLIT) --learned --out eval/results/defaults-$(SPLIT).json

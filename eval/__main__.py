@@ -18,6 +18,7 @@ COMMANDS = {
     "cifar10": ("eval.quality.cifar10", "retrieval of CIFAR-10 pictures by short codes"),
     "cluster": ("eval.cost.cluster", "what work by several processes costs, and whether it gives the same files"),
     "defaults": ("eval.quality.defaults", "default against default: photos through programs without any option"),
+    "duplicates": ("eval.quality.duplicates", "near duplicates of small pictures: codes against perceptual hashes"),
     "front": ("eval.show.front_pictures", "the pictures of the README: matches, and the report of a demo"),
     "fuzz": ("eval.inputs.fuzz", "mutated files through everything that reads files"),
     "hosts": ("eval.quality.hosts", "our codes in other people's programs: lines to write, matches that are right"),

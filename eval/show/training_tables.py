@@ -8,7 +8,7 @@ from functools import partial
 
 from eval.harness.columns import plain_columns
 from eval.inputs import fuzz
-from eval.quality import cifar10, hosts, loops, opensfm, overlap
+from eval.quality import cifar10, duplicates, hosts, loops, opensfm, overlap
 from eval.show.markdown import best_first, markdown, read_record, table
 from eval.training import ablation, adapt, recipe_search
 
@@ -112,6 +112,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "brown-published": published_verification,
     "article-patches": article_patches,
     "article-pictures": article_pictures,
+    "duplicates": partial(table, "duplicates", duplicates.COLUMNS),
     "overlap": partial(table, "overlap", overlap.COLUMNS),
     "adapt": partial(table, "adapt", adapt.COLUMNS),
     "recipe-search": partial(table, "recipe-search", recipe_search.COLUMNS),

@@ -28,7 +28,7 @@ from kornia_bingan.cli.arguments import (
     Video,
 )
 from kornia_bingan.cli.results import exit_status, print_result, write_report
-from kornia_bingan.cli.search import index, search, vocabulary
+from kornia_bingan.cli.search import duplicates, index, search, vocabulary
 from kornia_bingan.datasets.patch_options import PatchSetOptions
 from kornia_bingan.errors import JobError, UsageError
 from kornia_bingan.reconstruct.options import MatchOptions, ReconstructOptions, check_matching
@@ -321,6 +321,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "patches": patches,
     "index": index,
     "search": search,
+    "duplicates": duplicates,
     "vocabulary": vocabulary,
     "frames": frames,
     "panoramas": panoramas,

@@ -140,10 +140,7 @@ class FaissStore:
         Raises:
             UsageError: the index is not finished, or damaged.
         """
-        try:
-            names: list[str] = json.loads((self.folder / "names.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise UsageError(f"{self} is not finished or damaged; run bingan index again") from error
+        names = self._names()
         index = read_mapped(self.folder / "codes.faiss")
         if index.ntotal != len(names) or index.d != 8 * len(code):
             raise UsageError(
@@ -155,6 +152,25 @@ class FaissStore:
             rows = np.array([[int(np.argmax(ids == row)) if row in ids else -1 for row in rows[0]]])
         pairs = zip(rows[0].tolist(), distances[0].tolist(), strict=True)
         return [(names[row], int(distance)) for row, distance in pairs if row >= 0]
+
+    def codes(self) -> tuple[list[str], NDArray[np.uint8]]:
+        """Read the names and packed codes, uint8 (N, bytes), of all photos.
+
+        Raises:
+            UsageError: the index is not finished, or damaged.
+        """
+        names = self._names()
+        self.known()
+        if missing := [name for name in names if name not in self.rows]:
+            raise UsageError(f"{self} has no code of {missing[0]}; run bingan index again")
+        return names, np.stack([self.rows[name][1] for name in names])
+
+    def _names(self) -> list[str]:
+        try:
+            names: list[str] = json.loads((self.folder / "names.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UsageError(f"{self} is not finished or damaged; run bingan index again") from error
+        return names
 
     def _read_ids(self, count: int) -> NDArray[np.int64]:
         path = self.folder / "ids.npy"

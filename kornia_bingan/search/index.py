@@ -13,10 +13,11 @@ import hashlib
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -46,6 +47,9 @@ PART = 64
 """Photos that are stored at once: little work is lost by a kill."""
 LANCEDB = "lancedb://"
 
+Kind = Literal["keypoints", "patch", "picture"]
+"""What codes are of: the keypoints of a photo, a picture as one patch, or a picture as a whole."""
+
 Encode = Callable[[Path], NDArray[np.uint8]]
 
 
@@ -69,35 +73,57 @@ class Found:
     distance: int
 
 
-def encoder(weights: Path, precision: Precision = "auto") -> tuple[Encode, dict[str, Any]]:
+def encoder(weights: Path, precision: Precision = "auto", kind: Kind | None = None) -> tuple[Encode, dict[str, Any]]:
     """Give the function that turns a photo's file into a packed code, and what decides that code, for ``index.json``.
 
-    Weights of patches describe the keypoints of a photo, whose codes are aggregated; weights of whole pictures describe
-    its middle, reduced to 32 x 32.
+    Args:
+        weights: file.
+        precision: of a network of patches.
+        kind: ``keypoints``: weights of patches describe the keypoints of a photo, whose codes are aggregated;
+            ``patch``: they describe its middle square as one patch; ``picture``: weights of whole pictures describe
+            its middle square, reduced to 32 x 32. None takes the first or the last, as the weights are.
+
+    Raises:
+        UsageError: the weights are of the other sort.
     """
     network = load_weights(weights)
     about: dict[str, Any] = {"weights": weights.stem, "sha256": sha256_of(weights)}
+    whole = isinstance(network, OfPictures)
+    if kind is not None and whole != (kind == "picture"):
+        what = "whole pictures" if whole else "patches"
+        raise UsageError(f"{weights.stem} describes {what}, which gives no codes of kind '{kind}'; give other weights")
     if isinstance(network, OfPictures):
-        return _picture_encoder(network), {**about, "kind": "picture", "bits": network.bits}
+        return partial(_code_of_picture, network), {**about, "kind": "picture", "bits": network.bits}
     from kornia_bingan.descriptor import BinGAN
 
+    if kind == "patch":
+        model = BinGAN.from_pretrained(weights, output="packed", precision=precision)
+        return partial(_code_of_patch, model), {**about, "kind": kind, "bits": model.bits}
     model = BinGAN.from_pretrained(weights, precision=precision)
     about |= {"kind": "keypoints", "bits": model.bits << CELL_BITS, "max_keypoints": MAX_KEYPOINTS}
     return lambda path: global_code(photo_codes(model, path)), about
 
 
-def _picture_encoder(network: OfPictures) -> Encode:
+def _code_of_picture(network: OfPictures, path: Path) -> NDArray[np.uint8]:
     import torch
 
-    def encode(path: Path) -> NDArray[np.uint8]:
-        picture = (
-            torch.from_numpy(reduce_picture(read_color(path, _own_range(path)))).permute(2, 0, 1)[None].float() / 255
-        )
-        with torch.no_grad():
-            values = network.describe(network.prepare(picture))[0].numpy()
-        return np.packbits(values >= 0)
+    picture = torch.from_numpy(_small(path)).permute(2, 0, 1)[None].float() / 255
+    with torch.no_grad():
+        values = network.describe(network.prepare(picture))[0].numpy()
+    return np.packbits(values >= 0)
 
-    return encode
+
+def _code_of_patch(model: BinGAN, path: Path) -> NDArray[np.uint8]:
+    import torch
+
+    grey = cv2.cvtColor(_small(path), cv2.COLOR_RGB2GRAY)
+    with torch.no_grad():
+        code: NDArray[np.uint8] = model(torch.from_numpy(grey)[None, None].float() / 255)[0].numpy()
+    return code
+
+
+def _small(path: Path) -> NDArray[np.uint8]:
+    return reduce_picture(read_color(path, _own_range(path)))
 
 
 def _own_range(path: Path) -> Ranges:
@@ -132,7 +158,13 @@ def open_store(index: Path | str) -> FaissStore | LanceStore:
 
 
 def update_index(
-    photos: Path, index: Path | str, descriptor: str, *, workers: int = 0, scheduler: str | None = None
+    photos: Path,
+    index: Path | str,
+    descriptor: str,
+    *,
+    kind: Kind | None = None,
+    workers: int = 0,
+    scheduler: str | None = None,
 ) -> IndexSummary:
     """Bring an index up to date with a folder of photos; make it if it is absent.
 
@@ -140,12 +172,13 @@ def update_index(
         photos: searched recursively.
         index: absent, empty, or made with the same weights; see :func:`open_store`.
         descriptor: shipped name or weights file.
+        kind: of the codes, see :func:`encoder`.
         workers: processes on this machine that share the work; 0 works in this one.
         scheduler: address of a running Dask scheduler, whose workers must see the photos.
 
     Raises:
-        UsageError: there are no photos, the index was made with other weights, its place holds something else, or
-            another process works in its folder.
+        UsageError: there are no photos, the weights are for another kind, the index was made with other weights or of
+            another kind, its place holds something else, or another process works in its folder.
         JobError: no photo can be read, or see :func:`kornia_bingan.work.engine.open_engine`.
     """
     store = open_store(index)
@@ -154,20 +187,25 @@ def update_index(
         raise no_photos(photos, foreign)
     check_engine(workers, scheduler)
     weights = find_weights(descriptor)
-    _, about = encoder(weights)
+    _, about = encoder(weights, kind=kind)
     _begin(store, about, photos)
     with ExitStack() as stack:
         if isinstance(store, FaissStore):
             stack.enter_context(alone_in(store.folder))
             stack.enter_context(log_to(store.folder / LOG_FILE))
         engine = stack.enter_context(open_engine(weights, [photos], workers, scheduler))
-        summary = _update(photos, store, names, foreign, engine, about["bits"])
+        summary = _update(photos, store, names, foreign, engine, about)
         log_skipped(summary.skipped)
     return summary
 
 
 def _update(
-    photos: Path, store: FaissStore | LanceStore, names: list[str], foreign: list[Skipped], engine: Engine, bits: int
+    photos: Path,
+    store: FaissStore | LanceStore,
+    names: list[str],
+    foreign: list[Skipped],
+    engine: Engine,
+    about: dict[str, Any],
 ) -> IndexSummary:
     known = store.known()
     listed = set(names)
@@ -178,7 +216,9 @@ def _update(
     new: dict[str, Row] = {}
     wanted = [name for name in names if name not in kept]
     counts = {"added": 0, "changed": 0}
-    units = (Unit(name, (engine.path(photos / name), engine.sha256, engine.precision)) for name in wanted)
+    units = (
+        Unit(name, (engine.path(photos / name), engine.sha256, engine.precision, about["kind"])) for name in wanted
+    )
     for name, found in run_units(
         engine, index_unit, units, len(wanted), description="index", done="indexed", word="photo"
     ):
@@ -200,25 +240,25 @@ def _update(
         store.add(new)
     if not kept:
         raise JobError(f"no photo of {photos} can be read: {skipped[0].name}: {skipped[0].reason}")
-    store.finish([name for name in names if name in kept], bits)
-    return IndexSummary(len(kept), counts["added"], counts["changed"], removed, bits, tuple(skipped))
+    store.finish([name for name in names if name in kept], about["bits"])
+    return IndexSummary(len(kept), counts["added"], counts["changed"], removed, about["bits"], tuple(skipped))
 
 
-def index_unit(photo: str, sha256: str, precision: Precision) -> Row | str:
+def index_unit(photo: str, sha256: str, precision: Precision, kind: Kind) -> Row | str:
     """Give what an index stores of a photo, or why it cannot be read."""
     path = Path(photo)
     try:
         data = path.read_bytes()
         status = path.stat()
         checksum = hashlib.blake2b(data, digest_size=16).hexdigest()
-        return Stamp(status.st_size, status.st_mtime_ns, checksum), _encode(sha256, precision)(path)
+        return Stamp(status.st_size, status.st_mtime_ns, checksum), _encode(sha256, precision, kind)(path)
     except (ImageError, OSError) as error:
         return reason_for(error, path)
 
 
 @lru_cache(maxsize=1)
-def _encode(sha256: str, precision: Precision) -> Encode:
-    return encoder(local_file(sha256), precision)[0]
+def _encode(sha256: str, precision: Precision, kind: Kind) -> Encode:
+    return encoder(local_file(sha256), precision, kind)[0]
 
 
 def _is_current(path: Path, stamp: Stamp) -> bool:
@@ -236,7 +276,7 @@ def _begin(store: FaissStore | LanceStore, about: dict[str, Any], photos: Path) 
             key = changed[0] if changed[0] != "weights" or len(changed) == 1 else changed[1]
             raise UsageError(
                 f"{store} was made with {known.get('weights')} ({key} {known.get(key)}), not with {about['weights']} "
-                f"({key} {about[key]}); give the same --descriptor, or another index"
+                f"({key} {about[key]}); give the same --descriptor and --code, or another index"
             )
     store.begin({"format": 1, **about, "photos": str(photos.resolve())})
 
@@ -272,6 +312,6 @@ def search_index(index: Path | str, picture: Path, top: int = 20, descriptor: st
     weights = find_weights(descriptor or about["weights"])
     if sha256_of(weights) != about["sha256"]:
         raise UsageError(f"{index} was made with other weights called {about['weights']}; give them by --descriptor")
-    encode, _ = encoder(weights)
+    encode, _ = encoder(weights, kind=about["kind"])
     found = store.search(encode(picture), top)
     return [Found(name, distance) for distance, name in sorted((distance, name) for name, distance in found)]

@@ -124,10 +124,7 @@ class LanceStore:
             UsageError: the index is not finished, or damaged.
         """
         with self._reading():
-            photos = self._photos()
-            if FINISHED not in photos.tags.list():
-                raise UsageError(f"{self} is not finished or damaged; run bingan index again")
-            photos.checkout(FINISHED)
+            photos = self._finished()
             limit = top
             while True:
                 limit += 1
@@ -136,6 +133,24 @@ class LanceStore:
                     break
                 limit *= 2
         return sorted(found, key=lambda pair: (pair[1], pair[0]))[:top]
+
+    def codes(self) -> tuple[list[str], NDArray[np.uint8]]:
+        """Read the names and packed codes, uint8 (N, bytes), of all photos.
+
+        Raises:
+            UsageError: the index is not finished, or damaged.
+        """
+        with self._reading():
+            rows = self._finished().search().select(["name", "code"]).to_arrow()
+            names = rows["name"].to_pylist()
+            return names, np.array(rows["code"].to_pylist(), np.uint8)
+
+    def _finished(self) -> Any:
+        photos = self._photos()
+        if FINISHED not in photos.tags.list():
+            raise UsageError(f"{self} is not finished or damaged; run bingan index again")
+        photos.checkout(FINISHED)
+        return photos
 
     def _connect(self) -> Any:
         try:

@@ -1,4 +1,4 @@
-"""A query and the photos that were found for it become one HTML page."""
+"""What was found in an index becomes one HTML page: the photos like a query, or groups of near duplicates."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kornia_bingan.report.html import render, thumbnail, write_html
+from kornia_bingan.search.duplicates import Group
 from kornia_bingan.search.index import Found, read_about
 
 SEARCH_HEIGHT = 160
+GROUP_HEIGHT = 96
+MOST_SHOWN = 1000
+"""Photos that a page of groups shows at most: of 96 pixels, some megabytes."""
 
 
 def write_search_page(out: Path, picture: Path, index: Path | str, found: Sequence[Found]) -> None:
@@ -37,5 +41,43 @@ def write_search_page(out: Path, picture: Path, index: Path | str, found: Sequen
         query={"name": picture.name, "image": thumbnail(picture, SEARCH_HEIGHT)},
         photos=photos,
         bits=about["bits"],
+    )
+    write_html(out, page)
+
+
+def write_duplicates_page(out: Path, index: Path | str, groups: Sequence[Group]) -> None:
+    """Write a page with groups of near duplicates, the largest first, and by how many bits each differs from the first.
+
+    Args:
+        out: HTML file.
+        index: for the folder of the photos; those that are gone have no thumbnail.
+        groups: of :func:`kornia_bingan.search.duplicates.find_duplicates`.
+
+    Raises:
+        UsageError: the extra ``report`` is not installed.
+    """
+    about = read_about(index)
+    folder = Path(about["photos"])
+    shown: list[list[dict[str, object]]] = []
+    left = MOST_SHOWN
+    for group in groups:
+        part = list(zip(group.names, group.distances, strict=True))[:left]
+        left -= len(part)
+        if part:
+            shown.append(
+                [
+                    {"name": name, "distance": distance, "image": thumbnail(folder / name, GROUP_HEIGHT)}
+                    for name, distance in part
+                ]
+            )
+    page = render(
+        "duplicates.html",
+        f"Near duplicates in {folder.name}",
+        {key: about[key] for key in ("weights", "sha256", "kind", "bits")},
+        [Path(__file__).parent / "templates"],
+        groups=shown,
+        count=len(groups),
+        photos=sum(len(group.names) for group in groups),
+        left_out=sum(len(group.names) for group in groups) - (MOST_SHOWN - left),
     )
     write_html(out, page)

@@ -112,7 +112,7 @@ def test_a_killed_run_goes_on(store: str, written: str, photos: Path, weights: s
         f"    if list(Path({str(folder)!r}).glob({written!r})):\n"
         "        os.kill(os.getpid(), signal.SIGKILL)\n"
         "    return encode(path)\n"
-        "search_index.encoder = lambda *_: (encode_or_die, about)\n"
+        "search_index.encoder = lambda *_, **__: (encode_or_die, about)\n"
         f"search_index.update_index(Path({str(photos)!r}), {index!r}, {weights!r})"
     )
     done = run_program(program)
@@ -271,7 +271,7 @@ def test_a_bit_of_a_picture_is_set_from_zero_on(tmp_path: Path) -> None:
             return x.max() - torch.tensor([[1.0, 1.002, 0.998, 1.5, 0.5, 3.0, 1.0, -1.0]])
 
     cv2.imwrite(str(tmp_path / "white.png"), np.full((40, 50), 255, np.uint8))
-    code = search_index._picture_encoder(Thresholds())(tmp_path / "white.png")  # type: ignore[arg-type]
+    code = search_index._code_of_picture(Thresholds(), tmp_path / "white.png")  # type: ignore[arg-type]
     assert np.unpackbits(code).tolist() == [1, 0, 1, 0, 1, 0, 1, 1]
 
 
