@@ -71,6 +71,7 @@ class Source:
         contents: what there is, by name, for the record of the run.
         skipped: files that are not learnt from.
         first: patches to initialise the published networks on, float32 (500, 1, 32, 32); None draws random ones.
+        pictures: what is learnt from if these are small pictures, uint8 (N, 32, 32, 3).
     """
 
     draw: Callable[[int, int], Batch]
@@ -78,6 +79,7 @@ class Source:
     contents: dict[str, int]
     skipped: tuple[Skipped, ...] = ()
     first: NDArray[np.float32] | None = None
+    pictures: Tensor | None = None
 
 
 def open_source(config: TrainConfig) -> Source:
@@ -145,7 +147,7 @@ def picture_source(config: TrainConfig, splits: Splits) -> Source:
     Every epoch is a random order of all pictures; the last incomplete batch is left out.
 
     Raises:
-        UsageError: there are fewer pictures than a batch, or too few to validate on.
+        UsageError: there are fewer pictures than a batch, or too few to validate on, or no more than neighbours.
     """
     every, size = splits.train.pictures, config.batch_size
     kept = min(VALIDATION_DATABASE + config.validation_pairs, len(every))
@@ -155,24 +157,42 @@ def picture_source(config: TrainConfig, splits: Splits) -> Source:
     batches = len(pictures) // size
     if not batches or queries < 1:
         raise UsageError(f"{config.data} has {len(pictures)} pictures to learn from; a batch of {size} needs more")
+    if config.neighbours >= len(pictures):
+        raise UsageError(f"neighbours is {config.neighbours}, but there are {len(pictures)} pictures to learn from")
 
-    device = processes.local_device(config.device)
-    learnt = torch.tensor(pictures, device=device)
-    no_other = torch.eye(size, dtype=torch.bool, device=device)
-    order_of = _epochs(np.arange(len(pictures)), config.seed)
-
-    def draw(step: int, stream: int) -> Batch:
-        epoch, number = divmod(step, batches)
-        rows = order_of(epoch, stream)[number * size : (number + 1) * size]
-        chosen = learnt[torch.from_numpy(rows).to(device)]
-        rng = np.random.default_rng([config.seed, step, stream])
-        first = draw_views(chosen, config.picture_jitter, rng)
-        second = draw_views(chosen, config.picture_jitter, rng) if config.needs_two_views else first
-        return Batch(first, second, no_other)
-
+    learnt = torch.tensor(pictures, device=processes.local_device(config.device))
     whole = draw_views(torch.tensor(every[chosen_for_validation]), NO_PICTURE_JITTER, np.random.default_rng(0))
     validation = ValidationPictures(whole.numpy(), splits.train.labels[chosen_for_validation], queries)
-    return Source(draw, validation, {"pictures": len(pictures)})
+    return Source(drawer_of_pictures(config, learnt), validation, {"pictures": len(pictures)}, pictures=learnt)
+
+
+def drawer_of_pictures(
+    config: TrainConfig, learnt: Tensor, neighbours: NDArray[np.int32] | None = None
+) -> Callable[[int, int], Batch]:
+    """Give the function that draws two views of each picture of a batch, see :class:`Source`.
+
+    Args:
+        config: batch size, jitter and seed.
+        learnt: uint8 (N, 32, 32, 3).
+        neighbours: rows of pictures, of which one, at random, gives the second view, (N, K); None takes the same.
+    """
+    size, device = config.batch_size, learnt.device
+    no_other = torch.eye(size, dtype=torch.bool, device=device)
+    order_of = _epochs(np.arange(len(learnt)), config.seed)
+
+    def draw(step: int, stream: int) -> Batch:
+        epoch, number = divmod(step, len(learnt) // size)
+        rows = order_of(epoch, stream)[number * size : (number + 1) * size]
+        rng = np.random.default_rng([config.seed, step, stream])
+        chosen = other = learnt[torch.from_numpy(rows).to(device)]
+        if neighbours is not None:
+            near = neighbours[rows, rng.integers(0, neighbours.shape[1], size)]
+            other = learnt[torch.from_numpy(near).to(device)]
+        first = draw_views(chosen, config.picture_jitter, rng)
+        second = draw_views(other, config.picture_jitter, rng) if config.needs_two_views else first
+        return Batch(first, second, no_other)
+
+    return draw
 
 
 def _epochs(rows: NDArray[np.int64], seed: int) -> Callable[[int, int], NDArray[np.int64]]:
@@ -277,8 +297,12 @@ DRAWING_THREADS = 4
 """Threads that draw batches for a GPU, which learns faster than one draws."""
 
 
-def draw_ahead(config: TrainConfig, source: Source, first: int) -> Iterator[tuple[Batch, ...]]:
-    """Give the batches of the steps from ``first`` on; the next ones are drawn while the current one is learnt."""
+def draw_ahead(config: TrainConfig, source: Source, first: int, last: int | None = None) -> Iterator[tuple[Batch, ...]]:
+    """Give the batches of the steps from ``first`` to before ``last``; the next are drawn while one is learnt.
+
+    None stands for the steps of the run.
+    """
+    last = config.steps if last is None else last
     on_gpu = processes.local_device(config.device).type == "cuda"
     threads = DRAWING_THREADS if on_gpu else 1
     # A stream each: in that of the learning, every number that is brought to the GPU would wait for the step.
@@ -300,10 +324,10 @@ def draw_ahead(config: TrainConfig, source: Source, first: int) -> Iterator[tupl
                 tensor.record_stream(torch.cuda.current_stream())
 
     with ThreadPoolExecutor(threads) as pool:
-        ahead = [pool.submit(draw, step) for step in range(first, min(first + threads + 1, config.steps))]
-        for step in range(first, config.steps):
+        ahead = [pool.submit(draw, step) for step in range(first, min(first + threads + 1, last))]
+        for step in range(first, last):
             drawn = ahead.pop(0).result()
-            if step + threads + 1 < config.steps:
+            if step + threads + 1 < last:
                 ahead.append(pool.submit(draw, step + threads + 1))
             for batch in drawn:
                 learnt_from(batch)

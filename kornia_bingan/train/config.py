@@ -45,6 +45,9 @@ class TrainConfig:
         nested: further widths; the first so many bits are trained to be a good code by themselves.
         normalise: normalise the values of ImageDiscriminator over the batch before their sign; the networks
             for real use always do.
+        neighbours: from the step on at which the rate of the trapezoid falls, the second view of a picture is one of
+            another, drawn among so many that are nearest to it by the projection of PictureNetwork; 0 keeps views of
+            one picture to the end.
         queries_aside: do not learn from the pictures that are queries in validation.
         steps: optimiser steps of the whole run.
         batch_size: keypoints per step.
@@ -110,6 +113,7 @@ class TrainConfig:
     bits: int = 256
     nested: tuple[int, ...] = ()
     normalise: bool = False
+    neighbours: int = 0
     queries_aside: bool = False
     steps: int = 3600
     batch_size: int = 1024
@@ -318,9 +322,17 @@ def check_config(config: TrainConfig) -> None:
         raise UsageError(f"nested is {config.nested}; give widths from 8 to below the {config.bits} bits of the code")
     if not 0 <= config.tracks_share <= 1:
         raise UsageError(f"tracks_share is {config.tracks_share}; give a share between 0 and 1")
+    _check_neighbours(config)
     if config.train_pairs and not config.train:
         raise UsageError(f"train_pairs is {config.train_pairs}; it goes with --train, the patch set that has the list")
     if config.initialise_on == "first" and not config.train:
         raise UsageError("initialise_on is first, but photos and pictures are learnt from in a random order; leave it")
     if config.tracks and config.train:
         raise UsageError("tracks go with photos; with --train, name their set there")
+
+
+def _check_neighbours(config: TrainConfig) -> None:
+    if config.neighbours < 0:
+        raise UsageError(f"neighbours is {config.neighbours}; give 0 or more")
+    if config.neighbours and not (config.network == "PictureNetwork" and config.schedule == "trapezoid"):
+        raise UsageError("neighbours are for the network PictureNetwork with the schedule trapezoid; give both")

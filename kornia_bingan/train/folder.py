@@ -21,6 +21,9 @@ from kornia_bingan.work.provenance import provenance
 NOT_IDENTITY = ("out", "time_limit", "checkpoint_every", "tensorboard")
 """Settings that may differ when a run is continued."""
 
+LATE = ("steps", "neighbours")
+"""Settings that say what happens while the rate of the trapezoid falls; until then they may change."""
+
 
 def open_run(config: TrainConfig, source: Source) -> None:
     """Make the run folder, or check that it holds the same run."""
@@ -32,8 +35,10 @@ def open_run(config: TrainConfig, source: Source) -> None:
     if path.exists():
         run = json.loads(path.read_text(encoding="utf-8"))
         known = _with_younger_settings(run["identity"])
-        if identity["steps"] != known.get("steps") and _not_yet_falling(config, known):
-            known["steps"] = run["identity"]["steps"] = run["config"]["steps"] = config.steps
+        late = {key: identity[key] for key in LATE if identity[key] != known.get(key)}
+        if late and _not_yet_falling(config, known):
+            for part in (known, run["identity"], run["config"]):
+                part.update(late)
             if processes.rank() == 0:
                 write_json(path, run)
         changed = sorted(key for key in identity.keys() | known.keys() if identity.get(key) != known.get(key))
@@ -56,7 +61,7 @@ def _with_younger_settings(known: dict[str, Any]) -> dict[str, Any]:
 
 
 def _not_yet_falling(config: TrainConfig, known: dict[str, Any]) -> bool:
-    """Say whether a run can still get another number of steps: a trapezoid whose rate falls by neither number."""
+    """Say whether a run can still get another end: a trapezoid whose rate falls by neither number of steps."""
     if not config.schedule == known.get("schedule") == "trapezoid":
         return False
     checkpoint = config.out / "checkpoint.pt"

@@ -22,6 +22,7 @@ import json
 import math
 import os
 import time
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -41,11 +42,12 @@ from kornia_bingan.network.published import ImageDiscriminator, Network, PatchTr
 from kornia_bingan.network.taps import Taps
 from kornia_bingan.network.weights import find_weights, load_weights, save_weights
 from kornia_bingan.train import processes
-from kornia_bingan.train.batches import Source, draw_ahead, open_source
+from kornia_bingan.train.batches import Source, draw_ahead, drawer_of_pictures, open_source
 from kornia_bingan.train.config import TrainConfig, check_config, describe_config
 from kornia_bingan.train.folder import NOT_IDENTITY, check_out, open_run, resume
 from kornia_bingan.train.frames import frame_losses
 from kornia_bingan.train.jitter import Batch
+from kornia_bingan.train.neighbours import neighbours_of_run
 from kornia_bingan.train.plots import draw_log, draw_patches, write_tensorboard
 from kornia_bingan.train.state import TrainingState
 from kornia_bingan.train.validation import validate
@@ -275,7 +277,7 @@ def _learn(config: TrainConfig, source: Source, state: TrainingState, started: f
 
         if state.step == 0 and writes:
             write("validation", validate(state, source.validation))
-        for batches in draw_ahead(config, source, state.step):
+        for batches in _batches(config, source, state):
             record = train_step(state, *batches)
             state.step += 1
             state.seconds = before + time.monotonic() - loop_started
@@ -320,6 +322,15 @@ def _learn(config: TrainConfig, source: Source, state: TrainingState, started: f
         "patches_per_second": round(rate * config.batch_size * (2 if config.needs_two_views else 1), 1),
         "skipped": [{"name": item.name, "reason": item.reason} for item in source.skipped],
     }
+
+
+def _batches(config: TrainConfig, source: Source, state: TrainingState) -> Iterator[tuple[Batch, ...]]:
+    """Give the batches of the steps that are left; from the fall of the rate on, maybe views of neighbours."""
+    turn = config.falls_from if config.neighbours else config.steps
+    yield from draw_ahead(config, source, state.step, turn)
+    if state.step < config.steps and source.pictures is not None:
+        draw = drawer_of_pictures(config, source.pictures, neighbours_of_run(config, state, source))
+        yield from draw_ahead(config, replace(source, draw=draw), state.step)
 
 
 def _initialise(state: TrainingState, source: Source) -> None:
