@@ -6,13 +6,20 @@ Reads the folders that ``bingan train`` wrote, or a JSON file that this command 
 compares their validation curves; all must have been validated on the same data. A run of this kind fluctuates, so the
 table has the first value (the untrained network), the last one, and the mean of the last half of the curve. The curves
 are drawn beside the JSON as SVG.
+
+Where runs differ by nothing but their seeds, a second table has the mean of their last values and the difference to the
+first row, of runs of one seed, with the 95 % interval of Student's t: validation draws other pictures for each seed, so
+that only differences within a seed say what a term brings.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any, Literal
+
+from scipy.stats import t as student
 
 from eval.harness.columns import Column, Row, text_of
 from eval.harness.command import OptionalOut, Paths, command_line
@@ -24,8 +31,8 @@ from kornia_bingan.work.files import atomic_path
 PATCH_MEASURES = {"fpr95": "codes", "fpr95_median": "codes, median threshold", "fpr95_descriptor": "float"}
 PICTURE_MEASURES = {"map": "codes", "map_median": "codes, median threshold"}
 TITLES = {"fpr95": "FPR@95 (%)", "map": "mAP@1000 (%)"}
-_TERMS = ("lambda_gan", "lambda_dmr", "lambda_bre", "lambda_two_view")
-SETTINGS = ("network", *_TERMS, "standardise", "normalise", "bits", "batch_size", "seed")
+TERMS = {"GAN": "lambda_gan", "DMR": "lambda_dmr", "BRE": "lambda_bre", "two views": "lambda_two_view"}
+SETTINGS = ("network", *TERMS.values(), "standardise", "normalise", "bits", "batch_size", "seed")
 SAME = ("data", "train", "validate", "validation_pairs")
 
 
@@ -76,7 +83,6 @@ def columns(runs: list[dict[str, Any]]) -> list[Column]:
     pictures = measure == "map"
     best: Literal["most", "least"] = "most" if pictures else "least"
     flag = "normalise" if pictures else "standardise"
-    terms = {"GAN": "lambda_gan", "DMR": "lambda_dmr", "BRE": "lambda_bre", "two views": "lambda_two_view"}
 
     def score(key: str) -> Callable[[Row], float]:
         return lambda run: float(run[key][measure])
@@ -84,7 +90,7 @@ def columns(runs: list[dict[str, Any]]) -> list[Column]:
     return [
         Column("run", "run"),
         *([Column("bits", "bits")] if pictures else []),
-        *(Column(name, key, "g") for name, key in terms.items()),
+        *(Column(name, key, "g") for name, key in TERMS.items()),
         Column("normalised before the sign" if pictures else "standardised", lambda run: "yes" if run[flag] else "no"),
         Column(f"{'pictures' if pictures else 'patches'} seen", "patches", ","),
         Column("minutes", lambda run: run["seconds"] / 60, ".0f", best="least"),
@@ -95,6 +101,55 @@ def columns(runs: list[dict[str, Any]]) -> list[Column]:
     ]
 
 
+def over_seeds(runs: list[Row]) -> list[Row]:
+    """Join runs that differ by their seeds only; the first of them all is what the others are compared with.
+
+    Returns:
+        A row for each recipe: its settings, ``seeds``, ``last`` (mean), ``difference`` and its ``interval``; None
+        where fewer than two seeds are shared with the first recipe.
+    """
+    measure = measure_of(runs)
+    recipes: dict[tuple[Any, ...], dict[int, Row]] = {}
+    for run in runs:
+        key = tuple(run[name] for name in (*SETTINGS, "steps") if name != "seed")
+        recipes.setdefault(key, {})[run["seed"]] = run
+    reference = next(iter(recipes.values()))
+    rows = []
+    for by_seed in recipes.values():
+        last = {seed: float(run["last"][measure]) for seed, run in by_seed.items()}
+        shared = [last[seed] - float(reference[seed]["last"][measure]) for seed in last if seed in reference]
+        compared = by_seed is not reference and len(shared) > 1
+        first = next(iter(by_seed.values()))
+        rows.append(
+            {
+                **{name: first[name] for name in (*SETTINGS, "steps", "patches") if name != "seed"},
+                "seeds": len(by_seed),
+                "seconds": mean(run["seconds"] for run in by_seed.values()),
+                "last": mean(last.values()),
+                "difference": mean(shared) if compared else None,
+                "interval": _t_interval(shared) if compared else None,
+            }
+        )
+    return rows
+
+
+def _t_interval(values: list[float]) -> tuple[float, float]:
+    half = float(student.ppf(0.975, len(values) - 1)) * stdev(values) / len(values) ** 0.5
+    return mean(values) - half, mean(values) + half
+
+
+def seed_columns(rows: list[Row]) -> list[Column]:
+    """Give the terms, and what they bring over several seeds."""
+    return [
+        *(Column(name, key, "g") for name, key in TERMS.items()),
+        Column("seeds", "seeds"),
+        Column("seen", "patches", ","),
+        Column("minutes", lambda row: row["seconds"] / 60, ".1f", best="least"),
+        Column("last, mean", "last", ".2f"),
+        Column("difference to the first row", "difference", "+.2f", interval="interval"),
+    ]
+
+
 @command_line("ablation")
 def main(runs: Paths, out: OptionalOut = None) -> int:
     rows = rows_of_runs(runs, "ablation", read_run)
@@ -102,6 +157,9 @@ def main(runs: Paths, out: OptionalOut = None) -> int:
         if row["same"] != rows[0]["same"]:
             raise UsageError(f"{row['run']} was validated on {row['same']}, {rows[0]['run']} on {rows[0]['same']}")
     print(text_of(columns(rows), rows))
+    joined = over_seeds(rows)
+    if len(joined) < len(rows):
+        print("\n" + text_of(seed_columns(joined), joined))
     write_runs("ablation", rows, out)
     if out is not None:
         title = TITLES[measure_of(rows)]

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from eval.harness.columns import text_of
 from eval.training import ablation
 from kornia_bingan.errors import UsageError
 from kornia_bingan.train.config import preset_config
@@ -41,6 +43,24 @@ def test_runs_are_compared_by_their_logs(tmp_path: Path, capsys: pytest.CaptureF
     train(preset_config("photos", other, tmp_path / "elsewhere", **changes))
     with pytest.raises(UsageError, match="elsewhere was validated on"):
         ablation.main([str(tmp_path / "with"), str(tmp_path / "elsewhere")])
+
+
+def run_of(seed: int, last: float, **changes: float) -> dict[str, Any]:
+    settings = dict.fromkeys(ablation.SETTINGS, 0)
+    values = {"fpr95": last}
+    return {**settings, **changes, "seed": seed, "steps": 10, "patches": 250, "seconds": 60.0 * seed, "last": values}
+
+
+def test_seeds_are_joined_and_compared_one_by_one() -> None:
+    runs = [run_of(1, 30), run_of(2, 40), run_of(1, 31, lambda_dmr=0.05), run_of(3, 50), run_of(2, 43, lambda_dmr=0.05)]
+    first, second = ablation.over_seeds([*runs, run_of(3, 52, lambda_dmr=0.05)])
+    assert (first["seeds"], first["last"], first["difference"], first["seconds"]) == (3, 40, None, 120)
+    assert (second["seeds"], second["last"], second["difference"]) == (3, 42, 2)
+    # differences 1, 3, 2: deviation 1; the quantile of Student's t for two degrees of freedom is 4.303
+    assert second["interval"] == pytest.approx((2 - 4.3027 / 3**0.5, 2 + 4.3027 / 3**0.5), abs=1e-3)
+    assert ablation.over_seeds([runs[0], run_of(1, 7, lambda_bre=0.1)])[1]["difference"] is None
+    texts = text_of(ablation.seed_columns([first, second]), [first, second])
+    assert "+2.00 (-0.48 to +4.48)" in texts
 
 
 def test_folders_without_a_run_are_named(tmp_path: Path) -> None:
