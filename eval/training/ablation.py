@@ -14,7 +14,7 @@ that only differences within a seed say what a term brings.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, Literal
@@ -67,12 +67,12 @@ def read_run(folder: Path) -> dict[str, Any]:
     }
 
 
-def measures_of(values: dict[str, float]) -> dict[str, str]:
+def measures_of(values: Mapping[str, float]) -> dict[str, str]:
     """Choose the measures that a validation has."""
     return PICTURE_MEASURES if "map" in values else PATCH_MEASURES
 
 
-def measure_of(runs: list[dict[str, Any]]) -> str:
+def measure_of(runs: Sequence[Row]) -> str:
     """Name what runs are judged by: fpr95 of patches, or map of whole pictures."""
     return next(iter(measures_of(runs[0]["last"])))
 
@@ -101,7 +101,7 @@ def columns(runs: list[dict[str, Any]]) -> list[Column]:
     ]
 
 
-def over_seeds(runs: list[Row]) -> list[Row]:
+def over_seeds(runs: Sequence[Row]) -> list[Row]:
     """Join runs that differ by their seeds only; the first of them all is what the others are compared with.
 
     Returns:
@@ -114,7 +114,7 @@ def over_seeds(runs: list[Row]) -> list[Row]:
         key = tuple(run[name] for name in (*SETTINGS, "steps") if name != "seed")
         recipes.setdefault(key, {})[run["seed"]] = run
     reference = next(iter(recipes.values()))
-    rows = []
+    rows: list[Row] = []
     for by_seed in recipes.values():
         last = {seed: float(run["last"][measure]) for seed, run in by_seed.items()}
         shared = [last[seed] - float(reference[seed]["last"][measure]) for seed in last if seed in reference]
@@ -138,7 +138,7 @@ def _t_interval(values: list[float]) -> tuple[float, float]:
     return mean(values) - half, mean(values) + half
 
 
-def seed_columns(rows: list[Row]) -> list[Column]:
+def seed_columns(rows: Sequence[Row]) -> list[Column]:
     """Give the terms, and what they bring over several seeds."""
     return [
         *(Column(name, key, "g") for name, key in TERMS.items()),
