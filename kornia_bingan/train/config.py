@@ -45,9 +45,9 @@ class TrainConfig:
         nested: further widths; the first so many bits are trained to be a good code by themselves.
         normalise: normalise the values of ImageDiscriminator over the batch before their sign; the networks
             for real use always do.
-        neighbours: from the step on at which the rate of the trapezoid falls, the second view of a picture is one of
-            another, drawn among so many that are nearest to it by the projection of PictureNetwork; 0 keeps views of
-            one picture to the end.
+        neighbours: from the step on at which the rate of the trapezoid falls, or from the first one if the run starts
+            from weights, the second view of a picture is one of another, drawn among so many that PictureNetwork finds
+            most like it by then; 0 keeps views of one picture to the end.
         queries_aside: do not learn from the pictures that are queries in validation.
         steps: optimiser steps of the whole run.
         batch_size: keypoints per step.
@@ -170,6 +170,11 @@ class TrainConfig:
         return 3 * self.steps // 4
 
     @property
+    def neighbours_from(self) -> int:
+        """The step from which neighbours are views of each other."""
+        return 0 if self.start else self.falls_from
+
+    @property
     def needs_two_views(self) -> bool:
         """Whether a term of the loss compares two views of a keypoint."""
         of_codes = (self.lambda_two_view, self.lambda_descriptor, self.lambda_second_order)
@@ -262,21 +267,23 @@ PRESETS: dict[str, dict[str, Any]] = {
         "temperature": 0.2,
         "steps": 2000,
     },
-    # The same with a network that trains far in minutes of a GPU or a night of a processor; its rate stays large until
-    # the last quarter.
+    # The same with a network that trains far in an hour of a processor; its rate stays large until the last quarter, in
+    # which pictures that it finds alike by then are views of each other. Chosen by eval/picture_search.
     "pictures": {
         "network": "PictureNetwork",
         "stages": ((64, 1), (128, 1), (256, 1)),
         "bits": 64,
         "nested": (16, 32),
+        "neighbours": 100,
         "queries_aside": True,
         "batch_size": 512,
-        "steps": 16000,
+        "steps": 8000,
         "optimiser": "orthogonal",
         "learning_rate": 0.03,
         "schedule": "trapezoid",
         "moving_average": 0.998,
-        "temperature": 0.2,
+        "temperature": 0.5,
+        "projection_temperature": 0.5,
         "lambda_projection": 1.0,
         "picture_jitter": PictureJitter(side=24),
         "log_every": 20,
@@ -334,5 +341,9 @@ def check_config(config: TrainConfig) -> None:
 def _check_neighbours(config: TrainConfig) -> None:
     if config.neighbours < 0:
         raise UsageError(f"neighbours is {config.neighbours}; give 0 or more")
-    if config.neighbours and not (config.network == "PictureNetwork" and config.schedule == "trapezoid"):
-        raise UsageError("neighbours are for the network PictureNetwork with the schedule trapezoid; give both")
+    if config.neighbours and config.network != "PictureNetwork":
+        raise UsageError(f"neighbours are for the network PictureNetwork, not {config.network}")
+    if config.neighbours and not config.start and config.schedule != "trapezoid":
+        raise UsageError(
+            "neighbours need weights to start from (--from), or the schedule trapezoid, whose fall they await"
+        )

@@ -39,6 +39,7 @@ def open_run(config: TrainConfig, source: Source) -> None:
         if late and _not_yet_falling(config, known):
             for part in (known, run["identity"], run["config"]):
                 part.update(late)
+            run["provenance"] = provenance()  # what makes the run again is the code that knows its end
             if processes.rank() == 0:
                 write_json(path, run)
         changed = sorted(key for key in identity.keys() | known.keys() if identity.get(key) != known.get(key))

@@ -325,8 +325,8 @@ def _learn(config: TrainConfig, source: Source, state: TrainingState, started: f
 
 
 def _batches(config: TrainConfig, source: Source, state: TrainingState) -> Iterator[tuple[Batch, ...]]:
-    """Give the batches of the steps that are left; from the fall of the rate on, maybe views of neighbours."""
-    turn = config.falls_from if config.neighbours else config.steps
+    """Give the batches of the steps that are left, from some step on of neighbours, if they are asked for."""
+    turn = config.neighbours_from if config.neighbours else config.steps
     yield from draw_ahead(config, source, state.step, turn)
     if state.step < config.steps and source.pictures is not None:
         draw = drawer_of_pictures(config, source.pictures, neighbours_of_run(config, state, source))

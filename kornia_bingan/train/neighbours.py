@@ -1,7 +1,7 @@
 """Pictures that a network in training finds alike become views of each other.
 
 Two views of one picture teach what crops and colours do not change, but never that two horses are alike. Once the
-network has learnt from views, the pictures nearest to each by its projection are mostly of the same kind; from then on
+network has learnt from views, the pictures that it finds most like each are mostly of the same kind; from then on
 (``neighbours`` of :class:`kornia_bingan.train.config.TrainConfig`) the second view of a picture is one of a near other.
 No label is looked at.
 
@@ -50,8 +50,12 @@ def nearest_rows(features: Tensor, count: int) -> Tensor:
 
 
 @torch.no_grad()
-def projections(state: TrainingState, pictures: Tensor) -> Tensor:
-    """Project whole pictures, uint8 (N, 32, 32, 3), by the network that would be saved now: float32 (N, D)."""
+def likeness(state: TrainingState, pictures: Tensor) -> Tensor:
+    """Say what whole pictures, uint8 (N, 32, 32, 3), are to the network that would be saved now: float32 (N, D).
+
+    Descriptors and projections side by side, each of length 1, since which of both knows more of kinds depends on what
+    was trained last.
+    """
     network: Any = state.result()
     was_training = network.training
     network.eval()
@@ -59,7 +63,8 @@ def projections(state: TrainingState, pictures: Tensor) -> Tensor:
     with state.autocast():
         for part in torch.split(pictures, _BATCH):
             views = network.prepare(draw_views(part, NO_PICTURE_JITTER, np.random.default_rng(0)))
-            rows.append(network(views.contiguous(memory_format=torch.channels_last)).matching.float())
+            taps = network(views.contiguous(memory_format=torch.channels_last))
+            rows.append(torch.cat([F.normalize(tap.float()) for tap in (taps.low, taps.matching)], 1))
     network.train(was_training)
     return torch.cat(rows)
 
@@ -76,7 +81,7 @@ def neighbours_of_run(config: TrainConfig, state: TrainingState, source: Source)
     assert source.pictures is not None
     path = config.out / NEIGHBOURS_FILE
     shape = (len(source.pictures), config.neighbours)
-    if state.step > config.falls_from:
+    if state.step > config.neighbours_from:
         try:
             near: NDArray[np.int32] = np.load(path, allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
@@ -84,7 +89,7 @@ def neighbours_of_run(config: TrainConfig, state: TrainingState, source: Source)
         if near.shape != shape:
             raise JobError(f"{path} has {near.shape} rows and neighbours, not {shape}; train anew in another --out")
         return near
-    near = nearest_rows(projections(state, source.pictures), config.neighbours).cpu().numpy().astype(np.int32)
+    near = nearest_rows(likeness(state, source.pictures), config.neighbours).cpu().numpy().astype(np.int32)
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
         np.save(file, near)
     return near

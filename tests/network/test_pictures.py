@@ -32,6 +32,7 @@ SMALL: dict[str, Any] = {
     "batch_size": 12,
     "bits": 24,
     "nested": (8, 16),
+    "neighbours": 0,
     "validation_pairs": 10,
     "validate_every": 4,
     "log_every": 1,

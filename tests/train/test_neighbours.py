@@ -75,6 +75,16 @@ def test_neighbours_may_be_asked_for_until_the_rate_falls(tree: Path, tmp_path: 
         train(config_of(tree, tmp_path / "run", steps=12, neighbours=4))
 
 
+def test_from_weights_they_come_at_once(tree: Path, tmp_path: Path) -> None:  # noqa: F811
+    start = train(config_of(tree, tmp_path / "start", neighbours=0))["weights"]
+    changes = {"start": start, "schedule": "cosine", "steps": 2}
+    whole = train(config_of(tree, tmp_path / "whole", **changes))
+    assert np.load(tmp_path / "whole" / NEIGHBOURS_FILE).shape == (30, 3)
+    assert train(config_of(tree, tmp_path / "plain", **changes, neighbours=0))["sha256"] != whole["sha256"]
+    train(config_of(tree, tmp_path / "run", **changes, time_limit=1e-6))
+    assert train(config_of(tree, tmp_path / "run", **changes))["sha256"] == whole["sha256"]
+
+
 def test_a_lost_file_is_a_sentence(tree: Path, tmp_path: Path) -> None:  # noqa: F811
     for _ in range(7):
         train(config_of(tree, tmp_path / "run", time_limit=1e-6))
@@ -93,8 +103,9 @@ def test_a_lost_file_is_a_sentence(tree: Path, tmp_path: Path) -> None:  # noqa:
 def test_wrong_use_is_one_sentence(tree: Path, tmp_path: Path) -> None:  # noqa: F811
     with pytest.raises(UsageError, match="neighbours is -1"):
         check_config(config_of(tree, tmp_path, neighbours=-1))
-    for change in ({"schedule": "cosine"}, {"network": "ImageDiscriminator"}):
-        with pytest.raises(UsageError, match="with the schedule trapezoid"):
-            check_config(config_of(tree, tmp_path, **change))
+    with pytest.raises(UsageError, match="for the network PictureNetwork, not ImageDiscriminator"):
+        check_config(config_of(tree, tmp_path, network="ImageDiscriminator"))
+    with pytest.raises(UsageError, match="or the schedule trapezoid"):
+        check_config(config_of(tree, tmp_path, schedule="cosine"))
     with pytest.raises(UsageError, match="neighbours is 30, but there are 30 pictures"):
         open_source(config_of(tree, tmp_path, neighbours=30))
