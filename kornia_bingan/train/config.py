@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -48,6 +48,7 @@ class TrainConfig:
         neighbours: from the step on at which the rate of the trapezoid falls, or from the first one if the run starts
             from weights, the second view of a picture is one of another, drawn among so many that PictureNetwork finds
             most like it by then; 0 keeps views of one picture to the end.
+        only_codes: of PictureNetwork, only the layer of the codes learns; its features stay as they are.
         queries_aside: do not learn from the pictures that are queries in validation.
         steps: optimiser steps of the whole run.
         batch_size: keypoints per step.
@@ -114,6 +115,7 @@ class TrainConfig:
     nested: tuple[int, ...] = ()
     normalise: bool = False
     neighbours: int = 0
+    only_codes: bool = False
     queries_aside: bool = False
     steps: int = 3600
     batch_size: int = 1024
@@ -289,6 +291,22 @@ PRESETS: dict[str, dict[str, Any]] = {
         "log_every": 20,
         "validate_every": 400,
     },
+    # Codes of features that are learnt: pictures that are most like each other, as they are, get equal bits.
+    "picture-codes": {
+        "start": "bingan64-pictures",
+        "network": "PictureNetwork",
+        "only_codes": True,
+        "neighbours": 100,
+        "queries_aside": True,
+        "batch_size": 1024,
+        "steps": 400,
+        "learning_rate": 3e-3,
+        "temperature": 0.5,
+        "nested": (16, 32),
+        "picture_jitter": replace(NO_PICTURE_JITTER, mirror=0.5),
+        "log_every": 20,
+        "validate_every": 100,
+    },
 }
 
 
@@ -343,6 +361,8 @@ def _check_neighbours(config: TrainConfig) -> None:
         raise UsageError(f"neighbours is {config.neighbours}; give 0 or more")
     if config.neighbours and config.network != "PictureNetwork":
         raise UsageError(f"neighbours are for the network PictureNetwork, not {config.network}")
+    if config.only_codes and not (config.start and config.network == "PictureNetwork" and config.lambda_gan == 0):
+        raise UsageError("only_codes needs weights of PictureNetwork to start from (--from), and no generator")
     if config.neighbours and not config.start and config.schedule != "trapezoid":
         raise UsageError(
             "neighbours need weights to start from (--from), or the schedule trapezoid, whose fall they await"

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from kornia_bingan.errors import UsageError
 from kornia_bingan.network.frames import FrameNetwork
+from kornia_bingan.network.pictures import PictureNetwork
 from kornia_bingan.network.published import (
     NETWORKS,
     Generator,
@@ -56,6 +57,9 @@ class TrainingState:
             self.network.dropout = config.dropout
         if config.lambda_frames > 0:
             self._prepare_frames()
+        if config.only_codes:
+            self.network.requires_grad_(False)
+            self._code_layer().requires_grad_(True)
         self.optimiser = self._optimiser(self.network)
         self.generator = self._place(Generator(self.network.channels)) if config.lambda_gan > 0 else None
         self.generator_optimiser = self._optimiser(self.generator) if self.generator is not None else None
@@ -78,9 +82,15 @@ class TrainingState:
         self.network.requires_grad_(False)
         self.network.frames.requires_grad_(True)
 
+    def _code_layer(self) -> nn.Module:
+        assert isinstance(self.network, PictureNetwork)
+        return self.network.code_layer
+
     def set_training(self) -> None:
-        """Put the network into training mode; where frames are learnt, the rest of it stays in evaluation mode."""
-        self.network.train(self.config.lambda_frames == 0)
+        """Put into training mode what learns; what stays as it is stays in evaluation mode."""
+        self.network.train(self.config.lambda_frames == 0 and not self.config.only_codes)
+        if self.config.only_codes and isinstance(self.network, PictureNetwork):
+            self.network.code_normalisation.train()
         if self.config.lambda_frames > 0 and isinstance(self.network, PatchTrunk) and self.network.frames is not None:
             self.network.frames.train()
 

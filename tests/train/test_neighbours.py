@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from kornia_bingan.errors import JobError, UsageError
+from kornia_bingan.network.weights import load_weights
 from kornia_bingan.train.batches import drawer_of_pictures, open_source
 from kornia_bingan.train.config import TrainConfig, check_config, preset_config
 from kornia_bingan.train.loop import train
@@ -109,3 +110,16 @@ def test_wrong_use_is_one_sentence(tree: Path, tmp_path: Path) -> None:  # noqa:
         check_config(config_of(tree, tmp_path, schedule="cosine"))
     with pytest.raises(UsageError, match="neighbours is 30, but there are 30 pictures"):
         open_source(config_of(tree, tmp_path, neighbours=30))
+
+
+def test_only_the_codes_of_given_features_are_learnt(tree: Path, tmp_path: Path) -> None:  # noqa: F811
+    start = load_weights(Path(train(config_of(tree, tmp_path / "start", neighbours=0))["weights"])).state_dict()
+    changes = {**SMALL, "neighbours": 3, "start": str(tmp_path / "start" / "weights.safetensors")}
+    out = train(preset_config("picture-codes", tree, tmp_path / "codes", **changes))["weights"]
+    learnt = load_weights(Path(out)).state_dict()
+    changed = {name for name, value in learnt.items() if not torch.equal(value, start[name])}
+    assert {name.partition(".")[0] for name in changed} == {"code_layer", "code_normalisation"}
+    assert "code_layer.weight" in changed
+    for change in ({"start": ""}, {"lambda_gan": 1.0}):
+        with pytest.raises(UsageError, match="only_codes needs weights of PictureNetwork"):
+            check_config(preset_config("picture-codes", tree, tmp_path, **{**changes, **change}))
