@@ -17,6 +17,8 @@ def card(about: dict[str, Any]) -> str:
     """Render a certificate as Markdown."""
     config = about["training"]["config"]
     machine = about["provenance"]["machine"]
+    of_stages = [stage["commit"] for stage in about.get("stages", ()) if "commit" in stage]
+    commits = dict.fromkeys([*of_stages, about["provenance"]["commit"]])
     lines = [
         f"# {about['name']}",
         "",
@@ -32,7 +34,7 @@ def card(about: dict[str, Any]) -> str:
         f"{about['training']['precision'].removeprefix('torch.')}, {machine.get('gpu', machine['cpu'])} |",
         f"| data | {contents(about['training'])} |",
         *([f"| corrections | {share:g} of what was learnt |"] if (share := about["training"].get("share")) else []),
-        f"| commit | {about['provenance']['commit']} |",
+        f"| commit | {', then '.join(commits)} |",
         "",
         f"{validated_on(about['training']['config'])}, at the end of training (before training in brackets):",
         "",

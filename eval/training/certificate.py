@@ -45,7 +45,7 @@ def certificate(
         "arguments": network.arguments(),
         "training": training,
         "command": " && ".join(commands),
-        "stages": [{key: each[key] for key in ("steps", "batch_size", "seed", "seconds")} for each in stages],
+        "stages": [{key: each[key] for key in ("steps", "batch_size", "seed", "seconds", "commit")} for each in stages],
         "seconds": sum(each["seconds"] for each in stages),
         "validation": validations,
         "last_losses": steps[-1],
@@ -63,10 +63,11 @@ def stage(run: Path) -> dict[str, Any]:
     weights = run / "weights.safetensors"
     if not weights.is_file():
         raise UsageError(f"{run} has no weights.safetensors; finish the training first")
-    _, _, steps = read_log(run)
+    run_about, _, steps = read_log(run)
     config = read_description(weights)["training"]["config"]
     about = {key: config[key] for key in ("steps", "batch_size", "seed")}
-    return {"run": run.name, "config": config, "sha256": sha256_of(weights), "seconds": steps[-1]["seconds"], **about}
+    about |= {"seconds": steps[-1]["seconds"], "commit": run_about["provenance"]["commit"]}
+    return {"run": run.name, "config": config, "sha256": sha256_of(weights), **about}
 
 
 def command(config: dict[str, Any], number: int = 1, stages: int = 1) -> str:
