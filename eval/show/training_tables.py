@@ -10,7 +10,7 @@ from eval.harness.columns import plain_columns
 from eval.inputs import fuzz
 from eval.quality import cifar10, duplicates, hosts, loops, opensfm, overlap
 from eval.show.markdown import best_first, markdown, read_record, table
-from eval.training import ablation, adapt, recipe_search
+from eval.training import ablation, adapt, picture_search, recipe_search
 
 READ, CITED, RECALLED = "read in the source", "read in notes on the source", "recalled, not read"
 """How sure a published figure is; a recalled one is not to be quoted before it is read again."""
@@ -115,6 +115,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "duplicates": partial(table, "duplicates", duplicates.COLUMNS),
     "overlap": partial(table, "overlap", overlap.COLUMNS),
     "adapt": partial(table, "adapt", adapt.COLUMNS),
+    "picture-search": partial(table, "picture-search", picture_search.columns),
     "recipe-search": partial(table, "recipe-search", recipe_search.COLUMNS),
     "fuzz": partial(table, "fuzz", fuzz.COLUMNS),
     "hosts": partial(table, "hosts", hosts.COLUMNS),

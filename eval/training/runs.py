@@ -36,8 +36,12 @@ def idea_of(folder: Path) -> dict[str, str]:
 
 
 def settings_of(about: Row) -> Row:
-    """Give the settings of a run that can change its result."""
-    return {key: value for key, value in about["config"].items() if key not in NOT_SETTINGS}
+    """Give the settings of a run that can change its result; weights in a run folder have the name of that folder."""
+    settings = {key: value for key, value in about["config"].items() if key not in NOT_SETTINGS}
+    start = Path(settings.get("start") or "")
+    if start.name == "weights.safetensors":
+        settings["start"] = start.parent.name
+    return settings
 
 
 def rows_of_runs(paths: Sequence[Path], protocol: str, read_run: Callable[[Path], Row]) -> list[Row]:
