@@ -112,6 +112,8 @@ def over_seeds(runs: Sequence[Row]) -> list[Row]:
     recipes: dict[tuple[Any, ...], dict[int, Row]] = {}
     for run in runs:
         key = tuple(run[name] for name in (*SETTINGS, "steps") if name != "seed")
+        if run["seed"] in recipes.get(key, {}):  # something else differs, which the settings do not tell
+            key = (*key, run["run"])
         recipes.setdefault(key, {})[run["seed"]] = run
     reference = next(iter(recipes.values()))
     rows: list[Row] = []

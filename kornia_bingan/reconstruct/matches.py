@@ -30,7 +30,7 @@ BLOCK_PAIRS = 64
 """Pairs in one file: few files for thousands of pairs, and little work lost by a kill."""
 
 MOST_BESIDE = 8
-"""Pairs that one process works on at a time: two of 30,000 keypoints each take up to a gigabyte."""
+"""Pairs that one process works on at a time, so that memory does not grow with the number of cores."""
 
 _Result = TypeVar("_Result")
 

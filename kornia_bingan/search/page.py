@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from kornia_bingan.report.html import render, thumbnail, write_html
 from kornia_bingan.search.duplicates import Group
@@ -33,16 +34,15 @@ def write_search_page(out: Path, picture: Path, index: Path | str, found: Sequen
         {"name": one.name, "distance": one.distance, "image": thumbnail(folder / one.name, SEARCH_HEIGHT)}
         for one in found
     ]
-    page = render(
+    _write(
+        out,
         "search.html",
         f"Photos like {picture.name}",
-        {key: about[key] for key in ("weights", "sha256", "kind", "bits")},
-        [Path(__file__).parent / "templates"],
+        about,
         query={"name": picture.name, "image": thumbnail(picture, SEARCH_HEIGHT)},
         photos=photos,
         bits=about["bits"],
     )
-    write_html(out, page)
 
 
 def write_duplicates_page(out: Path, index: Path | str, groups: Sequence[Group]) -> None:
@@ -70,14 +70,18 @@ def write_duplicates_page(out: Path, index: Path | str, groups: Sequence[Group])
                     for name, distance in part
                 ]
             )
-    page = render(
+    _write(
+        out,
         "duplicates.html",
         f"Near duplicates in {folder.name}",
-        {key: about[key] for key in ("weights", "sha256", "kind", "bits")},
-        [Path(__file__).parent / "templates"],
+        about,
         groups=shown,
         count=len(groups),
         photos=sum(len(group.names) for group in groups),
         left_out=sum(len(group.names) for group in groups) - (MOST_SHOWN - left),
     )
-    write_html(out, page)
+
+
+def _write(out: Path, template: str, title: str, about: Mapping[str, Any], **values: Any) -> None:
+    origin = {key: about[key] for key in ("weights", "sha256", "kind", "bits")}
+    write_html(out, render(template, title, origin, [Path(__file__).parent / "templates"], **values))

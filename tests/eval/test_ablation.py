@@ -59,6 +59,8 @@ def test_seeds_are_joined_and_compared_one_by_one() -> None:
     # differences 1, 3, 2: deviation 1; the quantile of Student's t for two degrees of freedom is 4.303
     assert second["interval"] == pytest.approx((2 - 4.3027 / 3**0.5, 2 + 4.3027 / 3**0.5), abs=1e-3)
     assert ablation.over_seeds([runs[0], run_of(1, 7, lambda_bre=0.1)])[1]["difference"] is None
+    again = {**run_of(1, 20), "run": "again"}  # of the same seed: another recipe, whatever its settings say
+    assert [row["last"] for row in ablation.over_seeds([runs[0], again])] == [30, 20]
     texts = text_of(ablation.seed_columns([first, second]), [first, second])
     assert "+2.00 (-0.48 to +4.48)" in texts
 
